@@ -1,0 +1,23 @@
+//! Compiles `proto/` with protox, so that no `protoc` is needed, and keeps the encoded descriptor
+//! set for server reflection.
+
+use std::path::PathBuf;
+use std::{env, error, fs};
+
+use prost::Message as _;
+
+const FILES: [&str; 3] =
+    ["identity/v1/error_reason.proto", "identity/v1/identity.proto", "identity/v1/types.proto"];
+
+fn main() -> Result<(), Box<dyn error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=migrations");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("identity_descriptor.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .codec_path("crate::rpc::codec::Codec")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Points in time, and where they come from.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A point in time: microseconds since the Unix epoch, UTC.
+///
+/// Microseconds are what both databases keep, so a value that was stored reads back equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The point `micros` microseconds after the Unix epoch (before it, when negative).
+    pub const fn from_unix_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub const fn as_unix_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, rounded down, as JWT's `NumericDate` wants them.
+    pub const fn as_unix_seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// Nanoseconds within the second of [`Timestamp::as_unix_seconds`], 0 to 999,999,000.
+    pub const fn subsecond_nanos(self) -> u32 {
+        (self.0.rem_euclid(1_000_000) * 1_000) as u32
+    }
+
+    /// This point moved later by `by`; stays at the end of time when that would overflow.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(micros(by)))
+    }
+
+    /// This point moved earlier by `by`; stays at the beginning of time when that would overflow.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(by)))
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Where the current time comes from, so that tests can say what time it is.
+pub trait Clock: Send + Sync + 'static {
+    /// The current time.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's real-time clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        // The one place that reads the system clock; everything else is handed a `Clock`.
+        #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+        let now = SystemTime::now();
+        match now.duration_since(UNIX_EPOCH) {
+            Ok(after) => Timestamp(micros(after)),
+            Err(before) => Timestamp(0).minus(before.duration()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_and_nanos_of_a_time_before_the_epoch_count_upwards() {
+        let t = Timestamp::from_unix_micros(-1);
+        assert_eq!((t.as_unix_seconds(), t.subsecond_nanos()), (-1, 999_999_000));
+    }
+
+    #[test]
+    fn moving_past_the_end_of_time_stays_there() {
+        let end = Timestamp::from_unix_micros(i64::MAX);
+        assert_eq!(end.plus(Duration::from_secs(1)), end);
+    }
+}

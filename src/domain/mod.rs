@@ -1,0 +1,25 @@
+//! The vocabulary of the service: types that cannot be wrong, and the rules they keep.
+//!
+//! Synchronous and free of I/O. Time and randomness come in as parameters, from [`clock`] and from
+//! the identifiers that a caller makes. Nothing here knows of gRPC, SQL or a hash function.
+
+pub mod clock;
+pub mod email;
+pub mod id;
+pub mod password;
+pub mod role;
+pub mod session;
+pub mod tenant;
+pub mod text;
+pub mod user;
+pub mod violation;
+
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use email::Email;
+pub use id::{RequestId, SessionId, TenantId, UserId};
+pub use password::Password;
+pub use role::Role;
+pub use session::Session;
+pub use tenant::{Tenant, TenantName};
+pub use user::{PersonName, User, UserState};
+pub use violation::{FieldViolation, Violations};

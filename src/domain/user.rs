@@ -1,0 +1,79 @@
+//! Users.
+
+use super::clock::Timestamp;
+use super::email::Email;
+use super::id::UserId;
+use super::role::Role;
+use super::tenant::Tenant;
+use super::text::{InvalidText, short_text};
+
+/// A person who can log in, with the tenant that the person belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Identifies the user for ever.
+    pub id: UserId,
+    /// The tenant that the user belongs to.
+    pub tenant: Tenant,
+    /// Unique across the service, compared in normalised form.
+    pub email: Email,
+    /// Given name.
+    pub first_name: PersonName,
+    /// Family name.
+    pub last_name: PersonName,
+    /// What the user may do.
+    pub role: Role,
+    /// Whether the user may do anything at all.
+    pub state: UserState,
+    /// Counts the changes, from 1; the source of the etag.
+    pub version: i64,
+    /// When the user was created.
+    pub created_at: Timestamp,
+    /// When the user last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Whether a user may log in and call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UserState {
+    /// May log in.
+    Active,
+    /// May neither log in nor use a token that was handed out before.
+    Disabled,
+}
+
+impl UserState {
+    /// The state's name in storage: `active` or `disabled`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// The state of that name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Active, Self::Disabled].into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+/// A given or a family name: 1 to 100 characters, in NFC, without control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonName(String);
+
+impl PersonName {
+    /// The most characters (Unicode scalar values) a name has.
+    pub const MAX_CHARS: usize = 100;
+
+    /// Trims and normalises `text`.
+    ///
+    /// # Errors
+    /// [`InvalidText`] names the rule that `text` breaks.
+    pub fn parse(text: &str) -> Result<Self, InvalidText> {
+        short_text(text, Self::MAX_CHARS).map(Self)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}

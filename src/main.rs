@@ -1,0 +1,3 @@
+//! The `identity` command.
+
+fn main() {}

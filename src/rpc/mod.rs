@@ -1,0 +1,3 @@
+//! The gRPC edge: decode a message, call one method of `service`, encode what it returns.
+
+pub mod codec;
