@@ -4,6 +4,7 @@
 //! the identifiers that a caller makes. Nothing here knows of gRPC, SQL or a hash function.
 
 pub mod clock;
+mod common_passwords;
 pub mod email;
 pub mod id;
 pub mod password;
@@ -17,7 +18,7 @@ pub mod violation;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use email::Email;
 pub use id::{RequestId, SessionId, TenantId, UserId};
-pub use password::Password;
+pub use password::{Password, PasswordHash, PasswordPolicy, PasswordScheme};
 pub use role::Role;
 pub use session::Session;
 pub use tenant::{Tenant, TenantName};
