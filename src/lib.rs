@@ -8,6 +8,7 @@
 //!
 //! Dependencies point one way: `cli -> server -> rpc -> service -> {storage, crypto} -> domain`.
 
+pub mod crypto;
 pub mod domain;
 pub mod proto;
 pub mod rpc;
