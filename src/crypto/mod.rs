@@ -6,8 +6,20 @@
 //! nobody else can. What is allowed, and what is stored where, is decided elsewhere; the time comes
 //! in as a parameter.
 
+pub mod access_token;
+pub mod fingerprint;
 pub mod hasher;
+pub mod master_key;
 mod random;
+pub mod refresh_token;
 mod scheme;
+pub mod signing_key;
 
-pub use hasher::{Cost, HashError, Hasher, HasherSettings, Verdict};
+pub use access_token::{AccessClaims, AccessToken, AccessTokens, InvalidToken, TokenSettings, TokenSubject};
+pub use fingerprint::Fingerprinter;
+pub use hasher::{Cost, HashError, Hasher, HasherSettings, MAX_STORED_COST, Verdict};
+pub use master_key::{DerivedKey, MasterKey, MasterKeyError, Unsealable};
+pub use refresh_token::{
+    InvalidRefreshToken, ParsedRefreshToken, RefreshToken, RefreshTokens, SessionSecret,
+};
+pub use signing_key::{Keyring, NewSigningKey, ShortSecret, SigningKey, UnreadableKey, VerifyingKey};

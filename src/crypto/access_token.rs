@@ -1,0 +1,312 @@
+//! Access tokens: JWTs (RFC 7519) in the profile of RFC 9068.
+//!
+//! Header: `alg`, `kid`, `typ: at+jwt`, nothing else. Claims: `iss`, `aud`, `sub` (the user),
+//! `client_id`, `tid` (the tenant), `sid` (the session), `role`, `iat`, `exp`, `jti`. A token proves
+//! what was true when it was issued; whether its session still is open, the database knows.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use jsonwebtoken::{Algorithm, Header, Validation};
+use quick_cache::sync::Cache;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::random;
+use super::signing_key::Keyring;
+use crate::domain::{Role, SessionId, TenantId, Timestamp, UserId};
+
+/// The media type that keeps other JWTs from passing for access tokens (RFC 9068, 2.1).
+const TYPE: &str = "at+jwt";
+/// Who asked for the token (RFC 9068, 2.2): users log in to this service itself.
+const CLIENT_ID: &str = "identity";
+/// Several times what a token needs; nothing longer is looked at.
+const MAX_TOKEN_BYTES: usize = 4096;
+/// How far the clocks of two machines may be apart, in seconds.
+const LEEWAY_SECONDS: i64 = 5;
+/// Tokens whose signature need not be checked again; about 2 MB.
+const CACHED_TOKENS: usize = 10_000;
+
+/// What tokens say about their maker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// `iss` of every token, compared exactly.
+    pub issuer: String,
+    /// `aud` of every token, compared exactly.
+    pub audience: String,
+    /// How long a token is valid; whole seconds.
+    pub access_ttl: Duration,
+}
+
+/// Whom a token is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenSubject {
+    /// The user's tenant.
+    pub tenant_id: TenantId,
+    /// The user.
+    pub user_id: UserId,
+    /// The session that the token belongs to.
+    pub session_id: SessionId,
+    /// The user's role when the token is issued.
+    pub role: Role,
+}
+
+/// A token for its owner. `Debug` shows nothing of its text.
+#[derive(Clone, Debug)]
+pub struct AccessToken {
+    /// The token in the compact serialisation (RFC 7515, 3.1).
+    pub text: SecretString,
+    /// The token's `exp`.
+    pub expires_at: Timestamp,
+}
+
+/// What a valid token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessClaims {
+    /// The user's tenant.
+    pub tenant_id: TenantId,
+    /// The user.
+    pub user_id: UserId,
+    /// The session that the token belongs to.
+    pub session_id: SessionId,
+    /// The user's role when the token was issued.
+    pub role: Role,
+    /// When the token was issued, in whole seconds.
+    pub issued_at: Timestamp,
+    /// When the token ends, in whole seconds.
+    pub expires_at: Timestamp,
+    /// Identifies the token.
+    pub token_id: Uuid,
+}
+
+/// Why a text is not a valid access token. For logs and metrics: callers are told one and the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum InvalidToken {
+    /// Longer than any token of this service.
+    #[error("the token is too long")]
+    TooLong,
+    /// Not a JWT, or one whose header or claims are not of this service's form.
+    #[error("the token is malformed")]
+    Malformed,
+    /// A JWT, but no access token.
+    #[error("the token is of another type")]
+    WrongType,
+    /// Signed with a key that is not, or no longer, on the ring.
+    #[error("the token's key is unknown")]
+    UnknownKey,
+    /// The algorithm is not the key's, or the signature does not fit.
+    #[error("the token's signature is wrong")]
+    WrongSignature,
+    /// Of another issuer.
+    #[error("the token is of another issuer")]
+    WrongIssuer,
+    /// For another audience.
+    #[error("the token is for another audience")]
+    WrongAudience,
+    /// Its time has passed.
+    #[error("the token has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+}
+
+/// The claims as they are written. Types are exact: a number in quotes or with a fraction is refused,
+/// and so is a name that occurs twice (RFC 7519, 4).
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    client_id: String,
+    tid: String,
+    sid: String,
+    role: String,
+    iat: i64,
+    exp: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
+    jti: String,
+}
+
+/// What is left to check once everything that cannot change was checked.
+#[derive(Clone, Copy)]
+struct Checked {
+    claims: AccessClaims,
+    not_before: i64,
+}
+
+/// Issues and verifies access tokens with one ring of keys. When the keys change, make another: what
+/// this one remembers was signed with keys that may no longer count.
+pub struct AccessTokens {
+    keyring: Keyring,
+    settings: TokenSettings,
+    /// Tokens that passed, by SHA-256 of their text. A cached digest is no secret worth erasing.
+    checked: Cache<[u8; 32], Checked>,
+}
+
+impl AccessTokens {
+    /// Tokens that are signed and verified with `keyring`.
+    pub fn new(keyring: Keyring, settings: TokenSettings) -> Self {
+        Self { keyring, settings, checked: Cache::new(CACHED_TOKENS) }
+    }
+
+    /// A new token about `subject`, valid from `now` on, which is rounded down to the second. Takes
+    /// some tens of microseconds.
+    pub fn issue(&self, subject: &TokenSubject, now: Timestamp) -> AccessToken {
+        let iat = now.as_unix_seconds();
+        let ttl = i64::try_from(self.settings.access_ttl.as_secs()).unwrap_or(i64::MAX);
+        let exp = iat.saturating_add(ttl);
+        let claims = Claims {
+            iss: self.settings.issuer.clone(),
+            aud: self.settings.audience.clone(),
+            sub: subject.user_id.to_string(),
+            client_id: CLIENT_ID.to_owned(),
+            tid: subject.tenant_id.to_string(),
+            sid: subject.session_id.to_string(),
+            role: subject.role.as_str().to_owned(),
+            iat,
+            exp,
+            nbf: None,
+            jti: uuid::Builder::from_random_bytes(random::bytes()).into_uuid().to_string(),
+        };
+        let signing = &self.keyring.signing;
+        let header = header(TYPE, signing.jose_algorithm(), signing.kid());
+        let text = jsonwebtoken::encode(&header, &claims, &signing.encoding)
+            .expect("strings and integers are JSON, and the key was read when the ring was made");
+        AccessToken { text: SecretString::from(text), expires_at: seconds(exp) }
+    }
+
+    /// What `token` says, if it is valid at `now`: issued by this service for this audience, with a
+    /// key on the ring, at most five seconds outside of its time.
+    ///
+    /// A token that was verified before costs about a microsecond: its digest is remembered, and
+    /// only its times are checked again.
+    ///
+    /// # Errors
+    /// [`InvalidToken`] names the first check that fails.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessClaims, InvalidToken> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(InvalidToken::TooLong);
+        }
+        let digest = digest::digest(&digest::SHA256, token.as_bytes());
+        let digest = digest.as_ref().first_chunk().expect("SHA-256 has 32 bytes");
+        if let Some(checked) = self.checked.get(digest) {
+            return checked.at(now);
+        }
+        let checked = self.check(token)?;
+        let claims = checked.at(now)?;
+        self.checked.insert(*digest, checked);
+        Ok(claims)
+    }
+
+    /// Checks all that does not depend on the time.
+    fn check(&self, token: &str) -> Result<Checked, InvalidToken> {
+        let received = jsonwebtoken::decode_header(token).map_err(|_| InvalidToken::Malformed)?;
+        let (Some(typ), Some(kid)) = (&received.typ, &received.kid) else {
+            return Err(InvalidToken::Malformed);
+        };
+        if !is_access_token_type(typ) {
+            return Err(InvalidToken::WrongType);
+        }
+        // Whatever else a header may carry either names a key of the sender's choice (`jwk`, `jku`,
+        // `x5u`) or asks for what is not done here (`crit`, `b64`, `zip`); we never write it.
+        if received != header(typ, received.alg, kid) {
+            return Err(InvalidToken::Malformed);
+        }
+        let key = self.keyring.find(kid).ok_or(InvalidToken::UnknownKey)?;
+        if received.alg != key.algorithm {
+            return Err(InvalidToken::WrongSignature);
+        }
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &signature_only(key.algorithm))
+            .map_err(|error| invalid(error.kind()))?
+            .claims;
+        if claims.iss != self.settings.issuer {
+            return Err(InvalidToken::WrongIssuer);
+        }
+        if claims.aud != self.settings.audience {
+            return Err(InvalidToken::WrongAudience);
+        }
+        read_claims(&claims).ok_or(InvalidToken::Malformed)
+    }
+}
+
+impl Checked {
+    fn at(&self, now: Timestamp) -> Result<AccessClaims, InvalidToken> {
+        let now = now.as_unix_seconds();
+        if self.claims.expires_at.as_unix_seconds().saturating_add(LEEWAY_SECONDS) <= now {
+            return Err(InvalidToken::Expired);
+        }
+        if self.not_before > now.saturating_add(LEEWAY_SECONDS) {
+            return Err(InvalidToken::NotYetValid);
+        }
+        Ok(self.claims)
+    }
+}
+
+fn header(typ: &str, algorithm: Algorithm, kid: &str) -> Header {
+    Header { typ: Some(typ.to_owned()), kid: Some(kid.to_owned()), ..Header::new(algorithm) }
+}
+
+/// A media type: in any case, `application/` may be left out (RFC 7515, 4.1.9; RFC 9068, 4).
+fn is_access_token_type(typ: &str) -> bool {
+    const PREFIX: &str = "application/";
+    let bare = match typ.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        Some(_) | None => typ,
+    };
+    bare.eq_ignore_ascii_case(TYPE)
+}
+
+/// The library checks the signature; claims are checked here, against the caller's clock.
+fn signature_only(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+}
+
+fn invalid(kind: &jsonwebtoken::errors::ErrorKind) -> InvalidToken {
+    use jsonwebtoken::errors::ErrorKind;
+
+    if matches!(kind, ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm) {
+        InvalidToken::WrongSignature
+    } else {
+        InvalidToken::Malformed
+    }
+}
+
+fn read_claims(claims: &Claims) -> Option<Checked> {
+    if claims.client_id != CLIENT_ID {
+        return None;
+    }
+    Some(Checked {
+        claims: AccessClaims {
+            tenant_id: TenantId::parse(&claims.tid).ok()?,
+            user_id: UserId::parse(&claims.sub).ok()?,
+            session_id: SessionId::parse(&claims.sid).ok()?,
+            role: Role::from_name(&claims.role)?,
+            issued_at: seconds(claims.iat),
+            expires_at: seconds(claims.exp),
+            token_id: Uuid::try_parse(&claims.jti).ok()?,
+        },
+        not_before: claims.nbf.map_or(claims.iat, |nbf| nbf.max(claims.iat)),
+    })
+}
+
+fn seconds(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_micros(seconds.saturating_mul(1_000_000))
+}
+
+impl fmt::Debug for AccessTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessTokens").field("keyring", &self.keyring).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
