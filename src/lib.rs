@@ -12,3 +12,4 @@ pub mod crypto;
 pub mod domain;
 pub mod proto;
 pub mod rpc;
+pub mod storage;
