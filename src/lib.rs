@@ -9,6 +9,8 @@
 //! Dependencies point one way: `cli -> server -> rpc -> service -> {storage, crypto} -> domain`.
 
 pub mod crypto;
+pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod proto;
 pub mod rpc;

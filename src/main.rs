@@ -1,3 +1,7 @@
 //! The `identity` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    identity::cli::main(std::env::args_os(), &identity::config::ProcessEnvironment)
+}

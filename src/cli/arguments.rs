@@ -1,0 +1,98 @@
+//! What the command line may hold.
+
+use std::num::NonZeroU64;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Flags;
+
+/// `--help`'s last words: what has no flag.
+const SECRETS: &str = "\
+Secrets have no flag, since every user of the machine can read a command line:
+  JWT_SECRET           signs access tokens with HS256; at least 32 bytes. `openssl rand -base64 48`
+                       makes one. Without it, they are signed with keys the service makes itself
+  IDENTITY_MASTER_KEY  32 bytes in base64; `identity keys master` makes one. It protects every other
+                       key. Without it and IDENTITY_MASTER_KEY_FILE: on SQLite a file is made beside
+                       the database; on PostgreSQL it is derived from JWT_SECRET, which must be set
+
+Durations are written as 90s, 15m, 1h 30m or 14d. An empty value counts as not given.
+Exit codes: 0 done, 1 failed, 64 wrong command line or configuration.";
+
+/// Users, tenants, passwords, sessions and tokens, served over gRPC.
+///
+/// Without a command, serves.
+#[derive(Debug, Parser)]
+#[command(name = "identity", version, after_help = SECRETS)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) flags: Flags,
+
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum Command {
+    /// Serve requests until a signal to stop (this is what `identity` alone does)
+    Serve,
+    /// Bring the database's tables up to date, or take them back
+    Migrate {
+        /// What to do with the migrations.
+        #[command(subcommand)]
+        action: MigrateAction,
+    },
+    /// Make keys
+    Keys {
+        /// Which key to make.
+        #[command(subcommand)]
+        action: KeysAction,
+    },
+}
+
+/// What to do with the migrations.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum MigrateAction {
+    /// Run the pending migrations
+    Run,
+    /// List the migrations, and which of them are pending
+    Status,
+    /// Take the latest migrations back, with what they hold
+    Revert {
+        /// How many
+        #[arg(long, default_value = "1", value_name = "NUMBER")]
+        steps: NonZeroU64,
+    },
+}
+
+/// Which key to make.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum KeysAction {
+    /// Print a new master key, for IDENTITY_MASTER_KEY or its file
+    Master,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_each_flag_names_its_variable_and_default() {
+        let command = Cli::command();
+        let settings: Vec<_> = command.get_arguments().filter(|argument| argument.is_global_set()).collect();
+        assert!(settings.len() >= 18, "{}", settings.len());
+        for argument in settings {
+            let id = argument.get_id().as_str().to_uppercase();
+            let variable = if id == "DATABASE_URL" { id } else { format!("IDENTITY_{id}") };
+            let help = argument.get_help().unwrap().to_string();
+            assert!(help.contains(&format!("[{variable}; default: ")), "{help}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The command line: `identity serve`, `identity migrate` and `identity keys`, one file each.
+//!
+//! Exit codes: 0 when done, 1 when a command failed, 64 when the command line or the configuration
+//! is wrong (`EX_USAGE` of sysexits.h).
+
+mod arguments;
+mod keys;
+mod migrate;
+mod serve;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::config::{Environment, Fault, MaintenanceSettings, Resolved, Settings};
+use arguments::{Cli, Command};
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+
+/// How a command ends. The error's own text is what the operator reads.
+pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Runs the command that `arguments`, the program's name first, ask for. Results go to standard
+/// output, everything else to standard error.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: &dyn Environment) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Nothing is left to tell when standard output is closed.
+            _ = answer.print();
+            return if answer.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(cli, environment) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprintln!("identity: {error}");
+            ExitCode::FAILURE
+        }
+        Err(faults) => {
+            report(&faults);
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// The command's outcome, or the faults for which it was not started.
+fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
+    Ok(match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(Settings::resolve(&cli.flags, environment)?),
+        Command::Migrate { action } => {
+            let Resolved { settings, warnings } = MaintenanceSettings::resolve(&cli.flags, environment)?;
+            warnings.iter().for_each(|warning| eprintln!("identity: {warning}"));
+            migrate::run(settings, action)
+        }
+        Command::Keys { action } => keys::run(action),
+    })
+}
+
+fn report(faults: &[Fault]) {
+    let count = if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) };
+    eprintln!("identity: the configuration has {count}");
+    for fault in faults {
+        eprintln!("  {fault}");
+    }
+}

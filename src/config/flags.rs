@@ -1,0 +1,100 @@
+//! The flags that stand for environment variables.
+
+use std::fmt;
+
+/// Each setting that may stand on a command line, as it was written there.
+///
+/// A flag is named as its variable, in kebab case and without `IDENTITY_`. Secrets have none, as
+/// every user of the machine can read a command line. `Debug` shows no value: the database's URL
+/// may hold a password.
+#[derive(Clone, Default, clap::Args)]
+#[command(next_help_heading = "Settings (flag, else variable, else default)")]
+pub struct Flags {
+    /// The database: postgres://user:password@host/name, or sqlite:PATH. Keep a URL with a password
+    /// in the variable [DATABASE_URL; default: sqlite:identity.db]
+    #[arg(long, global = true, value_name = "URL")]
+    pub database_url: Option<String>,
+
+    /// Most connections to PostgreSQL, 1 to 1000
+    /// [IDENTITY_DATABASE_CONNECTIONS; default: the URL's connection_limit, else 10]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub database_connections: Option<String>,
+
+    /// What a start does about pending migrations: auto (run them) or check (refuse to start)
+    /// [IDENTITY_MIGRATE; default: auto]
+    #[arg(long, global = true, value_name = "MODE")]
+    pub migrate: Option<String>,
+
+    /// Address and port for gRPC, in plaintext [IDENTITY_LISTEN; default: 127.0.0.1:50051]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+
+    /// Whether clients may ask for the service's description: on or off
+    /// [IDENTITY_REFLECTION; default: on]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    pub reflection: Option<String>,
+
+    /// How long to keep serving after a signal to stop, until no more requests are sent here; up to 1h
+    /// [IDENTITY_DRAIN_DELAY; default: 0s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub drain_delay: Option<String>,
+
+    /// How long running requests may take to finish after that, up to 1h
+    /// [IDENTITY_DRAIN_TIMEOUT; default: 20s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub drain_timeout: Option<String>,
+
+    /// The bcrypt cost of new hashes, 4 to 16; each step doubles the work
+    /// [IDENTITY_BCRYPT_COST; default: 12]
+    #[arg(long, global = true, value_name = "COST")]
+    pub bcrypt_cost: Option<String>,
+
+    /// Threads that check passwords, 1 to 1024 [IDENTITY_HASH_THREADS; default: one for each core]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub hash_threads: Option<String>,
+
+    /// Fewest characters in a new password, 8 to 64 [IDENTITY_PASSWORD_MIN_LENGTH; default: 8]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub password_min_length: Option<String>,
+
+    /// File with the master key, as `identity keys master` prints it
+    /// [IDENTITY_MASTER_KEY_FILE; default: see below]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub master_key_file: Option<String>,
+
+    /// The `iss` of access tokens [IDENTITY_ISSUER; default: identity]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub issuer: Option<String>,
+
+    /// The `aud` of access tokens [IDENTITY_AUDIENCE; default: identity]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub audience: Option<String>,
+
+    /// How long an access token is valid, 1m to 24h [IDENTITY_ACCESS_TTL; default: 15m]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub access_ttl: Option<String>,
+
+    /// How long a session lasts without use, 1m to 3650d [IDENTITY_SESSION_IDLE; default: 14d]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub session_idle: Option<String>,
+
+    /// How long a session lasts at most, 1m to 3650d [IDENTITY_SESSION_MAX; default: 90d]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub session_max: Option<String>,
+
+    /// What to log: error, warn, info, debug or trace, also for one module, as in
+    /// `info,identity::rpc=debug` [IDENTITY_LOG; default: info]
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// How log lines look: human, json, or auto (human on a terminal, else json)
+    /// [IDENTITY_LOG_FORMAT; default: auto]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Flags(…)")
+    }
+}

@@ -1,0 +1,307 @@
+//! The settings, their names, limits and defaults.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tracing_subscriber::filter::Targets;
+
+use super::read::{Name, Reader};
+use super::{Environment, Fault, Flags, MasterKeySource, Resolved, secrets};
+use crate::storage::url::DatabaseUrl;
+
+/// Everything that the server is told. `Debug` shows no secret.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The database.
+    pub database: DatabaseSettings,
+    /// Where it listens and how it stops.
+    pub server: ServerSettings,
+    /// How passwords are hashed.
+    pub hash: HashSettings,
+    /// Tokens and sessions.
+    pub session: SessionSettings,
+    /// Fewest characters in a new password: 8 to 64.
+    pub password_min_length: usize,
+    /// Signs tokens with HS256 when set: 32 bytes or more.
+    pub jwt_secret: Option<SecretString>,
+    /// Where the master key is.
+    pub master_key: MasterKeySource,
+    /// Logging.
+    pub log: LogSettings,
+}
+
+/// What a command needs that works on the database and then ends.
+#[derive(Clone, Debug)]
+pub struct MaintenanceSettings {
+    /// The database.
+    pub database: DatabaseSettings,
+    /// Logging.
+    pub log: LogSettings,
+}
+
+/// The database, and how it is used.
+#[derive(Clone, Debug)]
+pub struct DatabaseSettings {
+    /// Where it is.
+    pub url: DatabaseUrl,
+    /// Most connections to PostgreSQL. SQLite takes as many as it needs.
+    pub connections: NonZeroU32,
+    /// What a start does about pending migrations.
+    pub migrate: MigrateMode,
+}
+
+/// Where the server listens, and how it stops.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Address and port for gRPC; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Whether the reflection service is offered.
+    pub reflection: bool,
+    /// How long requests are still served normally after a signal to stop.
+    pub drain_delay: Duration,
+    /// How long running requests may take to finish after that.
+    pub drain_timeout: Duration,
+}
+
+/// How passwords are hashed.
+#[derive(Clone, Debug)]
+pub struct HashSettings {
+    /// The bcrypt cost of new hashes: 4 to 16.
+    pub cost: u32,
+    /// Threads that compute hashes.
+    pub threads: NonZeroUsize,
+}
+
+/// Tokens and sessions.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// The `iss` of access tokens.
+    pub issuer: String,
+    /// The `aud` of access tokens.
+    pub audience: String,
+    /// How long an access token is valid: 1 minute to 24 hours.
+    pub access_ttl: Duration,
+    /// How long a session lasts without use; at most `max`.
+    pub idle: Duration,
+    /// How long a session lasts.
+    pub max: Duration,
+}
+
+/// Logging.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Which events are written.
+    pub filter: Targets,
+    /// How they look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a start does about pending migrations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MigrateMode {
+    /// Runs them.
+    Auto,
+    /// Refuses to start while any is pending.
+    Check,
+}
+
+const DATABASE_URL: Name = Name::with_flag("DATABASE_URL", |flags| flags.database_url.as_deref());
+const DATABASE_CONNECTIONS: Name =
+    Name::with_flag("IDENTITY_DATABASE_CONNECTIONS", |flags| flags.database_connections.as_deref());
+const MIGRATE: Name = Name::with_flag("IDENTITY_MIGRATE", |flags| flags.migrate.as_deref());
+const LISTEN: Name = Name::with_flag("IDENTITY_LISTEN", |flags| flags.listen.as_deref());
+const REFLECTION: Name = Name::with_flag("IDENTITY_REFLECTION", |flags| flags.reflection.as_deref());
+const DRAIN_DELAY: Name = Name::with_flag("IDENTITY_DRAIN_DELAY", |flags| flags.drain_delay.as_deref());
+const DRAIN_TIMEOUT: Name = Name::with_flag("IDENTITY_DRAIN_TIMEOUT", |flags| flags.drain_timeout.as_deref());
+const BCRYPT_COST: Name = Name::with_flag("IDENTITY_BCRYPT_COST", |flags| flags.bcrypt_cost.as_deref());
+const HASH_THREADS: Name = Name::with_flag("IDENTITY_HASH_THREADS", |flags| flags.hash_threads.as_deref());
+const PASSWORD_MIN_LENGTH: Name =
+    Name::with_flag("IDENTITY_PASSWORD_MIN_LENGTH", |flags| flags.password_min_length.as_deref());
+const ISSUER: Name = Name::with_flag("IDENTITY_ISSUER", |flags| flags.issuer.as_deref());
+const AUDIENCE: Name = Name::with_flag("IDENTITY_AUDIENCE", |flags| flags.audience.as_deref());
+const ACCESS_TTL: Name = Name::with_flag("IDENTITY_ACCESS_TTL", |flags| flags.access_ttl.as_deref());
+const SESSION_IDLE: Name = Name::with_flag("IDENTITY_SESSION_IDLE", |flags| flags.session_idle.as_deref());
+const SESSION_MAX: Name = Name::with_flag("IDENTITY_SESSION_MAX", |flags| flags.session_max.as_deref());
+const LOG: Name = Name::with_flag("IDENTITY_LOG", |flags| flags.log.as_deref());
+const LOG_FORMAT: Name = Name::with_flag("IDENTITY_LOG_FORMAT", |flags| flags.log_format.as_deref());
+
+const DEFAULT_DATABASE: &str = "identity.db";
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
+const DEFAULT_CONNECTIONS: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
+const DEFAULT_BCRYPT_COST: u32 = 12;
+/// Below this, a stolen hash is guessed too fast (OWASP Password Storage Cheat Sheet, "bcrypt").
+const ADVISED_BCRYPT_COST: u32 = 10;
+const DEFAULT_PASSWORD_MIN_LENGTH: u32 = 8;
+/// Which `iss` and `aud` are meant when the operator names none.
+const DEFAULT_NAME: &str = "identity";
+/// Keeps a token within what proxies allow a header to be.
+const NAME_MAX_BYTES: usize = 255;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Ten years: no one waits longer for an error in writing to show.
+const SESSION_RANGE: RangeInclusive<Duration> = MINUTE..=Duration::from_secs(3650 * 24 * 60 * 60);
+/// An hour is longer than any orchestrator waits for a process to stop.
+const DRAIN_RANGE: RangeInclusive<Duration> = Duration::ZERO..=HOUR;
+
+impl Settings {
+    /// Reads every setting: the flag, else the variable unless it is empty, else the default.
+    /// Variables of other names are ignored.
+    ///
+    /// # Errors
+    /// Every setting that is wrong, at once.
+    pub fn resolve(flags: &Flags, environment: &dyn Environment) -> Result<Resolved<Self>, Vec<Fault>> {
+        let mut reader = Reader::new(flags, environment);
+        let jwt_secret = secrets::jwt_secret(&mut reader);
+        let database = database(&mut reader);
+        let url = database.as_ref().map(|database| &database.url);
+        let master_key = secrets::master_key(&mut reader, url, jwt_secret.is_some());
+        let server = server(&mut reader);
+        let hash = hash(&mut reader);
+        let password_min_length =
+            reader.number(PASSWORD_MIN_LENGTH, 8..=64).unwrap_or(DEFAULT_PASSWORD_MIN_LENGTH) as usize;
+        let session = session(&mut reader);
+        let log = log(&mut reader);
+        // The two are missing only after a fault was noted.
+        let settings = database.zip(master_key).map(|(database, master_key)| Self {
+            database,
+            server,
+            hash,
+            session,
+            password_min_length,
+            jwt_secret,
+            master_key,
+            log,
+        });
+        reader.finish(settings).map(Resolved::unwrap_settings)
+    }
+}
+
+impl MaintenanceSettings {
+    /// Reads the settings of the database and of logging, as [`Settings::resolve`] does.
+    ///
+    /// # Errors
+    /// Every one of these settings that is wrong, at once.
+    pub fn resolve(flags: &Flags, environment: &dyn Environment) -> Result<Resolved<Self>, Vec<Fault>> {
+        let mut reader = Reader::new(flags, environment);
+        let database = database(&mut reader);
+        let log = log(&mut reader);
+        let settings = database.map(|database| Self { database, log });
+        reader.finish(settings).map(Resolved::unwrap_settings)
+    }
+}
+
+impl<T> Resolved<Option<T>> {
+    fn unwrap_settings(self) -> Resolved<T> {
+        let settings = self.settings.expect("a setting is missing only after its fault was noted");
+        Resolved { settings, warnings: self.warnings }
+    }
+}
+
+fn database(reader: &mut Reader<'_>) -> Option<DatabaseSettings> {
+    let url = match reader.text(DATABASE_URL).as_deref().map(DatabaseUrl::parse) {
+        None => Some(DatabaseUrl::Sqlite { path: DEFAULT_DATABASE.into() }),
+        Some(Ok((url, warnings))) => {
+            warnings.iter().for_each(|warning| reader.warn(DATABASE_URL, warning));
+            Some(url)
+        }
+        Some(Err(problem)) => {
+            reader.fault(DATABASE_URL, problem);
+            None
+        }
+    };
+    let connections = reader.number(DATABASE_CONNECTIONS, 1..=1000).and_then(NonZeroU32::new);
+    let migrate = reader.choice(MIGRATE, &[("auto", MigrateMode::Auto), ("check", MigrateMode::Check)]);
+    let url = url?;
+    let limit = match &url {
+        DatabaseUrl::Postgres(target) => target.connection_limit(),
+        DatabaseUrl::Sqlite { .. } => None,
+    };
+    Some(DatabaseSettings {
+        url,
+        connections: connections.or(limit).unwrap_or(DEFAULT_CONNECTIONS),
+        migrate: migrate.unwrap_or(MigrateMode::Auto),
+    })
+}
+
+fn server(reader: &mut Reader<'_>) -> ServerSettings {
+    let listen = reader.parsed(LISTEN, |text| {
+        text.parse::<SocketAddr>()
+            .map_err(|_| "must be an address and a port, such as 127.0.0.1:50051 or [::]:50051")
+    });
+    let listen = listen.unwrap_or(DEFAULT_LISTEN);
+    if !listen.ip().to_canonical().is_loopback() {
+        reader.warn(
+            LISTEN,
+            "passwords and tokens reach this address in plaintext; let something in front of it speak TLS",
+        );
+    }
+    ServerSettings {
+        listen,
+        reflection: reader.choice(REFLECTION, &[("on", true), ("off", false)]).unwrap_or(true),
+        drain_delay: reader.duration(DRAIN_DELAY, DRAIN_RANGE).unwrap_or(Duration::ZERO),
+        drain_timeout: reader.duration(DRAIN_TIMEOUT, DRAIN_RANGE).unwrap_or(Duration::from_secs(20)),
+    }
+}
+
+fn hash(reader: &mut Reader<'_>) -> HashSettings {
+    let cost = reader.number(BCRYPT_COST, 4..=16).unwrap_or(DEFAULT_BCRYPT_COST);
+    if cost < ADVISED_BCRYPT_COST {
+        reader.warn(BCRYPT_COST, "below 10, stolen hashes are guessed too fast; this is for tests only");
+    }
+    let threads =
+        reader.number(HASH_THREADS, 1..=1024).and_then(|threads| NonZeroUsize::new(threads as usize));
+    // Where the number of cores cannot be told, one thread does the work, only slower.
+    let threads = threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    HashSettings { cost, threads }
+}
+
+fn session(reader: &mut Reader<'_>) -> SessionSettings {
+    let issuer = reader.parsed(ISSUER, name).unwrap_or_else(|| DEFAULT_NAME.to_owned());
+    let audience = reader.parsed(AUDIENCE, name).unwrap_or_else(|| DEFAULT_NAME.to_owned());
+    let access_ttl = reader.duration(ACCESS_TTL, MINUTE..=DAY).unwrap_or(15 * MINUTE);
+    let idle = reader.duration(SESSION_IDLE, SESSION_RANGE);
+    let max = reader.duration(SESSION_MAX, SESSION_RANGE).unwrap_or(90 * DAY);
+    if idle.is_some_and(|idle| idle > max) {
+        reader.fault(SESSION_IDLE, "must not be longer than IDENTITY_SESSION_MAX (--session-max)");
+    }
+    // A shorter maximum alone shortens the default with it.
+    SessionSettings { issuer, audience, access_ttl, idle: idle.unwrap_or(14 * DAY).min(max), max }
+}
+
+fn log(reader: &mut Reader<'_>) -> LogSettings {
+    let filter = reader.parsed(LOG, |text| {
+        text.parse::<Targets>().map_err(
+            |_| "must be error, warn, info, debug or trace, or a list such as info,identity::rpc=debug",
+        )
+    });
+    let formats = [("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
+    LogSettings {
+        filter: filter.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)),
+        format: reader.choice(LOG_FORMAT, &formats).unwrap_or(LogFormat::Auto),
+    }
+}
+
+/// A `StringOrURI` (RFC 7519, 2) that survives being written into a header and a log line.
+fn name(text: &str) -> Result<String, &'static str> {
+    if text.len() <= NAME_MAX_BYTES && !text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must have at most 255 bytes, without white space or control characters")
+    }
+}
