@@ -1,3 +1,4 @@
 //! The gRPC edge: decode a message, call one method of `service`, encode what it returns.
 
 pub mod codec;
+pub mod status;
