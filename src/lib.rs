@@ -15,3 +15,4 @@ pub mod domain;
 pub mod proto;
 pub mod rpc;
 pub mod storage;
+pub mod telemetry;

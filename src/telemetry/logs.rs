@@ -1,0 +1,129 @@
+//! The log: lines on standard error, for people on a terminal and as JSON elsewhere.
+
+use std::io::{self, IsTerminal as _};
+use std::str::FromStr as _;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// The target of this service's own lines, and of those of its crates.
+const OWN_TARGET: &str = "identity";
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Levels and targets, separated by commas: `info`, `debug`, `identity=debug,tonic=warn`. A
+    /// level without a target is for `identity`; what it depends on then logs warnings, and at
+    /// `debug` or `trace` information too.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people when standard error is a terminal, else JSON.
+    Auto,
+    /// For people; in colour on a terminal, unless the environment says NO_COLOR.
+    Human,
+    /// One JSON object a line, the event's fields at its top.
+    Json,
+}
+
+/// Why logging could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The filter cannot be read.
+    #[error("`{0}` is neither a level (off, error, warn, info, debug, trace) nor of the form target=level")]
+    Filter(String),
+    /// The process logs already.
+    #[error("logging has begun already")]
+    Begun,
+}
+
+/// Begins to log, for the whole process and for good. Panics are logged too, from then on, with
+/// their place instead of their text, which may quote what nobody should read.
+///
+/// # Errors
+/// [`LogError`], for a filter that cannot be read and for a second call.
+pub fn init(settings: &LogSettings) -> Result<(), LogError> {
+    let targets = targets(&settings.filter)?;
+    let is_terminal = io::stderr().is_terminal();
+    let is_json = match settings.format {
+        LogFormat::Auto => !is_terminal,
+        LogFormat::Human => false,
+        LogFormat::Json => true,
+    };
+    let lines = if is_json { json(io::stderr) } else { human(io::stderr, is_terminal) };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(targets))
+        .try_init()
+        .map_err(|_| LogError::Begun)?;
+    log_panics();
+    Ok(())
+}
+
+type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
+
+fn json<S, W>(writer: W) -> Lines<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(writer).boxed()
+}
+
+fn human<S, W>(writer: W, is_terminal: bool) -> Lines<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = fmt::layer().with_writer(writer);
+    if is_terminal { lines.boxed() } else { lines.with_ansi(false).boxed() }
+}
+
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(tracing::field::display);
+        tracing::error!(panic.location = place, "a thread panicked");
+    }));
+}
+
+/// Reads a filter.
+fn targets(filter: &str) -> Result<Targets, LogError> {
+    let mut own = LevelFilter::INFO;
+    let mut others = Vec::new();
+    for item in filter.split(',').map(str::trim) {
+        let invalid = || LogError::Filter(item.to_owned());
+        match item.split_once('=') {
+            None => own = level(item).ok_or_else(invalid)?,
+            Some((target, text)) if !target.is_empty() => {
+                others.push((target.to_owned(), level(text).ok_or_else(invalid)?));
+            }
+            Some(_) => return Err(invalid()),
+        }
+    }
+    Ok(Targets::new()
+        .with_default(level_of_dependencies(own))
+        .with_target(OWN_TARGET, own)
+        .with_targets(others))
+}
+
+/// A level by its name. Numbers, which `LevelFilter` reads too, would be a second spelling.
+fn level(text: &str) -> Option<LevelFilter> {
+    if !text.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return None;
+    }
+    LevelFilter::from_str(text).ok()
+}
+
+fn level_of_dependencies(own: LevelFilter) -> LevelFilter {
+    if own >= Level::DEBUG { LevelFilter::INFO } else { own.min(LevelFilter::WARN) }
+}
