@@ -15,4 +15,5 @@ pub mod domain;
 pub mod proto;
 pub mod rpc;
 pub mod storage;
+pub mod server;
 pub mod telemetry;

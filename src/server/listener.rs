@@ -1,0 +1,204 @@
+//! Accepts connections and serves HTTP/2 on each, until told to stop.
+//!
+//! tonic's own transport is not used: it switches off limits that hyper sets by default, spins on
+//! accept errors and stops without bound. TLS is not spoken here.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use super::connection::Connections;
+use super::drain::{Drained, InFlight};
+
+/// How many connections the kernel completes before they are accepted: enough for all clients of a
+/// large installation to reconnect at once.
+const BACKLOG: i32 = 1024;
+
+/// The first wait after a failed accept, doubled up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(5);
+
+/// The longest wait after a failed accept: what a freed file descriptor may wait to be used.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Limits of a listener and its connections.
+#[derive(Clone, Debug)]
+pub struct ListenerSettings {
+    /// How many connections may be open. Further ones wait in the kernel's queue.
+    pub max_connections: usize,
+    /// How many calls may be in flight on one connection; a client keeps further ones back.
+    pub max_concurrent_streams: u32,
+    /// How long a client may take to begin HTTP/2 after connecting.
+    pub preface_timeout: Duration,
+    /// How often an open connection is asked whether its peer is still there.
+    pub keep_alive_interval: Duration,
+    /// How long a peer may take to answer that before its connection is closed.
+    pub keep_alive_timeout: Duration,
+    /// How long stopping may take altogether.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ListenerSettings {
+    fn default() -> Self {
+        Self {
+            // Far below the usual limit of open files once raised, far above any mesh of services.
+            max_connections: 10_000,
+            max_concurrent_streams: 256,
+            preface_timeout: Duration::from_secs(10),
+            keep_alive_interval: Duration::from_secs(60),
+            keep_alive_timeout: Duration::from_secs(20),
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Where a call comes from, in its request's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// A listening socket on `addr`; port 0 takes any free one. An address that a stopped process
+/// listened on can be taken at once (SO_REUSEADDR).
+///
+/// # Errors
+/// Whatever the system says, most likely that the address is in use.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves `service` on every connection to `listener` until `shutdown`, then stops accepting,
+/// tells every client with a GOAWAY, waits for the calls in flight and returns: at the latest
+/// [`ListenerSettings::drain_timeout`] after `shutdown`.
+///
+/// Requests carry their [`PeerAddress`]. Dropping the future stops accepting and leaves the open
+/// connections to themselves; cancel `shutdown` instead.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    settings: ListenerSettings,
+    shutdown: CancellationToken,
+) -> Drained
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let in_flight = InFlight::new(shutdown.clone());
+    let connections = Connections::new(service, &settings, in_flight.clone());
+    let accepted = accept_all(listener, settings.max_connections, |stream, peer, slot| {
+        let connection = connections.clone().run(stream, peer);
+        in_flight.connections.spawn(async move {
+            connection.await;
+            drop(slot);
+        });
+    });
+    shutdown.run_until_cancelled(accepted).await;
+    in_flight.drain(settings.drain_timeout).await
+}
+
+/// Hands every new connection to `open`, with the slot that it occupies until it drops it. Never
+/// returns; the listening socket is closed when the future is dropped.
+async fn accept_all(
+    listener: TcpListener,
+    max_connections: usize,
+    open: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
+) {
+    let slots = Arc::new(Semaphore::new(max_connections));
+    let mut trouble = Trouble::default();
+    while let Some(slot) = free_slot(&slots).await {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                trouble.over();
+                open(stream, peer, slot);
+            }
+            Err(error) if concerns_one_connection(&error) => {
+                tracing::debug!(error = %error, "a connection broke before it was accepted");
+            }
+            Err(error) => sleep(trouble.met(&error)).await,
+        }
+    }
+}
+
+/// A free slot, as soon as there is one; `None` never, since nobody closes the semaphore.
+async fn free_slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        return Some(slot);
+    }
+    tracing::warn!("connection limit reached: further clients wait until a connection closes");
+    let slot = Arc::clone(slots).acquire_owned().await.ok();
+    tracing::info!("a connection closed: accepting again");
+    slot
+}
+
+/// Whether a failed accept took a connection off the queue, so that trying again at once cannot
+/// fail for the same cause.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Accept errors that last, such as too many open files: logged when they begin and when they end.
+#[derive(Default)]
+struct Trouble {
+    backoff: Option<Duration>,
+}
+
+impl Trouble {
+    /// Notes a failed accept and says how long to wait before the next.
+    fn met(&mut self, error: &io::Error) -> Duration {
+        let wait = match self.backoff {
+            Some(last) => (last * 2).min(MAX_BACKOFF),
+            None => {
+                tracing::error!(error = %error, "cannot accept connections: trying again until it works");
+                MIN_BACKOFF
+            }
+        };
+        self.backoff = Some(wait);
+        wait
+    }
+
+    /// Notes an accept that worked.
+    fn over(&mut self) {
+        if self.backoff.take().is_some() {
+            tracing::info!("accepting connections again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_after_a_failed_accept_doubles_up_to_a_second_and_starts_anew() {
+        let error = io::Error::from_raw_os_error(24);
+        let mut trouble = Trouble::default();
+        let waits: Vec<u128> = (0..10).map(|_| trouble.met(&error).as_millis()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        trouble.over();
+        assert_eq!(trouble.met(&error), MIN_BACKOFF);
+    }
+}
