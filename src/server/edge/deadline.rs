@@ -1,0 +1,268 @@
+//! Gives every call a deadline and keeps it.
+//!
+//! tonic by itself answers CANCELLED when a deadline passes, and takes any `grpc-timeout` that it
+//! cannot read for none. Rules: "gRPC over HTTP2", Requests, `Timeout`.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Frame, SizeHint};
+use pin_project_lite::pin_project;
+use prost::bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+
+use super::EdgeSettings;
+use super::method::is_open_ended;
+use crate::rpc::status;
+use crate::server::drain::OpenEnded;
+
+/// The metadata in which a client says how long it waits.
+const TIMEOUT: &str = "grpc-timeout";
+
+/// When a call has to be answered, in its request's extensions. A call that may go on for ever has
+/// none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub Instant);
+
+/// The metadata `grpc-timeout` is not 1 to 8 digits and a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MalformedTimeout;
+
+/// Keeps the deadlines of the calls of `S`.
+#[derive(Clone)]
+pub(super) struct Deadlines<S> {
+    inner: S,
+    settings: EdgeSettings,
+}
+
+impl<S> Deadlines<S> {
+    pub(super) fn new(inner: S, settings: EdgeSettings) -> Self {
+        Self { inner, settings }
+    }
+}
+
+impl<S, A> Service<Request<A>> for Deadlines<S>
+where
+    S: Service<Request<A>, Response = Response<Body>>,
+{
+    type Response = Response<DeadlineBody>;
+    type Error = S::Error;
+    type Future = DeadlineFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<A>) -> Self::Future {
+        let open_ended = is_open_ended(request.uri());
+        let allowed = match time_allowed(request.headers(), open_ended, self.settings) {
+            Ok(Some(Duration::ZERO)) => return DeadlineFuture::refused(status::deadline_exceeded()),
+            Ok(allowed) => allowed,
+            Err(MalformedTimeout) => return DeadlineFuture::refused(status::malformed_deadline()),
+        };
+        let deadline = allowed.map(|allowed| Instant::now() + allowed);
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(Deadline(deadline));
+        }
+        DeadlineFuture::Going { inner: self.inner.call(request), sleep: None, deadline, open_ended }
+    }
+}
+
+/// How long a call may take; `None` is for ever.
+fn time_allowed(
+    headers: &HeaderMap,
+    open_ended: bool,
+    settings: EdgeSettings,
+) -> Result<Option<Duration>, MalformedTimeout> {
+    let mut timeouts = headers.get_all(TIMEOUT).iter();
+    let asked = timeouts.next().map(parse_timeout).transpose()?;
+    if timeouts.next().is_some() {
+        return Err(MalformedTimeout);
+    }
+    Ok(match (asked, open_ended) {
+        (asked, true) => asked,
+        (Some(asked), false) => Some(asked.min(settings.max_deadline)),
+        (None, false) => Some(settings.default_deadline),
+    })
+}
+
+/// Reads `TimeoutValue TimeoutUnit`. The largest, 99,999,999 hours, does not overflow.
+fn parse_timeout(value: &HeaderValue) -> Result<Duration, MalformedTimeout> {
+    const MAX_DIGITS: usize = 8;
+
+    let (unit, digits) = value.as_bytes().split_last().ok_or(MalformedTimeout)?;
+    if !(1..=MAX_DIGITS).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(MalformedTimeout);
+    }
+    let amount = digits.iter().fold(0, |amount: u64, digit| amount * 10 + u64::from(digit - b'0'));
+    match unit {
+        b'H' => Ok(Duration::from_secs(amount * 3600)),
+        b'M' => Ok(Duration::from_secs(amount * 60)),
+        b'S' => Ok(Duration::from_secs(amount)),
+        b'm' => Ok(Duration::from_millis(amount)),
+        b'u' => Ok(Duration::from_micros(amount)),
+        b'n' => Ok(Duration::from_nanos(amount)),
+        _ => Err(MalformedTimeout),
+    }
+}
+
+pin_project! {
+    /// Answers as the call does, or DEADLINE_EXCEEDED when that takes too long.
+    #[project = DeadlineProjection]
+    pub(super) enum DeadlineFuture<F> {
+        Going {
+            #[pin]
+            inner: F,
+            // Made when the call first has to wait: one that answers at once needs no timer.
+            #[pin]
+            sleep: Option<Sleep>,
+            deadline: Option<Instant>,
+            open_ended: bool,
+        },
+        Refused {
+            status: Option<Box<Status>>,
+        },
+    }
+}
+
+impl<F> DeadlineFuture<F> {
+    fn refused(status: Status) -> Self {
+        Self::Refused { status: Some(Box::new(status)) }
+    }
+}
+
+impl<F, E> Future for DeadlineFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = Result<Response<DeadlineBody>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            DeadlineProjection::Refused { status } => {
+                let status = status.take().expect("a future is not polled after it has ended");
+                Poll::Ready(Ok(status.into_http()))
+            }
+            DeadlineProjection::Going { inner, mut sleep, deadline, open_ended } => {
+                if let Poll::Ready(response) = inner.poll(cx) {
+                    return Poll::Ready(response.map(|response| with_body(response, *deadline, *open_ended)));
+                }
+                let Some(deadline) = *deadline else { return Poll::Pending };
+                if sleep.is_none() {
+                    sleep.set(Some(sleep_until(deadline)));
+                }
+                match sleep.as_pin_mut().map(|sleep| sleep.poll(cx)) {
+                    Some(Poll::Ready(())) => Poll::Ready(Ok(status::deadline_exceeded().into_http())),
+                    Some(Poll::Pending) | None => Poll::Pending,
+                }
+            }
+        }
+    }
+}
+
+fn with_body(
+    response: Response<Body>,
+    deadline: Option<Instant>,
+    open_ended: bool,
+) -> Response<DeadlineBody> {
+    let mut response = response.map(|inner| DeadlineBody { inner, deadline, sleep: None });
+    if open_ended {
+        response.extensions_mut().insert(OpenEnded);
+    }
+    response
+}
+
+pin_project! {
+    /// A body that ends with DEADLINE_EXCEEDED in its trailers when it does not end in time.
+    #[derive(Default)]
+    pub(super) struct DeadlineBody {
+        #[pin]
+        inner: Body,
+        deadline: Option<Instant>,
+        // On the heap, since only a stream ever waits here.
+        sleep: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+impl http_body::Body for DeadlineBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut this = self.project();
+        if let Poll::Ready(frame) = this.inner.as_mut().poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        let Some(deadline) = *this.deadline else { return Poll::Pending };
+        let sleep = this.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        // What the handler still holds goes now, and the next poll finds the end.
+        this.inner.set(Body::empty());
+        let mut trailers = HeaderMap::new();
+        let added = status::deadline_exceeded().add_header(&mut trailers);
+        Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Duration, MalformedTimeout> {
+        parse_timeout(&HeaderValue::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn every_unit_is_read() {
+        assert_eq!(parse("2H"), Ok(Duration::from_secs(7200)));
+        assert_eq!(parse("2M"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse("2S"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse("2m"), Ok(Duration::from_millis(2)));
+        assert_eq!(parse("2u"), Ok(Duration::from_micros(2)));
+        assert_eq!(parse("00000002n"), Ok(Duration::from_nanos(2)));
+        assert_eq!(parse("99999999H"), Ok(Duration::from_secs(99_999_999 * 3600)));
+    }
+
+    #[test]
+    fn anything_else_is_malformed() {
+        for text in
+            ["", "S", "1", "1s", "1h", "-1S", "+1S", "1.5S", "1 S", " 1S", "123456789S", "1SS", "0x1S"]
+        {
+            assert_eq!(parse(text), Err(MalformedTimeout), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_gets_what_it_asks_for_up_to_the_maximum_and_the_default_when_it_does_not_ask() {
+        let settings =
+            EdgeSettings { default_deadline: Duration::from_secs(30), max_deadline: Duration::from_secs(60) };
+        let allowed = |timeouts: &[&'static str], open_ended| {
+            let mut headers = HeaderMap::new();
+            for &timeout in timeouts {
+                headers.append(TIMEOUT, HeaderValue::from_static(timeout));
+            }
+            time_allowed(&headers, open_ended, settings).map(|allowed| allowed.map(|time| time.as_secs()))
+        };
+        assert_eq!(allowed(&[], false), Ok(Some(30)));
+        assert_eq!(allowed(&["5S"], false), Ok(Some(5)));
+        assert_eq!(allowed(&["99999999H"], false), Ok(Some(60)));
+        assert_eq!(allowed(&[], true), Ok(None));
+        assert_eq!(allowed(&["1H"], true), Ok(Some(3600)));
+        assert_eq!(allowed(&["1S", "2S"], false), Err(MalformedTimeout));
+    }
+}

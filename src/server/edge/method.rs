@@ -1,0 +1,69 @@
+//! Which method a call is for, as far as the edge treats methods differently.
+
+use http::uri::PathAndQuery;
+use http::{Request, Uri};
+
+/// The most bytes of a method that are logged: more than any that exists has.
+const MAX_LOGGED_BYTES: usize = 128;
+
+/// A method as a request names it: `package.Service/Method`. It need not exist.
+#[derive(Clone, Debug)]
+pub(super) struct Method(Option<PathAndQuery>);
+
+impl Method {
+    /// The method that `request` names.
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        // Shares the path's bytes; copies nothing.
+        Self(request.uri().path_and_query().cloned())
+    }
+
+    /// The name without the leading slash, cut off where it is absurdly long. ASCII without
+    /// control characters, since it was part of a URI.
+    pub(super) fn name(&self) -> &str {
+        let name = self.0.as_ref().map_or("", PathAndQuery::path).trim_start_matches('/');
+        name.get(..MAX_LOGGED_BYTES).unwrap_or(name)
+    }
+
+    /// Whether the call serves the operation of the service rather than its users: health checks
+    /// and reflection.
+    pub(super) fn is_operational(&self) -> bool {
+        let name = self.name();
+        name.starts_with("grpc.health.") || name.starts_with("grpc.reflection.")
+    }
+}
+
+/// Whether a call of the method that `uri` names ends only when its client wants.
+pub(super) fn is_open_ended(uri: &Uri) -> bool {
+    uri.path() == "/grpc.health.v1.Health/Watch" || uri.path().starts_with("/grpc.reflection.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn method(uri: &str) -> Method {
+        Method::of(&Request::builder().uri(uri).body(()).unwrap())
+    }
+
+    #[test]
+    fn the_name_has_no_slash_before_it_and_no_query_after_it() {
+        let method = method("http://host/identity.v1.IdentityService/Login?password=secret");
+        assert_eq!(method.name(), "identity.v1.IdentityService/Login");
+    }
+
+    #[test]
+    fn an_absurdly_long_name_is_cut_off() {
+        let long = method(&format!("http://host/{}", "a".repeat(10_000)));
+        assert_eq!(long.name().len(), 128);
+        assert_eq!(method(&format!("http://host/{}", "a".repeat(10))).name().len(), 10);
+    }
+
+    #[test]
+    fn only_watch_and_reflection_are_open_ended() {
+        let open_ended = |path: &'static str| is_open_ended(&Uri::from_static(path));
+        assert!(open_ended("/grpc.health.v1.Health/Watch"));
+        assert!(open_ended("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"));
+        assert!(!open_ended("/grpc.health.v1.Health/Check"));
+        assert!(!open_ended("/identity.v1.IdentityService/Login"));
+    }
+}

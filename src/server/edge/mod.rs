@@ -1,0 +1,76 @@
+//! What every call passes on its way to a gRPC service and back, from the outside in:
+//!
+//! 1. [`call_id`]: the call gets an id, which its log lines and its reply carry;
+//! 2. [`call_log`]: one line when it has ended;
+//! 3. [`only_grpc`]: what is not gRPC is refused in HTTP's terms;
+//! 4. [`deadline`]: an answer in time, or DEADLINE_EXCEEDED;
+//! 5. [`replies`]: tonic's own refusals become those of the contract;
+//! 6. [`panics`]: a handler that panics fails its own call only.
+//!
+//! Who is calling is decided further in, by `rpc`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use prost::bytes::Bytes;
+use tonic::Status;
+use tonic::service::Routes;
+use tower::Service;
+
+use crate::domain::Clock;
+
+mod call_id;
+mod call_log;
+mod deadline;
+mod method;
+mod only_grpc;
+mod panics;
+mod replies;
+
+pub use call_id::CallId;
+pub use deadline::Deadline;
+
+/// How long calls may take.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgeSettings {
+    /// The deadline of a call that names none. Streams that end only when their client wants,
+    /// health's Watch and reflection, have none then.
+    pub default_deadline: Duration,
+    /// The longest deadline that a call may ask for; a longer one is shortened to this. Does not
+    /// apply to the streams above.
+    pub max_deadline: Duration,
+}
+
+impl Default for EdgeSettings {
+    fn default() -> Self {
+        Self { default_deadline: Duration::from_secs(30), max_deadline: Duration::from_secs(300) }
+    }
+}
+
+/// `routes` behind the edge, to be handed to [`serve`](super::listener::serve).
+///
+/// Handlers find [`CallId`] and [`Deadline`] in the extensions of their requests. A handler's
+/// future is dropped when its deadline passes or its client goes.
+pub fn layer(
+    routes: Routes,
+    settings: EdgeSettings,
+    clock: Arc<dyn Clock>,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<impl Body<Data = Bytes, Error = Status> + Send + 'static>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Clone
++ Send
++ 'static {
+    let service = panics::CatchPanics::new(routes.prepare());
+    let service = replies::Replies::new(service);
+    let service = deadline::Deadlines::new(service, settings);
+    let service = only_grpc::OnlyGrpc::new(service);
+    let service = call_log::CallLog::new(service);
+    call_id::CallIds::new(service, clock)
+}

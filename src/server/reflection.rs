@@ -1,0 +1,24 @@
+//! Tells clients such as grpcurl which services there are and what their messages look like.
+
+use tonic::service::RoutesBuilder;
+use tonic_reflection::server::{Builder, Error};
+
+use crate::proto;
+
+/// Adds server reflection, v1 and v1alpha, to `routes`. It describes the package `identity.v1`, the
+/// health service and itself.
+///
+/// # Errors
+/// Only when an embedded descriptor set is broken, which no input can cause.
+pub fn register(routes: &mut RoutesBuilder) -> Result<(), Error> {
+    routes.add_service(describing().build_v1()?);
+    // Still the only version that many clients know.
+    routes.add_service(describing().build_v1alpha()?);
+    Ok(())
+}
+
+fn describing() -> Builder<'static> {
+    Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
