@@ -9,6 +9,7 @@ use prost::Message as _;
 const FILES: [&str; 3] =
     ["identity/v1/error_reason.proto", "identity/v1/identity.proto", "identity/v1/types.proto"];
 
+#[expect(clippy::disallowed_methods, reason = "cargo tells a build script its folder in the environment")]
 fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=migrations");
