@@ -1,4 +1,49 @@
-//! Everything that is kept in a database: PostgreSQL or SQLite, chosen by the URL's scheme.
+//! All SQL: pools, connections, transactions, one file of queries per aggregate.
+//!
+//! PostgreSQL and SQLite are served by the same queries, written once (`connection::query!`). There is no
+//! storage trait and no mock: what runs in production runs in tests.
+//!
+//! Query functions take a [`Conn`] or, where they write, a [`Tx`], and are named `find` (may be
+//! absent), `list`, `insert`, `update` and `delete`. Deciding who may do what, and when to open a
+//! transaction, is left to `service`.
 
+mod columns;
+mod connection;
+mod error;
+mod link;
+pub mod logins;
+pub mod migrate;
+pub mod outcomes;
+mod pool;
 pub mod postgres;
+mod rows;
+mod schema;
+pub mod sessions;
+pub mod signing_keys;
+mod sqlite;
+pub mod tenants;
+mod transaction;
 pub mod url;
+pub mod users;
+
+pub use connection::Conn;
+pub use error::StorageError;
+pub use pool::{Storage, StorageSettings};
+pub use transaction::Tx;
+pub use url::DatabaseUrl;
+
+/// Whether a row was written, where another may have been first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Inserted {
+    /// The row is there now.
+    Yes,
+    /// A row with that key was there already; nothing was written.
+    Taken,
+}
+
+impl Inserted {
+    fn from_count(rows: usize) -> Self {
+        if rows == 0 { Self::Taken } else { Self::Yes }
+    }
+}

@@ -1,0 +1,40 @@
+//! Why storage could not do what it was asked. That a row is absent, or taken, is no error: queries
+//! say so in what they return.
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+/// A failure of the database, or of what it holds.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The database cannot be reached, is too slow, or refuses work for now; whether a statement
+    /// that was under way took effect is unknown. Trying again later helps.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// A stored row breaks a rule that writing it should have kept.
+    #[error("stored data makes no sense: {0}")]
+    Corrupt(String),
+    /// The database refused a statement. A fault of this program, or a schema of another version.
+    #[error("the database refused a statement: {0}")]
+    Refused(String),
+}
+
+impl From<DieselError> for StorageError {
+    fn from(error: DieselError) -> Self {
+        match &error {
+            DieselError::DatabaseError(kind, information) => match kind {
+                DatabaseErrorKind::UniqueViolation
+                | DatabaseErrorKind::ForeignKeyViolation
+                | DatabaseErrorKind::NotNullViolation
+                | DatabaseErrorKind::CheckViolation
+                | DatabaseErrorKind::RestrictViolation
+                | DatabaseErrorKind::ExclusionViolation => Self::Refused(information.message().to_owned()),
+                // Lost connections, shutdowns, time limits, a full disk and a busy SQLite file all
+                // arrive as these; the driver keeps no code to tell them apart.
+                _ => Self::Unavailable(information.message().to_owned()),
+            },
+            DieselError::DeserializationError(_) => Self::Corrupt(error.to_string()),
+            DieselError::BrokenTransactionManager => Self::Unavailable(error.to_string()),
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Pooled connections: how they are made, when they are thrown away, and how long a statement may
+//! take.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::QueryResult;
+use diesel_async::pooled_connection::PoolableConnection;
+use futures_util::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+
+use super::error::StorageError;
+
+/// How a pool makes a connection.
+type Connect<C> = Box<dyn Fn() -> BoxFuture<'static, Result<C, StorageError>> + Send + Sync>;
+
+/// What a pool keeps to: how many connections, and how long to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolLimits {
+    /// The most connections open at a time.
+    pub(super) connections: u32,
+    /// The longest wait for one of them while the database answers.
+    pub(super) turn: Duration,
+    /// The longest that opening one may take.
+    pub(super) connect: Duration,
+    /// The longest that one statement may take, if there is a limit on this side.
+    pub(super) statement: Option<Duration>,
+}
+
+/// A pool of connections behind a first-come, first-served queue.
+///
+/// bb8 lets newcomers race those who wait; the semaphore in front of it keeps the order, so that
+/// under load everybody waits about equally long.
+pub(super) struct Pool<C: PoolableConnection + 'static> {
+    connections: bb8::Pool<Manager<C>>,
+    turns: Arc<Semaphore>,
+    limits: PoolLimits,
+    away: Away,
+}
+
+/// One connection, on loan from its pool until dropped.
+pub(super) struct Loan<C: PoolableConnection + 'static> {
+    connection: bb8::PooledConnection<'static, Manager<C>>,
+    statement: Option<Duration>,
+    away: Away,
+    // Given back after the connection, so that whoever is next finds it.
+    _turn: OwnedSemaphorePermit,
+}
+
+/// Whether the database was found not to answer. Those who queue for a connection learn of it at
+/// once; those whose turn it is still try.
+#[derive(Clone)]
+struct Away(Arc<watch::Sender<bool>>);
+
+impl<C: PoolableConnection + 'static> Pool<C> {
+    pub(super) fn new(
+        limits: PoolLimits,
+        max_lifetime: Option<Duration>,
+        connect: impl Fn() -> BoxFuture<'static, Result<C, StorageError>> + Send + Sync + 'static,
+    ) -> Self {
+        let away = Away(Arc::new(watch::Sender::new(false)));
+        let manager = Manager { connect: Box::new(connect), limit: limits.connect };
+        let connections = bb8::Pool::builder()
+            .max_size(limits.connections)
+            .max_lifetime(max_lifetime)
+            .idle_timeout(None)
+            // Costs no round trip: see `Manager::is_valid`.
+            .test_on_check_out(true)
+            .retry_connection(false)
+            .connection_timeout(limits.connect)
+            .error_sink(Box::new(LogSink))
+            .build_unchecked(manager);
+        let turns = Arc::new(Semaphore::new(limits.connections as usize));
+        Self { connections, turns, limits, away }
+    }
+
+    /// The next free connection, opened if need be.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when the wait or the opening takes longer than the limits
+    /// allow, or the database was found to be away while waiting.
+    ///
+    /// Dropping the future gives up the place in the queue.
+    pub(super) async fn loan(&self) -> Result<Loan<C>, StorageError> {
+        let turn = self.turn().await?;
+        match self.connections.get_owned().await {
+            Ok(connection) => {
+                let statement = self.limits.statement;
+                Ok(Loan { connection, statement, away: self.away.clone(), _turn: turn })
+            }
+            Err(error) => {
+                self.away.set(true);
+                Err(match error {
+                    bb8::RunError::User(error) => error,
+                    bb8::RunError::TimedOut => {
+                        StorageError::Unavailable("no connection could be opened".into())
+                    }
+                })
+            }
+        }
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, StorageError> {
+        let turns = self.turns.clone();
+        if let Ok(turn) = turns.clone().try_acquire_owned() {
+            return Ok(turn);
+        }
+        let queued = async {
+            tokio::select! {
+                biased;
+                turn = turns.acquire_owned() => turn.ok(),
+                () = self.away.found() => None,
+            }
+        };
+        match timeout(self.limits.turn, queued).await {
+            Ok(Some(turn)) => Ok(turn),
+            Ok(None) => Err(StorageError::Unavailable("the database does not answer".into())),
+            Err(_) => Err(StorageError::Unavailable("all connections are busy".into())),
+        }
+    }
+}
+
+impl<C: PoolableConnection + 'static> Loan<C> {
+    /// The connection itself, and the limits that a statement on it is to be awaited under.
+    pub(super) fn parts(&mut self) -> (&mut C, Limits<'_>) {
+        let Link { inner, abandoned } = &mut *self.connection;
+        (inner, Limits { statement: self.statement, abandoned, away: &self.away })
+    }
+}
+
+/// What one statement is held to.
+pub(super) struct Limits<'l> {
+    statement: Option<Duration>,
+    abandoned: &'l mut bool,
+    away: &'l Away,
+}
+
+impl Limits<'_> {
+    /// Awaits `statement` within the time limit. A connection whose statement did not end in time
+    /// is not used again.
+    pub(super) async fn hold<T>(
+        self,
+        statement: impl Future<Output = QueryResult<T>>,
+    ) -> Result<T, StorageError> {
+        let Some(limit) = self.statement else { return Ok(statement.await?) };
+        if let Ok(result) = timeout(limit, statement).await {
+            self.away.set(false);
+            return Ok(result?);
+        }
+        *self.abandoned = true;
+        self.away.set(true);
+        Err(StorageError::Unavailable("a statement took too long".into()))
+    }
+}
+
+impl Away {
+    fn set(&self, away: bool) {
+        self.0.send_if_modified(|was| std::mem::replace(was, away) != away);
+    }
+
+    async fn found(&self) {
+        // The sender lives in `self`, so the wait can only end by the value.
+        let _ = self.0.subscribe().wait_for(|away| *away).await;
+    }
+}
+
+/// A connection with what the pool needs to know of it.
+pub(super) struct Link<C> {
+    inner: C,
+    /// A statement was given up while the server may still be busy with it.
+    abandoned: bool,
+}
+
+pub(super) struct Manager<C> {
+    connect: Connect<C>,
+    limit: Duration,
+}
+
+impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
+    type Connection = Link<C>;
+    type Error = StorageError;
+
+    async fn connect(&self) -> Result<Link<C>, StorageError> {
+        match timeout(self.limit, (self.connect)()).await {
+            Ok(connected) => connected.map(|inner| Link { inner, abandoned: false }),
+            Err(_) => Err(StorageError::Unavailable("connecting took too long".into())),
+        }
+    }
+
+    /// Asks what is known on this side only: a lost TCP connection is noticed without a query.
+    async fn is_valid(&self, link: &mut Link<C>) -> Result<(), StorageError> {
+        if self.has_broken(link) {
+            return Err(StorageError::Unavailable("the connection was lost".into()));
+        }
+        Ok(())
+    }
+
+    fn has_broken(&self, link: &mut Link<C>) -> bool {
+        link.abandoned || link.inner.is_broken()
+    }
+}
+
+/// Where bb8 reports connections that it could not open.
+#[derive(Clone, Copy, Debug)]
+struct LogSink;
+
+impl bb8::ErrorSink<StorageError> for LogSink {
+    fn sink(&self, error: StorageError) {
+        tracing::warn!(error = %error, "a database connection was lost or could not be opened");
+    }
+
+    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<StorageError>> {
+        Box::new(*self)
+    }
+}

@@ -1,0 +1,151 @@
+//! What a login is checked against: login names (normalised e-mails) and password hashes.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::Inserted;
+use super::columns::{DbId, DbInstant};
+use super::connection::{Conn, optional, query};
+use super::error::StorageError;
+use super::rows::{PasswordRow, TENANT, TenantRow, USER, UserRow};
+use super::schema::{login_names, passwords, tenants, users};
+use super::transaction::Tx;
+use crate::domain::{Email, PasswordHash, TenantId, Timestamp, User, UserId};
+
+/// A user with the hash of the password.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The user, whatever its state.
+    pub user: User,
+    /// What the password is checked against.
+    pub password: PasswordHash,
+    /// When the user last got another password. A rehash of the same one does not count.
+    pub password_changed_at: Timestamp,
+}
+
+type LoginRow = (UserRow, TenantRow, PasswordRow, DbInstant);
+
+fn into_login((user, tenant, password, changed_at): LoginRow) -> Result<Login, StorageError> {
+    Ok(Login {
+        user: user.into_user(tenant)?,
+        password: password.into_hash()?,
+        password_changed_at: changed_at.into(),
+    })
+}
+
+/// Finds whom an e-mail belongs to, in one statement.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or a row makes no sense.
+pub async fn find_by_email(conn: &mut Conn, email: &Email) -> Result<Option<Login>, StorageError> {
+    let its_user = users::tenant_id.eq(login_names::tenant_id).and(users::id.eq(login_names::user_id));
+    let its_password =
+        passwords::tenant_id.eq(login_names::tenant_id).and(passwords::user_id.eq(login_names::user_id));
+    let found = login_names::table
+        .inner_join(users::table.on(its_user))
+        .inner_join(tenants::table.on(tenants::id.eq(login_names::tenant_id)))
+        .inner_join(passwords::table.on(its_password))
+        .filter(login_names::email_normalized.eq(email.as_normalized()))
+        .select((USER, TENANT, (passwords::scheme, passwords::hash), passwords::changed_at));
+    query!(conn, |c| optional(found.first::<LoginRow>(c)))?.map(into_login).transpose()
+}
+
+/// Finds a user of a tenant with the hash of the password, in one statement.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or a row makes no sense.
+pub async fn find_by_user(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    user_id: UserId,
+) -> Result<Option<Login>, StorageError> {
+    let its_password = passwords::tenant_id.eq(users::tenant_id).and(passwords::user_id.eq(users::id));
+    let found = users::table
+        .inner_join(tenants::table)
+        .inner_join(passwords::table.on(its_password))
+        .filter(users::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(users::id.eq(DbId::from(user_id)))
+        .select((USER, TENANT, (passwords::scheme, passwords::hash), passwords::changed_at));
+    query!(conn, |c| optional(found.first::<LoginRow>(c)))?.map(into_login).transpose()
+}
+
+/// Makes an e-mail the login name of a user. When two transactions want the same one, the second
+/// waits for the first to end.
+///
+/// # Errors
+/// [`StorageError::Refused`] when there is no such user, or the user has a login name already.
+pub async fn insert_name(
+    tx: &mut Tx,
+    email: &Email,
+    tenant_id: TenantId,
+    user_id: UserId,
+) -> Result<Inserted, StorageError> {
+    let row = (
+        login_names::email_normalized.eq(email.as_normalized()),
+        login_names::tenant_id.eq(DbId::from(tenant_id)),
+        login_names::user_id.eq(DbId::from(user_id)),
+    );
+    query!(tx, |c| {
+        diesel::insert_into(login_names::table)
+            .values(row)
+            .on_conflict(login_names::email_normalized)
+            .do_nothing()
+            .execute(c)
+    })
+    .map(Inserted::from_count)
+}
+
+/// Gives a user a password.
+///
+/// # Errors
+/// [`StorageError::Refused`] when there is no such user, or the user has one already.
+pub async fn insert_password(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    user_id: UserId,
+    password: &PasswordHash,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    let row = (
+        passwords::tenant_id.eq(DbId::from(tenant_id)),
+        passwords::user_id.eq(DbId::from(user_id)),
+        passwords::scheme.eq(password.scheme.as_str()),
+        passwords::hash.eq(password.text.as_str()),
+        passwords::changed_at.eq(DbInstant::from(now)),
+    );
+    query!(tx, |c| diesel::insert_into(passwords::table).values(row).execute(c)).map(drop)
+}
+
+/// Finds when the user last got another password.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn find_password_changed_at(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    user_id: UserId,
+) -> Result<Option<Timestamp>, StorageError> {
+    let found =
+        passwords::table.find((DbId::from(tenant_id), DbId::from(user_id))).select(passwords::changed_at);
+    Ok(query!(tx, |c| optional(found.first::<DbInstant>(c)))?.map(Timestamp::from))
+}
+
+/// Replaces the hash `old` of the same password by `new`; false when it is no longer `old`. Leaves
+/// the time of the last change alone, since the password did not.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn update_hash(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    user_id: UserId,
+    old: &PasswordHash,
+    new: &PasswordHash,
+) -> Result<bool, StorageError> {
+    let row = passwords::table
+        .find((DbId::from(tenant_id), DbId::from(user_id)))
+        .filter(passwords::hash.eq(old.text.as_str()))
+        .filter(passwords::scheme.eq(old.scheme.as_str()));
+    let changes = (passwords::scheme.eq(new.scheme.as_str()), passwords::hash.eq(new.text.as_str()));
+    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
+}

@@ -1,0 +1,202 @@
+//! Schema migrations, embedded in the binary.
+//!
+//! Any number of processes may start at once: one migrates, the others wait and find nothing to do.
+//! PostgreSQL's take turns by an advisory lock of the session, SQLite's by the write lock.
+
+use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
+use diesel::migration::{Migration, MigrationSource};
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::sql_types::BigInt;
+use diesel::sqlite::Sqlite;
+use diesel::{ExpressionMethods, SqliteConnection};
+use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use super::connection::{Conn, optional, query};
+use super::error::StorageError;
+use super::schema::__diesel_schema_migrations as applied;
+use super::sqlite::Access;
+use super::url::{DatabaseUrl, PostgresTarget};
+use super::{postgres, sqlite};
+
+const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+
+/// The advisory lock that a migrating process holds: "identity" in ASCII.
+const POSTGRES_LOCK: i64 = i64::from_be_bytes(*b"identity");
+
+/// One migration of this program, or one that the database has and this program does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrationStatus {
+    /// Its folder's name, or its version alone when this program does not know it.
+    pub name: String,
+    /// Whether the database has it.
+    pub applied: bool,
+}
+
+/// Runs all pending migrations, and returns the names of those it ran, oldest first.
+///
+/// # Errors
+/// [`StorageError::Unavailable`] when the database cannot be reached, [`StorageError::Refused`]
+/// when a migration fails; the failed one leaves nothing behind.
+pub async fn run(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
+    with(url, Run).await
+}
+
+/// Reverts the newest `steps` migrations, and returns their names, newest first.
+///
+/// # Errors
+/// As [`run`].
+pub async fn revert(url: &DatabaseUrl, steps: usize) -> Result<Vec<String>, StorageError> {
+    with(url, Revert { steps }).await
+}
+
+/// Every migration, oldest first. Creates the (empty) table that records them when it is missing.
+///
+/// # Errors
+/// [`StorageError::Unavailable`] when the database cannot be reached.
+pub async fn status(url: &DatabaseUrl) -> Result<Vec<MigrationStatus>, StorageError> {
+    with(url, Status).await
+}
+
+/// What is done with the migrations of a database, once the lock on them is held.
+trait Task: Send + 'static {
+    type Output: Send + 'static;
+
+    fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Self::Output>
+    where
+        DB: diesel::backend::Backend,
+        H: MigrationHarness<DB>,
+        EmbeddedMigrations: MigrationSource<DB>;
+}
+
+type TaskResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+struct Run;
+struct Revert {
+    steps: usize,
+}
+struct Status;
+
+impl Task for Run {
+    type Output = Vec<String>;
+
+    fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Vec<String>>
+    where
+        DB: diesel::backend::Backend,
+        H: MigrationHarness<DB>,
+        EmbeddedMigrations: MigrationSource<DB>,
+    {
+        let pending = harness.pending_migrations(migrations)?;
+        harness.run_migrations(&pending)?;
+        Ok(pending.iter().map(|migration| migration.name().to_string()).collect())
+    }
+}
+
+impl Task for Revert {
+    type Output = Vec<String>;
+
+    fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Vec<String>>
+    where
+        DB: diesel::backend::Backend,
+        H: MigrationHarness<DB>,
+        EmbeddedMigrations: MigrationSource<DB>,
+    {
+        let known: Vec<Box<dyn Migration<DB>>> = migrations.migrations()?;
+        let mut reverted = Vec::new();
+        for version in harness.applied_migrations()?.into_iter().take(self.steps) {
+            let migration = known
+                .iter()
+                .find(|migration| migration.name().version() == version)
+                .ok_or_else(|| format!("the migration {version} is not one of this program's"))?;
+            harness.revert_migration(migration.as_ref())?;
+            reverted.push(migration.name().to_string());
+        }
+        Ok(reverted)
+    }
+}
+
+impl Task for Status {
+    type Output = Vec<MigrationStatus>;
+
+    fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Self::Output>
+    where
+        DB: diesel::backend::Backend,
+        H: MigrationHarness<DB>,
+        EmbeddedMigrations: MigrationSource<DB>,
+    {
+        let mut applied = harness.applied_migrations()?;
+        let mut known: Vec<Box<dyn Migration<DB>>> = migrations.migrations()?;
+        known.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
+        let mut all = Vec::new();
+        for migration in known {
+            let version = migration.name().version();
+            let before = applied.len();
+            applied.retain(|other| *other != version);
+            all.push(MigrationStatus { name: migration.name().to_string(), applied: applied.len() < before });
+        }
+        all.extend(
+            applied
+                .into_iter()
+                .rev()
+                .map(|version| MigrationStatus { name: version.to_string(), applied: true }),
+        );
+        Ok(all)
+    }
+}
+
+async fn with<T: Task>(url: &DatabaseUrl, task: T) -> Result<T::Output, StorageError> {
+    match url {
+        DatabaseUrl::Postgres(target) => on_postgres(target, task).await,
+        DatabaseUrl::Sqlite { path } => {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || on_sqlite(&mut sqlite::open(&path, Access::Write)?, task))
+                .await
+                .map_err(|error| StorageError::Refused(error.to_string()))?
+        }
+    }
+}
+
+async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Output, StorageError> {
+    let mut connection =
+        postgres::connect(target).await.map_err(|error| StorageError::Unavailable(error.to_string()))?;
+    // A migration may rightly take longer than a request's statement. The lock ends with the
+    // connection.
+    connection
+        .batch_execute(&format!(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({POSTGRES_LOCK})"
+        ))
+        .await?;
+    let mut harness = AsyncMigrationHarness::<AsyncPgConnection>::new(connection);
+    task.perform::<Pg, _>(&mut harness, POSTGRES).map_err(|error| StorageError::Refused(error.to_string()))
+}
+
+fn on_sqlite<T: Task>(connection: &mut SqliteConnection, task: T) -> Result<T::Output, StorageError> {
+    // Rebuilding a table, SQLite's way to alter one, must not fire its cascades. The setting has
+    // no effect inside a transaction, so it comes before.
+    connection.batch_execute("PRAGMA foreign_keys = OFF")?;
+    connection.immediate_transaction(|connection| {
+        let done = task
+            .perform::<Sqlite, _>(connection, SQLITE)
+            .map_err(|error| StorageError::Refused(error.to_string()))?;
+        let orphans = sql::<BigInt>("SELECT count(*) FROM pragma_foreign_key_check");
+        let orphans: i64 = diesel::RunQueryDsl::get_result(orphans, connection)?;
+        if orphans > 0 {
+            return Err(StorageError::Refused(format!(
+                "the migrations would leave {orphans} rows without parents"
+            )));
+        }
+        Ok(done)
+    })
+}
+
+/// The version of the newest migration that the database has, if it has any.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer, or was never migrated.
+pub(super) async fn find_latest(conn: &mut Conn) -> Result<Option<String>, StorageError> {
+    let latest = applied::table.select(applied::version).order(applied::version.desc());
+    query!(conn, |c| optional(latest.first::<String>(c)))
+}

@@ -1,0 +1,87 @@
+//! What became of registrations whose callers named them, so that a repetition gets the same answer.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::Inserted;
+use super::columns::{DbId, DbInstant};
+use super::connection::{optional, query};
+use super::error::StorageError;
+use super::schema::request_outcomes;
+use super::transaction::Tx;
+use crate::domain::{RequestId, TenantId, Timestamp, UserId};
+
+/// The outcome of one registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the caller named the attempt.
+    pub request_id: RequestId,
+    /// A keyed digest over the request's fields that are no secret.
+    pub fingerprint: [u8; 32],
+    /// The tenant that was made.
+    pub tenant_id: TenantId,
+    /// Its owner.
+    pub user_id: UserId,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it is forgotten.
+    pub expires_at: Timestamp,
+}
+
+/// Records the outcome of the transaction that it is part of. When two transactions want the same
+/// request id, the second waits for the first to end. An outcome that expired before
+/// `outcome.created_at` gives way.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn insert(tx: &mut Tx, outcome: &Outcome) -> Result<Inserted, StorageError> {
+    let expired = request_outcomes::table
+        .find(DbId::from(outcome.request_id))
+        .filter(request_outcomes::expires_at.le(DbInstant::from(outcome.created_at)));
+    query!(tx, |c| diesel::delete(expired).execute(c))?;
+
+    let row = (
+        request_outcomes::request_id.eq(DbId::from(outcome.request_id)),
+        request_outcomes::fingerprint.eq(outcome.fingerprint.to_vec()),
+        request_outcomes::tenant_id.eq(DbId::from(outcome.tenant_id)),
+        request_outcomes::user_id.eq(DbId::from(outcome.user_id)),
+        request_outcomes::created_at.eq(DbInstant::from(outcome.created_at)),
+        request_outcomes::expires_at.eq(DbInstant::from(outcome.expires_at)),
+    );
+    query!(tx, |c| {
+        diesel::insert_into(request_outcomes::table)
+            .values(row)
+            .on_conflict(request_outcomes::request_id)
+            .do_nothing()
+            .execute(c)
+    })
+    .map(Inserted::from_count)
+}
+
+/// Finds the outcome of a request id.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or the row makes no sense.
+pub async fn find(tx: &mut Tx, request_id: RequestId) -> Result<Option<Outcome>, StorageError> {
+    type Row = (Vec<u8>, DbId, DbId, DbInstant, DbInstant);
+
+    let found = request_outcomes::table.find(DbId::from(request_id)).select((
+        request_outcomes::fingerprint,
+        request_outcomes::tenant_id,
+        request_outcomes::user_id,
+        request_outcomes::created_at,
+        request_outcomes::expires_at,
+    ));
+    let row = query!(tx, |c| optional(found.first::<Row>(c)))?;
+    let Some((fingerprint, tenant_id, user_id, created_at, expires_at)) = row else { return Ok(None) };
+    Ok(Some(Outcome {
+        request_id,
+        fingerprint: fingerprint
+            .try_into()
+            .map_err(|_| StorageError::Corrupt("request_outcomes.fingerprint is not of 32 bytes".into()))?,
+        tenant_id: tenant_id.into(),
+        user_id: user_id.into(),
+        created_at: created_at.into(),
+        expires_at: expires_at.into(),
+    }))
+}

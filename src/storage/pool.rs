@@ -1,0 +1,180 @@
+//! The pools of one database, and the way in for everything that queries it.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::connection::{Instrumentation, InstrumentationEvent};
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use futures_util::FutureExt as _;
+
+use super::connection::{AsyncSqliteConnection, Backend, Conn};
+use super::error::StorageError;
+use super::link::{Pool, PoolLimits};
+use super::migrate;
+use super::postgres::Connector;
+use super::sqlite::{self, Access};
+use super::transaction::Tx;
+use super::url::DatabaseUrl;
+
+/// Which database to use, and how much of it.
+#[derive(Clone, Debug)]
+pub struct StorageSettings {
+    /// Where the database is.
+    pub url: DatabaseUrl,
+    /// The most connections to PostgreSQL, the health probe's own one aside. SQLite has one that
+    /// writes and a few that read, whatever is said here.
+    pub connections: NonZeroU32,
+}
+
+/// A database. Cheap to clone; all clones share the pools.
+#[derive(Clone)]
+pub struct Storage(Arc<Pools>);
+
+enum Pools {
+    Postgres { all: Pool<AsyncPgConnection>, probe: Pool<AsyncPgConnection> },
+    Sqlite { write: Pool<AsyncSqliteConnection>, read: Pool<AsyncSqliteConnection> },
+}
+
+/// On PostgreSQL, a caller is told within two seconds that the database is away: opening a
+/// connection and running a statement are each given somewhat less.
+const POSTGRES_LIMITS: PoolLimits = PoolLimits {
+    connections: 1,
+    turn: Duration::from_secs(10),
+    connect: Duration::from_millis(1_500),
+    statement: Some(POSTGRES_STATEMENT),
+};
+
+/// The longest that a statement may take on PostgreSQL.
+const POSTGRES_STATEMENT: Duration = Duration::from_millis(1_800);
+
+/// The longest that a transaction may sit between statements: this process was stopped, or is gone.
+const IDLE_IN_TRANSACTION_MILLIS: u32 = 10_000;
+
+/// Connections are replaced now and then, so that load spreads over what is behind a balancer.
+const POSTGRES_MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
+
+/// A local file is never away, only busy: nobody gives up a statement on it, and writers queue for
+/// longer.
+const SQLITE_LIMITS: PoolLimits = PoolLimits {
+    connections: 1,
+    turn: Duration::from_secs(30),
+    connect: Duration::from_secs(10),
+    statement: None,
+};
+
+/// More readers than this gain nothing: a read is a few microseconds of processor time.
+const SQLITE_READERS: u32 = 4;
+
+impl Storage {
+    /// Prepares the pools. Connections are opened when they are first needed, so this neither
+    /// waits nor fails; [`Storage::probe`] tells whether the database answers.
+    ///
+    /// # Errors
+    /// [`StorageError::Refused`] when the certificates that the URL names cannot be read.
+    pub fn new(settings: &StorageSettings) -> Result<Self, StorageError> {
+        Ok(Self(Arc::new(match &settings.url {
+            DatabaseUrl::Postgres(target) => {
+                let connector =
+                    Connector::new(target).map_err(|error| StorageError::Refused(error.to_string()))?;
+                let connector = Arc::new(connector);
+                let pool = |connections| {
+                    let connector = Arc::clone(&connector);
+                    Pool::new(
+                        PoolLimits { connections, ..POSTGRES_LIMITS },
+                        Some(POSTGRES_MAX_LIFETIME),
+                        move || connect_postgres(Arc::clone(&connector)).boxed(),
+                    )
+                };
+                Pools::Postgres { all: pool(settings.connections.get()), probe: pool(1) }
+            }
+            DatabaseUrl::Sqlite { path } => {
+                let pool = |connections, access| {
+                    let path = path.clone();
+                    Pool::new(PoolLimits { connections, ..SQLITE_LIMITS }, None, move || {
+                        let path = path.clone();
+                        async move { Ok(AsyncSqliteConnection::new(sqlite::connect(path, access).await?)) }
+                            .boxed()
+                    })
+                };
+                Pools::Sqlite { write: pool(1, Access::Write), read: pool(SQLITE_READERS, Access::Read) }
+            }
+        })))
+    }
+
+    /// A connection for reading. On SQLite it cannot write.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when none is to be had within the limits.
+    pub async fn read(&self) -> Result<Conn, StorageError> {
+        Ok(Conn(match &*self.0 {
+            Pools::Postgres { all, .. } => Backend::Postgres(all.loan().await?),
+            Pools::Sqlite { read, .. } => Backend::Sqlite(read.loan().await?),
+        }))
+    }
+
+    /// Opens a transaction for writing; `name` is what logs call it.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when no connection is to be had within the limits.
+    pub async fn begin(&self, name: &'static str) -> Result<Tx, StorageError> {
+        Tx::begin(self.writer().await?, name).await
+    }
+
+    async fn writer(&self) -> Result<Conn, StorageError> {
+        Ok(Conn(match &*self.0 {
+            Pools::Postgres { all, .. } => Backend::Postgres(all.loan().await?),
+            Pools::Sqlite { write, .. } => Backend::Sqlite(write.loan().await?),
+        }))
+    }
+
+    /// Whether the database answers and holds the schema that this program was built for. Asked on
+    /// a connection of its own, so a full pool is no bad health.
+    ///
+    /// # Errors
+    /// [`StorageError`] says what is wrong.
+    pub async fn probe(&self) -> Result<(), StorageError> {
+        let mut conn = Conn(match &*self.0 {
+            Pools::Postgres { probe, .. } => Backend::Postgres(probe.loan().await?),
+            Pools::Sqlite { read, .. } => Backend::Sqlite(read.loan().await?),
+        });
+        migrate::find_latest(&mut conn).await.map(drop)
+    }
+}
+
+async fn connect_postgres(connector: Arc<Connector>) -> Result<AsyncPgConnection, StorageError> {
+    let mut connection =
+        connector.connect().await.map_err(|error| StorageError::Unavailable(error.to_string()))?;
+    // The server ends what this side has given up waiting for, and transactions that nobody ends.
+    connection
+        .batch_execute(&format!(
+            "SET statement_timeout = {limit}; SET lock_timeout = {limit}; \
+             SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MILLIS}",
+            limit = POSTGRES_STATEMENT.as_millis(),
+        ))
+        .await?;
+    instrument(|instrumentation| connection.set_instrumentation(instrumentation));
+    Ok(connection)
+}
+
+/// Gives a connection the instrumentation that logs its queries, when anybody would see them.
+pub(super) fn instrument(set: impl FnOnce(QueryLog)) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        set(QueryLog);
+    }
+}
+
+/// Logs the text of each query, never its parameters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueryLog;
+
+impl Instrumentation for QueryLog {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        if let InstrumentationEvent::StartQuery { query, .. } = event {
+            let text = query.to_string();
+            // Every value is a bound parameter; diesel shows those after this mark.
+            let sql = text.split(" -- binds:").next().unwrap_or_default();
+            tracing::debug!(db.query = %sql, "query");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The tables, as both databases have them. Written by hand: see `migrations/README.md`.
+#![allow(missing_docs, reason = "the columns are described in migrations/")]
+
+use diesel::{alias, allow_tables_to_appear_in_same_query, joinable, table};
+
+table! {
+    use diesel::sql_types::*;
+    use super::super::columns::{Id, Instant};
+
+    tenants (id) {
+        id -> Id,
+        name -> Text,
+        version -> BigInt,
+        created_at -> Instant,
+        updated_at -> Instant,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use super::super::columns::{Id, Instant};
+
+    users (tenant_id, id) {
+        tenant_id -> Id,
+        id -> Id,
+        email -> Text,
+        first_name -> Text,
+        last_name -> Text,
+        role -> Text,
+        state -> Text,
+        version -> BigInt,
+        created_at -> Instant,
+        updated_at -> Instant,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use super::super::columns::Id;
+
+    login_names (email_normalized) {
+        email_normalized -> Text,
+        tenant_id -> Id,
+        user_id -> Id,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use super::super::columns::{Id, Instant};
+
+    passwords (tenant_id, user_id) {
+        tenant_id -> Id,
+        user_id -> Id,
+        scheme -> Text,
+        hash -> Text,
+        changed_at -> Instant,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use super::super::columns::{Id, Instant};
+
+    sessions (tenant_id, id) {
+        tenant_id -> Id,
+        id -> Id,
+        user_id -> Id,
+        generation -> BigInt,
+        secret_digest -> Binary,
+        created_at -> Instant,
+        last_used_at -> Instant,
+        expires_at -> Instant,
+        device -> Nullable<Text>,
+        address -> Nullable<Text>,
+        revoked_at -> Nullable<Instant>,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use super::super::columns::{Id, Instant};
+
+    request_outcomes (request_id) {
+        request_id -> Id,
+        fingerprint -> Binary,
+        tenant_id -> Id,
+        user_id -> Id,
+        created_at -> Instant,
+        expires_at -> Instant,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use super::super::columns::Instant;
+
+    signing_keys (kid) {
+        kid -> Text,
+        algorithm -> Text,
+        public_key -> Binary,
+        sealed_private_key -> Binary,
+        created_at -> Instant,
+        signs_from -> Instant,
+        published_until -> Nullable<Instant>,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+
+    /// Diesel's own record of the migrations that the database has.
+    __diesel_schema_migrations (version) {
+        version -> Text,
+        run_on -> Timestamp,
+    }
+}
+
+// The user that is looked for, in queries that name the caller too.
+alias!(users as wanted: Wanted);
+
+joinable!(users -> tenants (tenant_id));
+allow_tables_to_appear_in_same_query!(tenants, users, login_names, passwords, sessions);

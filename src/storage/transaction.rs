@@ -1,0 +1,86 @@
+//! Units of work: what is written together or not at all.
+
+use std::ops::{Deref, DerefMut};
+
+use diesel::QueryResult;
+use diesel::connection::AnsiTransactionManager as SyncTransactionManager;
+use diesel_async::{AsyncConnection, TransactionManager};
+
+use super::connection::{Conn, query};
+use super::error::StorageError;
+
+async fn begin<C: AsyncConnection>(connection: &mut C) -> QueryResult<()> {
+    C::TransactionManager::begin_transaction(connection).await
+}
+
+async fn commit<C: AsyncConnection>(connection: &mut C) -> QueryResult<()> {
+    C::TransactionManager::commit_transaction(connection).await
+}
+
+async fn roll_back<C: AsyncConnection>(connection: &mut C) -> QueryResult<()> {
+    C::TransactionManager::rollback_transaction(connection).await
+}
+
+/// A transaction. Queries run on it as on a [`Conn`]; nothing they write is kept unless
+/// [`Tx::commit`] returned `Ok`. Dropping it rolls back.
+///
+/// PostgreSQL's is READ COMMITTED. SQLite's takes the write lock at once (`BEGIN IMMEDIATE`).
+///
+/// A caller that may go away must not own a `Tx`: run the unit in a task of its own, or the write
+/// stops where the caller left.
+pub struct Tx {
+    // Empty only after commit.
+    conn: Option<Conn>,
+    name: &'static str,
+}
+
+impl Tx {
+    pub(super) async fn begin(mut conn: Conn, name: &'static str) -> Result<Self, StorageError> {
+        query!(conn,
+            postgres: |c| begin(c),
+            sqlite: |c| c.spawn_blocking(|c| SyncTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE"))
+        )?;
+        Ok(Self { conn: Some(conn), name })
+    }
+
+    /// Keeps what was written.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when the connection was lost before the database answered:
+    /// whether the writes were kept is then unknown.
+    pub async fn commit(mut self) -> Result<(), StorageError> {
+        let Some(mut conn) = self.conn.take() else { return Ok(()) };
+        query!(conn, |c| commit(c))?;
+        tracing::trace!(unit = self.name, "unit of work committed");
+        Ok(())
+    }
+}
+
+impl Deref for Tx {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        self.conn.as_ref().expect("only commit takes the connection, and it takes the transaction too")
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        self.conn.as_mut().expect("only commit takes the connection, and it takes the transaction too")
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        let Some(mut conn) = self.conn.take() else { return };
+        let unit = self.name;
+        // Without a runtime the connection is dropped as it is, which ends the transaction too.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = query!(conn, |c| roll_back(c)) {
+                    tracing::debug!(unit, error = %error, "a connection was closed instead of rolled back");
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Users.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::columns::{DbId, DbInstant};
+use super::connection::{Conn, optional, query};
+use super::error::StorageError;
+use super::rows::{self, TENANT, TenantRow, USER, UserRow};
+use super::schema::{sessions, tenants, users, wanted};
+use super::transaction::Tx;
+use crate::domain::{Role, SessionId, TenantId, Timestamp, User, UserId, UserState};
+
+/// A session and its user as the database has them now: what an access token's claims are checked
+/// against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionStanding {
+    /// What the session's user may do now.
+    pub role: Role,
+    /// Whether the session's user may do anything now.
+    pub state: UserState,
+    /// When the session ends.
+    pub expires_at: Timestamp,
+    /// When it was revoked, if it was.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// Finds, in one statement, how a session stands and a user of the same tenant.
+///
+/// The outer `Option` is empty when the tenant has no such session of that user, the inner when it
+/// has no user `wanted_id`.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or a row makes no sense.
+pub async fn find_with_session(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    session_id: SessionId,
+    caller_id: UserId,
+    wanted_id: UserId,
+) -> Result<Option<(SessionStanding, Option<User>)>, StorageError> {
+    type Row = (String, String, DbInstant, Option<DbInstant>, TenantRow, Option<UserRow>);
+
+    let wanted_is = wanted
+        .field(users::tenant_id)
+        .eq(sessions::tenant_id)
+        .and(wanted.field(users::id).eq(DbId::from(wanted_id)));
+    let found = sessions::table
+        .inner_join(
+            users::table.on(users::tenant_id.eq(sessions::tenant_id).and(users::id.eq(sessions::user_id))),
+        )
+        .inner_join(tenants::table.on(tenants::id.eq(sessions::tenant_id)))
+        .left_join(wanted.on(wanted_is))
+        .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(sessions::id.eq(DbId::from(session_id)))
+        .filter(sessions::user_id.eq(DbId::from(caller_id)))
+        .select((
+            users::role,
+            users::state,
+            sessions::expires_at,
+            sessions::revoked_at,
+            TENANT,
+            wanted.fields(USER).nullable(),
+        ));
+    let row = query!(conn, |c| optional(found.first::<Row>(c)))?;
+
+    let Some((role, state, expires_at, revoked_at, tenant, user)) = row else { return Ok(None) };
+    let standing = SessionStanding {
+        role: rows::role(&role)?,
+        state: rows::state(&state)?,
+        expires_at: expires_at.into(),
+        revoked_at: revoked_at.map(Timestamp::from),
+    };
+    Ok(Some((standing, user.map(|user| user.into_user(tenant)).transpose()?)))
+}
+
+/// Finds a user of a tenant.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or the row makes no sense.
+pub async fn find(conn: &mut Conn, tenant_id: TenantId, id: UserId) -> Result<Option<User>, StorageError> {
+    let found = users::table
+        .inner_join(tenants::table)
+        .filter(users::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(users::id.eq(DbId::from(id)))
+        .select((USER, TENANT));
+    let row = query!(conn, |c| optional(found.first::<(UserRow, TenantRow)>(c)))?;
+    row.map(|(user, tenant)| user.into_user(tenant)).transpose()
+}
+
+/// Finds a user's state, and keeps the user from being changed until the transaction ends.
+///
+/// Whoever opens a session reads the state through this, and whoever ends sessions changes the user
+/// first: so no session is opened with what was just taken away.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or the row makes no sense.
+pub async fn find_state_locked(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    id: UserId,
+) -> Result<Option<UserState>, StorageError> {
+    let found = users::table.find((DbId::from(tenant_id), DbId::from(id))).select(users::state);
+    // SQLite's transaction holds the lock of the whole file already.
+    let row = query!(tx,
+        postgres: |c| optional(found.for_share().first::<String>(c)),
+        sqlite: |c| optional(found.first::<String>(c))
+    )?;
+    row.map(|state| rows::state(&state)).transpose()
+}
+
+/// Adds a user to the tenant that it carries. The login name and the password are rows of their
+/// own: see [`super::logins`].
+///
+/// # Errors
+/// [`StorageError::Refused`] when the tenant does not exist or the id is taken in it.
+pub async fn insert(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
+    let row = (
+        users::tenant_id.eq(DbId::from(user.tenant.id)),
+        users::id.eq(DbId::from(user.id)),
+        users::email.eq(user.email.as_given()),
+        users::first_name.eq(user.first_name.as_str()),
+        users::last_name.eq(user.last_name.as_str()),
+        users::role.eq(user.role.as_str()),
+        users::state.eq(user.state.as_str()),
+        users::version.eq(user.version),
+        users::created_at.eq(DbInstant::from(user.created_at)),
+        users::updated_at.eq(DbInstant::from(user.updated_at)),
+    );
+    query!(tx, |c| diesel::insert_into(users::table).values(row).execute(c)).map(drop)
+}
+
+/// Changes whether a user may log in and call; true when there was such a user.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn update_state(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    id: UserId,
+    state: UserState,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    let row = users::table.find((DbId::from(tenant_id), DbId::from(id)));
+    let changes = (
+        users::state.eq(state.as_str()),
+        users::version.eq(users::version + 1),
+        users::updated_at.eq(DbInstant::from(now)),
+    );
+    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
+}
