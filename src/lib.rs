@@ -8,12 +8,13 @@
 //!
 //! Dependencies point one way: `cli -> server -> rpc -> service -> {storage, crypto} -> domain`.
 
-pub mod crypto;
 pub mod cli;
 pub mod config;
+pub mod crypto;
 pub mod domain;
 pub mod proto;
 pub mod rpc;
-pub mod storage;
 pub mod server;
+pub mod service;
+pub mod storage;
 pub mod telemetry;

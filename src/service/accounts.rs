@@ -1,0 +1,265 @@
+//! Registering and logging in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crypto::hasher::Verdict;
+use crate::domain::{
+    Email, Password, PasswordHash, PersonName, RequestId, Role, Tenant, TenantId, TenantName, User, UserId,
+    UserState,
+};
+use crate::storage;
+use crate::storage::logins::Login;
+use crate::storage::outcomes::Outcome;
+use crate::storage::{Inserted, Tx};
+
+use super::Service;
+use super::caller::CallContext;
+use super::error::ServiceError;
+use super::sessions::OpenedSession;
+
+/// How long the outcome of a registration is remembered by its request id.
+const OUTCOME_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a registration needs. The password satisfies [`Service::password_policy`].
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// The owner's login name.
+    pub email: Email,
+    /// The owner's password.
+    pub password: Password,
+    /// The owner's given name.
+    pub first_name: PersonName,
+    /// The owner's family name.
+    pub last_name: PersonName,
+    /// The tenant's name.
+    pub tenant_name: TenantName,
+    /// What the caller names this attempt, if it may be repeated.
+    pub request_id: Option<RequestId>,
+}
+
+/// How an attempt to write a registration ended.
+enum Written {
+    Created(Box<OpenedSession>),
+    /// The request id was there already.
+    Known(Outcome),
+    EmailTaken,
+}
+
+impl Service {
+    /// Creates a tenant and its owner, both or neither, and opens a session.
+    ///
+    /// A registration with a request id that was used within 24 hours, with the same content,
+    /// creates nothing: it returns the same user and tenant, with a new session. Once the write has
+    /// begun it goes on even when the future is dropped.
+    ///
+    /// # Errors
+    /// [`ServiceError::EmailTaken`]; [`ServiceError::RequestIdReused`] when the request id was used
+    /// with other content; [`ServiceError::LoginFailed`] when it was used with the same, but the user
+    /// may not log in any more; [`ServiceError::Overloaded`].
+    pub async fn register(
+        &self,
+        registration: Registration,
+        context: CallContext,
+    ) -> Result<OpenedSession, ServiceError> {
+        let registration = Arc::new(registration);
+        let hash = self.0.hasher.hash(&registration.password, context.deadline).await?;
+        let written = {
+            let (service, registration) = (self.clone(), Arc::clone(&registration));
+            self.0.units.run(async move { service.write_registration(&registration, &hash).await }).await?
+        };
+        match written {
+            Written::Created(opened) => Ok(*opened),
+            Written::Known(outcome) => self.replay(&registration, &outcome, context).await,
+            Written::EmailTaken => Err(ServiceError::EmailTaken),
+        }
+    }
+
+    async fn write_registration(
+        &self,
+        registration: &Registration,
+        hash: &PasswordHash,
+    ) -> Result<Written, ServiceError> {
+        let now = self.0.clock.now();
+        let user = new_owner(registration, now);
+        let mut tx = self.0.storage.begin("register").await?;
+        if let Some(known) = self.claim_request_id(&mut tx, registration, &user).await? {
+            return Ok(Written::Known(known));
+        }
+        storage::tenants::insert(&mut tx, &user.tenant).await?;
+        storage::users::insert(&mut tx, &user).await?;
+        let claimed = storage::logins::insert_name(&mut tx, &user.email, user.tenant.id, user.id).await?;
+        if claimed == Inserted::Taken {
+            return Ok(Written::EmailTaken);
+        }
+        storage::logins::insert_password(&mut tx, user.tenant.id, user.id, hash, now).await?;
+        let (session, secret) = self.new_session(&user, now);
+        storage::sessions::insert(&mut tx, &session).await?;
+        tx.commit().await?;
+        Ok(Written::Created(Box::new(self.hand_out(user, &session, &secret))))
+    }
+
+    /// Records that this attempt made `owner`, unless an earlier attempt of that name made another.
+    async fn claim_request_id(
+        &self,
+        tx: &mut Tx,
+        registration: &Registration,
+        owner: &User,
+    ) -> Result<Option<Outcome>, ServiceError> {
+        let Some(request_id) = registration.request_id else { return Ok(None) };
+        let outcome = Outcome {
+            request_id,
+            fingerprint: self.fingerprint(registration),
+            tenant_id: owner.tenant.id,
+            user_id: owner.id,
+            created_at: owner.created_at,
+            expires_at: owner.created_at.plus(OUTCOME_KEPT),
+        };
+        match storage::outcomes::insert(tx, &outcome).await? {
+            Inserted::Yes => Ok(None),
+            Inserted::Taken => match storage::outcomes::find(tx, request_id).await? {
+                Some(known) => Ok(Some(known)),
+                // Its user was deleted between the two statements; trying again will register.
+                None => Err(storage::StorageError::Unavailable("a request id was just freed".into()).into()),
+            },
+        }
+    }
+
+    /// A digest over what makes two registrations the same, the password aside: no digest of a
+    /// password is ever stored beside its hash.
+    fn fingerprint(&self, registration: &Registration) -> [u8; 32] {
+        self.0.fingerprints.fingerprint(&[
+            "register",
+            registration.email.as_given(),
+            registration.first_name.as_str(),
+            registration.last_name.as_str(),
+            registration.tenant_name.as_str(),
+        ])
+    }
+
+    /// Answers a registration that happened before as it was answered then, with a new session.
+    async fn replay(
+        &self,
+        registration: &Registration,
+        outcome: &Outcome,
+        context: CallContext,
+    ) -> Result<OpenedSession, ServiceError> {
+        if outcome.fingerprint != self.fingerprint(registration) {
+            return Err(ServiceError::RequestIdReused);
+        }
+        let login = {
+            let mut conn = self.0.storage.read().await?;
+            storage::logins::find_by_user(&mut conn, outcome.tenant_id, outcome.user_id).await?
+        };
+        let login = login.ok_or(ServiceError::RequestIdReused)?;
+        let stored = Some(&login.password);
+        match self.0.hasher.verify(&registration.password, stored, context.deadline).await? {
+            Verdict::Mismatch => Err(ServiceError::RequestIdReused),
+            Verdict::Match { .. } => self.open_session(login).await,
+        }
+    }
+
+    /// Checks a password and opens a session.
+    ///
+    /// An unknown e-mail costs one hash, as a wrong password does. When the stored hash is older
+    /// than today's settings, it is replaced after the answer. Once the write has begun it goes on
+    /// even when the future is dropped.
+    ///
+    /// # Errors
+    /// [`ServiceError::LoginFailed`], the same for an unknown e-mail, a wrong password and a user
+    /// who may not log in; [`ServiceError::Overloaded`].
+    pub async fn login(
+        &self,
+        email: &Email,
+        password: Password,
+        context: CallContext,
+    ) -> Result<OpenedSession, ServiceError> {
+        // The connection goes back before the hash is computed.
+        let found = {
+            let mut conn = self.0.storage.read().await?;
+            storage::logins::find_by_email(&mut conn, email).await?
+        };
+        let stored = found.as_ref().map(|login| &login.password);
+        let verdict = self.0.hasher.verify(&password, stored, context.deadline).await?;
+        let (Some(login), Verdict::Match { outdated }) = (found, verdict) else {
+            return Err(ServiceError::LoginFailed);
+        };
+        let (tenant_id, user_id, old) = (login.user.tenant.id, login.user.id, login.password.clone());
+        let opened = self.open_session(login).await?;
+        if outdated {
+            self.replace_hash(tenant_id, user_id, password, old);
+        }
+        Ok(opened)
+    }
+
+    /// Opens a session for a user whose password was just found right, unless the user was disabled
+    /// or got another password in the meantime.
+    async fn open_session(&self, login: Login) -> Result<OpenedSession, ServiceError> {
+        // No need to ask the database again; it could only have become worse.
+        if login.user.state != UserState::Active {
+            return Err(ServiceError::LoginFailed);
+        }
+        let service = self.clone();
+        self.0.units.run(async move { service.write_session(login).await }).await
+    }
+
+    async fn write_session(&self, login: Login) -> Result<OpenedSession, ServiceError> {
+        let Login { user, password_changed_at, .. } = login;
+        let mut tx = self.0.storage.begin("login").await?;
+        let state = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await?;
+        let changed_at = storage::logins::find_password_changed_at(&mut tx, user.tenant.id, user.id).await?;
+        if state != Some(UserState::Active) || changed_at != Some(password_changed_at) {
+            return Err(ServiceError::LoginFailed);
+        }
+        let (session, secret) = self.new_session(&user, self.0.clock.now());
+        storage::sessions::insert(&mut tx, &session).await?;
+        tx.commit().await?;
+        Ok(self.hand_out(user, &session, &secret))
+    }
+
+    /// Replaces an outdated hash while the password is at hand, when the hasher has time for it.
+    fn replace_hash(&self, tenant_id: TenantId, user_id: UserId, password: Password, old: PasswordHash) {
+        let service = self.clone();
+        self.0.units.run_aside(async move {
+            if let Err(error) = service.write_hash(tenant_id, user_id, &password, &old).await {
+                tracing::warn!(user.id = %user_id, error = %error, "an outdated password hash was not replaced");
+            }
+        });
+    }
+
+    async fn write_hash(
+        &self,
+        tenant_id: TenantId,
+        user_id: UserId,
+        password: &Password,
+        old: &PasswordHash,
+    ) -> Result<(), ServiceError> {
+        let new = self.0.hasher.rehash(password).await?;
+        let mut tx = self.0.storage.begin("rehash").await?;
+        // False when the password was changed, or another login was faster: both are fine.
+        storage::logins::update_hash(&mut tx, tenant_id, user_id, old, &new).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+fn new_owner(registration: &Registration, now: crate::domain::Timestamp) -> User {
+    let tenant = Tenant {
+        id: TenantId::generate(now),
+        name: registration.tenant_name.clone(),
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    };
+    User {
+        id: UserId::generate(now),
+        tenant,
+        email: registration.email.clone(),
+        first_name: registration.first_name.clone(),
+        last_name: registration.last_name.clone(),
+        role: Role::Owner,
+        state: UserState::Active,
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    }
+}

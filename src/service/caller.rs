@@ -1,0 +1,68 @@
+//! Who is calling, and under which terms.
+
+use std::time::Instant;
+
+use crate::domain::{SessionId, TenantId, UserId};
+
+use super::{Service, ServiceError};
+
+/// Who is calling, as far as the caller's credentials tell. Whether the session behind them is
+/// still open is the database's to say: each use case asks it in the query that it makes anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Nobody in particular.
+    Anonymous,
+    /// The holder of an access token whose signature and claims hold.
+    User(TokenHolder),
+}
+
+/// Whom an access token names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenHolder {
+    /// The user's tenant.
+    pub tenant_id: TenantId,
+    /// The user.
+    pub user_id: UserId,
+    /// The session that the token belongs to.
+    pub session_id: SessionId,
+}
+
+impl Caller {
+    /// The user behind the call.
+    ///
+    /// # Errors
+    /// [`ServiceError::TokenInvalid`] when there is none.
+    pub(super) fn holder(&self) -> Result<&TokenHolder, ServiceError> {
+        match self {
+            Self::Anonymous => Err(ServiceError::TokenInvalid),
+            Self::User(holder) => Ok(holder),
+        }
+    }
+}
+
+/// What a use case is told about the call that it serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallContext {
+    /// When the caller stops waiting, if that is known. Work that cannot end by then is refused at
+    /// once.
+    pub deadline: Option<Instant>,
+}
+
+impl Service {
+    /// Who holds this access token.
+    ///
+    /// # Errors
+    /// [`ServiceError::TokenInvalid`] for any text that is not a token of this service, in force now.
+    pub fn authenticate(&self, access_token: &str) -> Result<Caller, ServiceError> {
+        let claims = self
+            .0
+            .access_tokens
+            .verify(access_token, self.0.clock.now())
+            .map_err(|_| ServiceError::TokenInvalid)?;
+        Ok(Caller::User(TokenHolder {
+            tenant_id: claims.tenant_id,
+            user_id: claims.user_id,
+            session_id: claims.session_id,
+        }))
+    }
+}

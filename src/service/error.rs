@@ -1,0 +1,55 @@
+//! Why a use case did not do what it was asked.
+
+use std::time::Duration;
+
+use crate::crypto::hasher::HashError;
+use crate::domain::FieldViolation;
+use crate::storage::StorageError;
+
+/// The refusals and failures of all use cases. Each turns into one status in `rpc`.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// Fields break rules; all of them are named.
+    #[error("fields break rules")]
+    InvalidFields(Vec<FieldViolation>),
+    /// A request id was used before, with other content.
+    #[error("the request id was used with other content")]
+    RequestIdReused,
+    /// The e-mail is another user's login name.
+    #[error("the e-mail is taken")]
+    EmailTaken,
+    /// The e-mail or the password is wrong, or the user may not log in.
+    #[error("the login failed")]
+    LoginFailed,
+    /// No access token, or one that does not (or no longer) stand for an open session.
+    #[error("the access token is not valid")]
+    TokenInvalid,
+    /// The caller's tenant has no such user.
+    #[error("no such user")]
+    UserNotFound,
+    /// Too many passwords wait to be hashed.
+    #[error("too many passwords wait to be hashed")]
+    Overloaded {
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The service is stopping.
+    #[error("the service is stopping")]
+    Stopping,
+    /// A fault of this program, or stored data that it cannot read.
+    #[error("{0}")]
+    Fault(String),
+}
+
+impl From<HashError> for ServiceError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            HashError::Stopped => Self::Stopping,
+            HashError::Unreadable => Self::Fault("a stored password hash cannot be read".into()),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The use cases: who may do what, what happens, and in which unit of work.
+//!
+//! Takes and returns [`domain`](crate::domain) types; knows neither the wire nor SQL. One file per
+//! subject: [`accounts`] registers and logs in, [`users`] looks up, `sessions` opens sessions,
+//! [`keys`] keeps the signing keys, [`access`] holds the one table of what each caller may call.
+
+pub mod access;
+pub mod accounts;
+pub mod caller;
+mod error;
+pub mod keys;
+mod sessions;
+mod units;
+pub mod users;
+
+use std::sync::Arc;
+
+use crate::crypto::access_token::AccessTokens;
+use crate::crypto::fingerprint::Fingerprinter;
+use crate::crypto::hasher::Hasher;
+use crate::crypto::refresh_token::RefreshTokens;
+use crate::domain::{Clock, PasswordPolicy};
+use crate::storage::Storage;
+pub use crate::storage::StorageError;
+
+pub use caller::{CallContext, Caller, TokenHolder};
+pub use error::ServiceError;
+pub use sessions::{OpenedSession, SessionLifetime};
+pub use units::UnitsOfWork;
+
+/// What the use cases are made of.
+pub struct Parts {
+    /// Where everything is kept.
+    pub storage: Storage,
+    /// Computes and checks password hashes.
+    pub hasher: Hasher,
+    /// Issues and verifies access tokens.
+    pub access_tokens: AccessTokens,
+    /// Makes refresh tokens.
+    pub refresh_tokens: RefreshTokens,
+    /// Digests requests, to recognise them again.
+    pub fingerprints: Fingerprinter,
+    /// What new passwords have to satisfy.
+    pub password_policy: PasswordPolicy,
+    /// How long sessions last.
+    pub session_lifetime: SessionLifetime,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where writes run, and can be waited for at the end.
+    pub units: UnitsOfWork,
+}
+
+/// All use cases. Cheap to clone.
+#[derive(Clone)]
+pub struct Service(Arc<Parts>);
+
+impl Service {
+    /// Puts the use cases together.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// What new passwords have to satisfy.
+    pub fn password_policy(&self) -> PasswordPolicy {
+        self.0.password_policy
+    }
+}

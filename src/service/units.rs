@@ -1,0 +1,44 @@
+//! Where writes run: in tasks of their own, so that a caller who leaves does not take a write along.
+
+use std::future::Future;
+
+use tokio_util::task::TaskTracker;
+
+use super::error::ServiceError;
+
+/// The units of work under way. Cheap to clone; all clones count together.
+#[derive(Clone, Default)]
+pub struct UnitsOfWork(TaskTracker);
+
+impl UnitsOfWork {
+    /// Nothing under way.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `unit` to its end, even when the returned future is dropped before.
+    ///
+    /// # Errors
+    /// What `unit` fails with; [`ServiceError::Fault`] when it panics.
+    pub(super) async fn run<T, F>(&self, unit: F) -> Result<T, ServiceError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ServiceError>> + Send + 'static,
+    {
+        match self.0.spawn(unit).await {
+            Ok(result) => result,
+            Err(panic) => Err(ServiceError::Fault(format!("a unit of work did not end: {panic}"))),
+        }
+    }
+
+    /// Runs `unit` when there is time for it; nobody waits for its result.
+    pub(super) fn run_aside(&self, unit: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(unit);
+    }
+
+    /// Waits until everything that was started has ended. For use once no more calls come in.
+    pub async fn finished(&self) {
+        self.0.close();
+        self.0.wait().await;
+    }
+}

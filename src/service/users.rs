@@ -1,0 +1,40 @@
+//! Looking users up.
+
+use crate::domain::{Timestamp, User, UserId, UserState};
+use crate::storage;
+use crate::storage::users::SessionStanding;
+
+use super::Service;
+use super::caller::Caller;
+use super::error::ServiceError;
+
+impl Service {
+    /// The caller, or the user `wanted` of the caller's tenant.
+    ///
+    /// # Errors
+    /// [`ServiceError::TokenInvalid`] when the caller's session has ended or its user may do
+    /// nothing any more; [`ServiceError::UserNotFound`] when the caller's tenant has no such user,
+    /// whether or not another has.
+    pub async fn get_user(&self, caller: &Caller, wanted: Option<UserId>) -> Result<User, ServiceError> {
+        let caller = caller.holder()?;
+        let wanted = wanted.unwrap_or(caller.user_id);
+        let mut conn = self.0.storage.read().await?;
+        let found = storage::users::find_with_session(
+            &mut conn,
+            caller.tenant_id,
+            caller.session_id,
+            caller.user_id,
+            wanted,
+        )
+        .await?;
+        let (standing, user) = found.ok_or(ServiceError::TokenInvalid)?;
+        require_open(&standing, self.0.clock.now())?;
+        user.ok_or(ServiceError::UserNotFound)
+    }
+}
+
+fn require_open(standing: &SessionStanding, now: Timestamp) -> Result<(), ServiceError> {
+    let open =
+        standing.state == UserState::Active && standing.revoked_at.is_none() && standing.expires_at > now;
+    if open { Ok(()) } else { Err(ServiceError::TokenInvalid) }
+}
