@@ -9,6 +9,14 @@ use prost::Message as _;
 const FILES: [&str; 3] =
     ["identity/v1/error_reason.proto", "identity/v1/identity.proto", "identity/v1/types.proto"];
 
+/// Messages that hold passwords or tokens. `src/proto.rs` gives them a `Debug` that shows nothing.
+const SECRET_MESSAGES: [&str; 4] = [
+    ".identity.v1.RegisterRequest",
+    ".identity.v1.RegisterResponse",
+    ".identity.v1.LoginRequest",
+    ".identity.v1.LoginResponse",
+];
+
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script its folder in the environment")]
 fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -20,6 +28,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     tonic_prost_build::configure()
         .build_client(true)
         .codec_path("crate::rpc::codec::Codec")
+        .skip_debug(SECRET_MESSAGES)
         .compile_fds(descriptors)?;
     Ok(())
 }

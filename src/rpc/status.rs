@@ -12,9 +12,37 @@ use tonic_types::{BadRequest, ErrorDetail, ErrorInfo, RetryInfo, StatusExt as _}
 
 use crate::domain::FieldViolation;
 use crate::proto::v1::ErrorReason;
+use crate::service::{ServiceError, StorageError};
 
 /// The `domain` of every ErrorInfo that this service sends.
 pub const DOMAIN: &str = "identity";
+
+/// After which delay a call that found the database away may be repeated.
+pub const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// What a caller is told of `error`. Failures of the service itself are logged here; the caller
+/// learns that there was one, and its request id leads to the line.
+pub fn from_service(error: ServiceError) -> Status {
+    match error {
+        ServiceError::InvalidFields(violations) => invalid_fields(violations),
+        ServiceError::RequestIdReused => request_id_reused(),
+        ServiceError::EmailTaken => email_taken(),
+        ServiceError::LoginFailed => login_failed(),
+        ServiceError::TokenInvalid => token_invalid(),
+        ServiceError::UserNotFound => user_not_found(),
+        ServiceError::Overloaded { retry_after } => overloaded(retry_after),
+        ServiceError::Stopping => unavailable(RETRY_SOON),
+        ServiceError::Storage(StorageError::Unavailable(cause)) => {
+            tracing::warn!(error = %cause, "a call failed because the database is unavailable");
+            unavailable(RETRY_SOON)
+        }
+        ServiceError::Storage(StorageError::Corrupt(cause) | StorageError::Refused(cause))
+        | ServiceError::Fault(cause) => {
+            tracing::error!(error = %cause, "a call failed by a fault of this service");
+            internal()
+        }
+    }
+}
 
 /// A status with `reason` in its ErrorInfo and nothing else.
 pub fn status(code: Code, reason: ErrorReason, message: &'static str) -> Status {

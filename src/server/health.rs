@@ -202,9 +202,9 @@ impl Default for ProbeSettings {
 
 /// Makes readiness follow `probe`, until [`HealthHandle::stop`]. The first probe begins at once; a
 /// probe that takes too long is dropped. Changes are logged, single failures are not.
-pub async fn follow<E: Display>(
+pub async fn follow<E: Display, P: Future<Output = Result<(), E>>>(
     handle: HealthHandle,
-    probe: impl AsyncFn() -> Result<(), E>,
+    probe: impl Fn() -> P,
     settings: ProbeSettings,
 ) {
     let stopped = handle.stopped();

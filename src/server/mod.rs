@@ -8,6 +8,11 @@ pub mod edge;
 pub mod health;
 pub mod listener;
 pub mod reflection;
+mod run;
+mod startup;
 
 mod connection;
 mod preface;
+
+pub use run::{Server, Stopped};
+pub use startup::StartError;

@@ -18,16 +18,12 @@ use tower::Service;
 
 use super::EdgeSettings;
 use super::method::is_open_ended;
+use crate::rpc::call::Deadline;
 use crate::rpc::status;
 use crate::server::drain::OpenEnded;
 
 /// The metadata in which a client says how long it waits.
 const TIMEOUT: &str = "grpc-timeout";
-
-/// When a call has to be answered, in its request's extensions. A call that may go on for ever has
-/// none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(pub Instant);
 
 /// The metadata `grpc-timeout` is not 1 to 8 digits and a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,7 +32,6 @@ mod panics;
 mod replies;
 
 pub use call_id::CallId;
-pub use deadline::Deadline;
 
 /// How long calls may take.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +52,7 @@ impl Default for EdgeSettings {
 
 /// `routes` behind the edge, to be handed to [`serve`](super::listener::serve).
 ///
-/// Handlers find [`CallId`] and [`Deadline`] in the extensions of their requests. A handler's
+/// Handlers find [`CallId`] and [`Deadline`](crate::rpc::call::Deadline) in the extensions of their requests. A handler's
 /// future is dropped when its deadline passes or its client goes.
 pub fn layer(
     routes: Routes,

@@ -1,0 +1,163 @@
+//! A running server: what is started, in which order, and how it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService as _;
+use tonic::service::RoutesBuilder;
+
+use crate::config::Settings;
+use crate::domain::Clock;
+use crate::proto::v1::identity_service_server::IdentityServiceServer;
+use crate::rpc::{Backend, IdentityRpc};
+use crate::service::UnitsOfWork;
+use crate::storage::{Storage, StorageSettings};
+
+use super::drain::Drained;
+use super::edge::{self, EdgeSettings};
+use super::health::{self, HealthHandle, ProbeSettings};
+use super::listener::{self, ListenerSettings};
+use super::reflection;
+use super::startup::{Foundations, StartError};
+
+/// How a server that started ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Calls that were still running when the time to drain was over.
+    pub cut_off: usize,
+    /// Whether every write that had begun came to its end.
+    pub writes_finished: bool,
+}
+
+/// A server that listens.
+pub struct Server {
+    address: SocketAddr,
+    ready: watch::Receiver<bool>,
+    task: tokio::task::JoinHandle<Result<Stopped, StartError>>,
+}
+
+impl Server {
+    /// Starts to serve on `listener` until `stop` is cancelled. The server listens, and `liveness`
+    /// is SERVING, when this returns; the database is reached after that.
+    ///
+    /// # Errors
+    /// [`StartError`] when something is wrong that can be told without the database.
+    pub fn start(
+        settings: Settings,
+        listener: TcpListener,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let address =
+            listener.local_addr().map_err(|_| StartError::Setting("the listening socket has no address"))?;
+        let storage = Storage::new(&StorageSettings {
+            url: settings.database.url.clone(),
+            connections: settings.database.connections,
+        })?;
+        let units = UnitsOfWork::new();
+        let foundations =
+            Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
+        let (ready_sender, ready) = watch::channel(false);
+        let run = Run { settings, storage, units, clock, stop, ready: ready_sender };
+        Ok(Self { address, ready, task: tokio::spawn(run.to_the_end(listener, foundations)) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until calls are served; false when the server ended before.
+    pub async fn ready(&self) -> bool {
+        self.ready.clone().wait_for(|ready| *ready).await.is_ok()
+    }
+
+    /// Waits until the server has stopped.
+    ///
+    /// # Errors
+    /// [`StartError`] when it ended by itself, since it could not start.
+    pub async fn stopped(self) -> Result<Stopped, StartError> {
+        match self.task.await {
+            Ok(ended) => ended,
+            Err(_) => Err(StartError::Setting("the server's task panicked")),
+        }
+    }
+}
+
+struct Run {
+    settings: Settings,
+    storage: Storage,
+    units: UnitsOfWork,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    ready: watch::Sender<bool>,
+}
+
+impl Run {
+    async fn to_the_end(
+        self,
+        listener: TcpListener,
+        foundations: Foundations,
+    ) -> Result<Stopped, StartError> {
+        let backend = Backend::new();
+        let (health, health_service) = health::service([IdentityServiceServer::<IdentityRpc>::NAME]);
+        let mut routes = RoutesBuilder::default();
+        routes.add_service(IdentityRpc::server(backend.clone())).add_service(health_service);
+        if self.settings.server.reflection {
+            reflection::register(&mut routes)
+                .map_err(|_| StartError::Setting("the embedded descriptors are broken"))?;
+        }
+        let service = edge::layer(routes.routes(), EdgeSettings::default(), Arc::clone(&self.clock));
+        let drain_timeout = self.settings.server.drain_timeout;
+        let limits = ListenerSettings { drain_timeout, ..ListenerSettings::default() };
+
+        // Cancelled when the listener shall close: after the delay that the settings ask for, or at
+        // once when the start failed.
+        let closing = CancellationToken::new();
+        let serving = listener::serve(listener, service, limits, closing.clone());
+        let starting = self.come_up_and_stay(foundations, backend, health.clone());
+        let watching = async {
+            let outcome = tokio::select! {
+                () = self.stop.cancelled() => Ok(()),
+                Err(error) = starting => Err(error),
+            };
+            health.stop();
+            if outcome.is_ok() {
+                sleep(self.settings.server.drain_delay).await;
+            }
+            closing.cancel();
+            outcome
+        };
+        let (drained, outcome) = tokio::join!(serving, watching);
+        outcome?;
+        Ok(self.finish_writes(drained, drain_timeout).await)
+    }
+
+    /// Starts the service and makes health follow the database from then on. Ends only when the
+    /// start fails, or after [`HealthHandle::stop`].
+    async fn come_up_and_stay(
+        &self,
+        foundations: Foundations,
+        backend: Backend,
+        health: HealthHandle,
+    ) -> Result<std::convert::Infallible, StartError> {
+        backend.open(foundations.build().await?);
+        drop(foundations);
+        // The start has just used the database, so the first probe need not be waited for.
+        health.set_ready(true);
+        self.ready.send_replace(true);
+        health::follow(health, || self.storage.probe(), ProbeSettings::default()).await;
+        std::future::pending().await
+    }
+
+    /// Writes go on when their callers have left; they are waited for too.
+    async fn finish_writes(&self, drained: Drained, limit: Duration) -> Stopped {
+        let writes_finished = timeout(limit, self.units.finished()).await.is_ok();
+        Stopped { cut_off: drained.cut_off, writes_finished }
+    }
+}

@@ -1,0 +1,176 @@
+//! From settings to a service that answers: reach the database, bring its schema up to date, load
+//! the keys. Runs while the process listens already and says so by its health.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::sleep;
+
+use crate::config::{MasterKeySource, MigrateMode, Settings};
+use crate::crypto::access_token::{AccessTokens, TokenSettings};
+use crate::crypto::fingerprint::Fingerprinter;
+use crate::crypto::hasher::{Cost, Hasher, HasherSettings};
+use crate::crypto::master_key::{MasterKey, MasterKeyError};
+use crate::crypto::refresh_token::RefreshTokens;
+use crate::crypto::signing_key::{Keyring, SigningKey};
+use crate::domain::{Clock, PasswordPolicy};
+use crate::service::keys::{self, KeysError};
+use crate::service::{Parts, Service, SessionLifetime, UnitsOfWork};
+use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
+
+/// Waits between attempts to reach a database that is away, the last one repeated.
+const RETRY_AFTER: [Duration; 4] =
+    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+
+/// Jobs that wait for a hash thread, for each thread: some twenty seconds' worth at cost 12.
+const HASH_QUEUE_PER_THREAD: usize = 128;
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The hash threads could not be started.
+    #[error("cannot start the threads that hash passwords: {0}")]
+    Hasher(#[source] std::io::Error),
+    /// The master key cannot be read or made.
+    #[error("the master key: {0}")]
+    MasterKey(#[from] MasterKeyError),
+    /// The database is not as it must be.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The signing keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A setting that was checked before does not hold.
+    #[error("{0}")]
+    Setting(&'static str),
+    /// The schema is older than this program, which was told not to change it.
+    #[error("the database lacks {0} migrations: run `identity migrate run`, or set IDENTITY_MIGRATE=auto")]
+    SchemaOutdated(usize),
+}
+
+impl StartError {
+    /// Whether waiting may help: the database may come back, and settings will not change.
+    fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Storage(StorageError::Unavailable(_))
+                | Self::Keys(KeysError::Storage(StorageError::Unavailable(_)))
+        )
+    }
+}
+
+/// What is started before the database is asked for anything.
+pub(super) struct Foundations {
+    settings: Settings,
+    storage: Storage,
+    hasher: Hasher,
+    master_key: MasterKey,
+    clock: Arc<dyn Clock>,
+    units: UnitsOfWork,
+}
+
+impl Foundations {
+    /// Starts the hash threads, prepares the pools and reads the master key (or makes it, beside an
+    /// SQLite file).
+    pub(super) fn lay(
+        settings: Settings,
+        storage: Storage,
+        clock: Arc<dyn Clock>,
+        units: UnitsOfWork,
+    ) -> Result<Self, StartError> {
+        let hasher = Hasher::start(HasherSettings {
+            threads: settings.hash.threads,
+            queue_capacity: settings.hash.threads.get() * HASH_QUEUE_PER_THREAD,
+            cost: Cost::new(settings.hash.cost)
+                .ok_or(StartError::Setting("the bcrypt cost is out of range"))?,
+        })
+        .map_err(StartError::Hasher)?;
+        let master_key = master_key(&settings.master_key, settings.jwt_secret.as_ref())?;
+        Ok(Self { settings, storage, hasher, master_key, clock, units })
+    }
+
+    /// Reaches the database and puts the use cases together, however long that takes: a PostgreSQL
+    /// that is away is waited for. A local file is there or is not.
+    pub(super) async fn build(&self) -> Result<Service, StartError> {
+        let mut waits = RETRY_AFTER.iter().chain(std::iter::repeat(&RETRY_AFTER[RETRY_AFTER.len() - 1]));
+        let mut waiting = false;
+        loop {
+            let error = match self.try_build().await {
+                Ok(service) => return Ok(service),
+                Err(error) => error,
+            };
+            let is_remote = matches!(self.settings.database.url, DatabaseUrl::Postgres(_));
+            let (true, true, Some(wait)) = (is_remote, error.is_passing(), waits.next()) else {
+                return Err(error);
+            };
+            if !waiting {
+                tracing::warn!(error = %error, "the database does not answer yet; waiting for it");
+                waiting = true;
+            }
+            sleep(*wait).await;
+        }
+    }
+
+    async fn try_build(&self) -> Result<Service, StartError> {
+        self.bring_schema_up_to_date().await?;
+        let keyring = self.keyring().await?;
+        let session = &self.settings.session;
+        Ok(Service::new(Parts {
+            storage: self.storage.clone(),
+            hasher: self.hasher.clone(),
+            access_tokens: AccessTokens::new(
+                keyring,
+                TokenSettings {
+                    issuer: session.issuer.clone(),
+                    audience: session.audience.clone(),
+                    access_ttl: session.access_ttl,
+                },
+            ),
+            refresh_tokens: RefreshTokens::new(&self.master_key),
+            fingerprints: Fingerprinter::new(&self.master_key),
+            password_policy: PasswordPolicy::new(self.settings.password_min_length),
+            session_lifetime: SessionLifetime { idle: session.idle, max: session.max },
+            clock: Arc::clone(&self.clock),
+            units: self.units.clone(),
+        }))
+    }
+
+    async fn bring_schema_up_to_date(&self) -> Result<(), StartError> {
+        let url = &self.settings.database.url;
+        match self.settings.database.migrate {
+            MigrateMode::Auto => {
+                for name in migrate::run(url).await? {
+                    tracing::info!(migration = %name, "ran a migration");
+                }
+                Ok(())
+            }
+            MigrateMode::Check => {
+                let pending =
+                    migrate::status(url).await?.iter().filter(|migration| !migration.applied).count();
+                if pending == 0 { Ok(()) } else { Err(StartError::SchemaOutdated(pending)) }
+            }
+        }
+    }
+
+    async fn keyring(&self) -> Result<Keyring, StartError> {
+        let secret = self.settings.jwt_secret.as_ref();
+        let secret = secret
+            .map(|secret| SigningKey::hs256(secret.expose_secret().as_bytes()))
+            .transpose()
+            .map_err(|_| StartError::Setting("JWT_SECRET is too short"))?;
+        Ok(keys::load(&self.storage, &self.master_key, secret, &*self.clock).await?)
+    }
+}
+
+fn master_key(source: &MasterKeySource, jwt_secret: Option<&SecretString>) -> Result<MasterKey, StartError> {
+    Ok(match source {
+        MasterKeySource::Inline(text) => MasterKey::from_base64(text.expose_secret())?,
+        MasterKeySource::File(path) => MasterKey::load(path)?,
+        MasterKeySource::BesideDatabase(path) => MasterKey::load_or_create(path)?,
+        MasterKeySource::FromJwtSecret => {
+            let secret = jwt_secret.ok_or(StartError::Setting("JWT_SECRET is not set"))?;
+            MasterKey::from_jwt_secret(secret.expose_secret().as_bytes())
+        }
+    })
+}
