@@ -4,7 +4,7 @@ use std::io;
 
 use tokio_postgres::error::SqlState;
 
-/// Why no connection was opened, by cause. No message holds a password, a user or an address.
+/// Why no connection was opened, by cause. No message holds a password or the server's own words.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Nothing listens there.
@@ -56,6 +56,7 @@ impl ConnectError {
         let cause = error.into_source();
         match step.as_str() {
             "error performing TLS handshake" => Self::Tls(cause.map_or(step, |cause| cause.to_string())),
+            // The latter when the server asks for a password and the URL has none.
             "authentication error" | "invalid configuration" => Self::Authentication,
             _ => cause
                 .and_then(|cause| cause.downcast::<io::Error>().ok())
@@ -79,7 +80,8 @@ impl ConnectError {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
             io::ErrorKind::TimedOut => Self::Timeout,
-            io::ErrorKind::PermissionDenied => Self::SessionAttributes,
+            // The driver's own; the system's, of a socket's folder, has an error number.
+            io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => Self::SessionAttributes,
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
