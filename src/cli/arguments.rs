@@ -77,6 +77,22 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::config::{MapEnvironment, Settings};
+
+    #[test]
+    fn each_flag_reaches_its_setting() {
+        for argument in Cli::command().get_arguments().filter(|argument| argument.is_global_set()) {
+            let flag = format!("--{}", argument.get_long().unwrap());
+            // Any path may be the right one; everything else refuses this.
+            if flag == "--master-key-file" {
+                continue;
+            }
+            let cli = Cli::try_parse_from(["identity", "serve", &flag, "\u{1}=x"]).unwrap();
+            let faults = Settings::resolve(&cli.flags, &MapEnvironment::default()).unwrap_err();
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].name.ends_with(&format!(" ({flag})")), "{faults:?}");
+        }
+    }
 
     #[test]
     fn the_definitions_are_consistent() {

@@ -305,3 +305,6 @@ fn name(text: &str) -> Result<String, &'static str> {
         Err("must have at most 255 bytes, without white space or control characters")
     }
 }
+
+#[cfg(test)]
+mod tests;

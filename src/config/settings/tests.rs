@@ -1,0 +1,207 @@
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
+
+use secrecy::ExposeSecret as _;
+
+use super::*;
+use crate::config::MapEnvironment;
+
+const SECRET: &str = "correct horse battery staple, twice";
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+fn resolve(flags: &Flags, variables: &[(&str, &str)]) -> Result<Resolved<Settings>, Vec<Fault>> {
+    Settings::resolve(flags, &variables.iter().copied().collect::<MapEnvironment>())
+}
+
+fn settings(variables: &[(&str, &str)]) -> Settings {
+    resolve(&Flags::default(), variables).unwrap().settings
+}
+
+fn warnings(variables: &[(&str, &str)]) -> Vec<String> {
+    resolve(&Flags::default(), variables).unwrap().warnings
+}
+
+/// The names of the settings that are refused, and what is said about the last.
+fn refused(variables: &[(&str, &str)]) -> (Vec<String>, String) {
+    let mut faults = resolve(&Flags::default(), variables).unwrap_err();
+    let problem = faults.last_mut().map(|fault| std::mem::take(&mut fault.problem)).unwrap();
+    (faults.into_iter().map(|fault| fault.name).collect(), problem)
+}
+
+#[test]
+fn an_empty_environment_gives_the_defaults() {
+    let Resolved { settings, warnings } = resolve(&Flags::default(), &[]).unwrap();
+    assert_eq!(settings.database.url.sqlite_path(), Some(Path::new("identity.db")));
+    assert_eq!(settings.database.connections.get(), 10);
+    assert_eq!(settings.database.migrate, MigrateMode::Auto);
+    assert_eq!(settings.server.listen.to_string(), "127.0.0.1:50051");
+    assert!(settings.server.reflection);
+    assert_eq!(settings.server.drain_delay, Duration::ZERO);
+    assert_eq!(settings.server.drain_timeout, Duration::from_secs(20));
+    assert_eq!(settings.hash.cost, 12);
+    assert_eq!(settings.password_min_length, 8);
+    assert!(settings.jwt_secret.is_none());
+    assert!(
+        matches!(&settings.master_key, MasterKeySource::BesideDatabase(path) if path == "identity.db.key")
+    );
+    assert_eq!((&*settings.session.issuer, &*settings.session.audience), ("identity", "identity"));
+    assert_eq!(settings.session.access_ttl, Duration::from_secs(900));
+    assert_eq!((settings.session.idle, settings.session.max), (14 * DAY, 90 * DAY));
+    assert_eq!(settings.log.filter.to_string(), "info");
+    assert_eq!(settings.log.format, LogFormat::Auto);
+    assert_eq!(warnings, [""; 0]);
+}
+
+#[test]
+fn a_flag_wins_over_its_variable_and_an_empty_value_counts_as_none() {
+    let cost = |flag: Option<&str>, variable: &str| {
+        let flags = Flags { bcrypt_cost: flag.map(str::to_owned), ..Flags::default() };
+        resolve(&flags, &[("IDENTITY_BCRYPT_COST", variable)]).unwrap().settings.hash.cost
+    };
+    assert_eq!(cost(Some("14"), "11"), 14);
+    assert_eq!(cost(Some(""), "11"), 11);
+    assert_eq!(cost(None, "11"), 11);
+    assert_eq!(cost(None, ""), 12);
+    // A flag that is right keeps a variable that is wrong from mattering.
+    assert_eq!(cost(Some("14"), "x"), 14);
+}
+
+#[test]
+fn every_fault_is_reported_at_once() {
+    let faults = resolve(
+        &Flags { bcrypt_cost: Some("3".to_owned()), ..Flags::default() },
+        &[
+            ("DATABASE_URL", "mysql://u:hunter2@h/d"),
+            ("JWT_SECRET", "hunter2"),
+            ("IDENTITY_MASTER_KEY", "hunter2"),
+            ("IDENTITY_DATABASE_CONNECTIONS", "0"),
+            ("IDENTITY_MIGRATE", "never"),
+            ("IDENTITY_LISTEN", "localhost"),
+            ("IDENTITY_REFLECTION", "yes"),
+            ("IDENTITY_DRAIN_DELAY", "20"),
+            ("IDENTITY_DRAIN_TIMEOUT", "2h"),
+            ("IDENTITY_HASH_THREADS", "0"),
+            ("IDENTITY_PASSWORD_MIN_LENGTH", "7"),
+            ("IDENTITY_ISSUER", "a b"),
+            ("IDENTITY_AUDIENCE", "a\nb"),
+            ("IDENTITY_ACCESS_TTL", "59s"),
+            ("IDENTITY_SESSION_IDLE", "1s"),
+            ("IDENTITY_SESSION_MAX", "forever"),
+            ("IDENTITY_LOG", "loud=very"),
+            ("IDENTITY_LOG_FORMAT", "xml"),
+        ],
+    )
+    .unwrap_err();
+    let names: Vec<_> = faults.iter().map(|fault| fault.name.split(' ').next().unwrap()).collect();
+    assert_eq!(names.len(), 19, "{names:?}");
+    let shown = format!("{faults:?}");
+    assert!(shown.contains("IDENTITY_BCRYPT_COST (--bcrypt-cost)"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn limits_are_included() {
+    let at = |name, value| resolve(&Flags::default(), &[(name, value)]).is_ok();
+    for (name, inside, outside) in [
+        ("IDENTITY_BCRYPT_COST", ["4", "16"], ["3", "17"]),
+        ("IDENTITY_PASSWORD_MIN_LENGTH", ["8", "64"], ["7", "65"]),
+        ("IDENTITY_ACCESS_TTL", ["1m", "24h"], ["59s", "24h 1s"]),
+        ("IDENTITY_DRAIN_TIMEOUT", ["0s", "1h"], ["-1s", "61m"]),
+        ("IDENTITY_DATABASE_CONNECTIONS", ["1", "1000"], ["0", "1001"]),
+    ] {
+        assert!(inside.iter().all(|value| at(name, value)), "{name}");
+        assert!(!outside.iter().any(|value| at(name, value)), "{name}");
+    }
+}
+
+#[test]
+fn an_idle_time_beyond_the_maximum_is_refused_but_the_default_gives_way() {
+    let (_, problem) = refused(&[("IDENTITY_SESSION_IDLE", "100d")]);
+    assert!(problem.contains("IDENTITY_SESSION_MAX"), "{problem}");
+    assert_eq!(settings(&[("IDENTITY_SESSION_MAX", "1d")]).session.idle, DAY);
+}
+
+#[test]
+fn a_short_jwt_secret_is_refused_with_what_to_do() {
+    let (_, problem) = refused(&[("JWT_SECRET", &SECRET[..31])]);
+    assert!(problem.contains("openssl rand -base64 48"), "{problem}");
+    assert_eq!(settings(&[("JWT_SECRET", SECRET)]).jwt_secret.unwrap().expose_secret(), SECRET);
+}
+
+#[test]
+fn the_master_key_comes_from_one_place() {
+    const POSTGRES: (&str, &str) = ("DATABASE_URL", "postgres://h/d");
+    let inline = ("IDENTITY_MASTER_KEY", KEY);
+    let file = ("IDENTITY_MASTER_KEY_FILE", "/run/secrets/key");
+    let jwt = ("JWT_SECRET", SECRET);
+    assert!(
+        matches!(settings(&[POSTGRES, inline, jwt]).master_key, MasterKeySource::Inline(key) if key.expose_secret() == KEY)
+    );
+    assert!(
+        matches!(settings(&[POSTGRES, file, jwt]).master_key, MasterKeySource::File(path) if path == Path::new(file.1))
+    );
+    assert!(matches!(settings(&[POSTGRES, jwt]).master_key, MasterKeySource::FromJwtSecret));
+    assert!(matches!(settings(&[jwt]).master_key, MasterKeySource::BesideDatabase(_)));
+    assert!(refused(&[inline, file]).1.contains("together"));
+    assert!(refused(&[POSTGRES]).1.contains("identity keys master"));
+    for key in ["AAEC", &KEY[1..], &KEY[..43], "?"] {
+        assert!(refused(&[("IDENTITY_MASTER_KEY", key)]).1.contains("identity keys master"), "{key}");
+    }
+}
+
+#[test]
+fn the_urls_pool_size_counts_unless_the_setting_says_otherwise() {
+    const JWT: (&str, &str) = ("JWT_SECRET", SECRET);
+    let url = ("DATABASE_URL", "postgres://h/d?connection_limit=3");
+    assert_eq!(settings(&[JWT, url]).database.connections.get(), 3);
+    let both = [JWT, url, ("IDENTITY_DATABASE_CONNECTIONS", "4")];
+    assert_eq!(settings(&both).database.connections.get(), 4);
+}
+
+#[test]
+fn what_is_allowed_but_unwise_is_warned_about() {
+    assert!(
+        warnings(&[("IDENTITY_BCRYPT_COST", "9")])[0].starts_with("IDENTITY_BCRYPT_COST (--bcrypt-cost): ")
+    );
+    assert!(warnings(&[("IDENTITY_LISTEN", "0.0.0.0:50051")])[0].contains("plaintext"));
+    assert!(warnings(&[("IDENTITY_LISTEN", "[::]:50051")])[0].contains("plaintext"));
+    assert_eq!(warnings(&[("IDENTITY_LISTEN", "[::1]:0")]), [""; 0]);
+    assert!(
+        warnings(&[("DATABASE_URL", "file:./dev.db?x=1")])[0].starts_with("DATABASE_URL (--database-url): ")
+    );
+}
+
+#[test]
+fn variables_that_are_not_ours_are_ignored() {
+    assert_eq!(
+        warnings(&[("IDENTITY_PORT", "tcp://10.0.0.1:50051"), ("IDENTITY_SERVICE_HOST", "x")]),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_value_that_is_no_text_is_refused() {
+    let environment: MapEnvironment =
+        [("IDENTITY_ISSUER", OsString::from_vec(vec![0xff]))].into_iter().collect();
+    let faults = Settings::resolve(&Flags::default(), &environment).unwrap_err();
+    assert_eq!(faults[0].problem, "must be UTF-8");
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let flags = Flags { database_url: Some("postgres://ada:hunter2@h/d".to_owned()), ..Flags::default() };
+    let resolved = resolve(&flags, &[("JWT_SECRET", SECRET), ("IDENTITY_MASTER_KEY", KEY)]).unwrap();
+    let shown = format!("{flags:?} {resolved:?}");
+    for secret in ["hunter2", SECRET, KEY] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[test]
+fn maintenance_asks_for_the_database_only() {
+    let environment: MapEnvironment =
+        [("DATABASE_URL", "postgres://h/d"), ("IDENTITY_BCRYPT_COST", "x")].into_iter().collect();
+    let resolved = MaintenanceSettings::resolve(&Flags::default(), &environment).unwrap();
+    assert_eq!(resolved.settings.database.url.to_string(), "postgres://h:5432/d");
+}

@@ -1,0 +1,87 @@
+//! The command line, as a shell sees it: output and exit codes of the real binary.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::{Command, Output};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// Runs `identity` in an empty folder with `variables` as its whole environment.
+fn identity(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_identity"))
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn help_explains_flags_and_secrets() {
+    let (code, out, err) = identity(&["--help"], &[]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for text in
+        ["--listen <ADDRESS>", "IDENTITY_LISTEN; default: 127.0.0.1:50051", "JWT_SECRET", "keys master"]
+    {
+        assert!(out.contains(text), "{text}: {out}");
+    }
+    assert_eq!(identity(&["migrate", "run", "--help"], &[]).0, Some(0));
+}
+
+#[test]
+fn version_names_the_program() {
+    let (code, out, _) = identity(&["--version"], &[]);
+    assert_eq!((code, out), (Some(0), format!("identity {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_usage() {
+    for arguments in
+        [&["--jwt-secret=hunter2"][..], &["nonsense"], &["migrate"], &["migrate", "revert", "--steps", "0"]]
+    {
+        let (code, out, err) = identity(arguments, &[]);
+        assert_eq!((code, out.as_str()), (Some(64), ""), "{arguments:?}");
+        assert!(!err.is_empty() && !err.contains("hunter2"), "{err}");
+    }
+}
+
+#[test]
+fn every_fault_of_the_configuration_is_listed() {
+    let variables = [("JWT_SECRET", "hunter2"), ("DATABASE_URL", "postgres://ada:hunter2@h:x/d")];
+    for arguments in
+        [&["--bcrypt-cost", "3"][..], &["--bcrypt-cost=3", "serve"], &["serve", "--bcrypt-cost", "3"]]
+    {
+        let (code, out, err) = identity(arguments, &variables);
+        assert_eq!((code, out.as_str()), (Some(64), ""), "{arguments:?}");
+        let lines: Vec<_> = err.lines().collect();
+        assert_eq!(lines.len(), 4, "{err}");
+        assert_eq!(lines[0], "identity: the configuration has 3 faults");
+        assert!(lines[1].starts_with("  JWT_SECRET: must have at least 32 bytes"), "{err}");
+        assert!(lines[2].starts_with("  DATABASE_URL (--database-url): must "), "{err}");
+        assert_eq!(lines[3], "  IDENTITY_BCRYPT_COST (--bcrypt-cost): must be a number from 4 to 16");
+        assert!(!err.contains("hunter2"), "{err}");
+    }
+}
+
+#[test]
+fn postgresql_without_a_master_key_names_the_command_that_makes_one() {
+    let (code, _, err) = identity(&["serve"], &[("DATABASE_URL", "postgres://h/d")]);
+    assert_eq!(code, Some(64));
+    assert!(err.contains("`identity keys master`"), "{err}");
+}
+
+#[test]
+fn a_master_key_is_32_fresh_bytes_whatever_the_configuration() {
+    let keys = [(); 2].map(|()| {
+        let (code, out, err) = identity(&["keys", "master"], &[("JWT_SECRET", "short")]);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        let key = STANDARD.decode(out.strip_suffix('\n').unwrap()).unwrap();
+        assert_eq!(key.len(), 32);
+        key
+    });
+    assert_ne!(keys[0], keys[1]);
+}
