@@ -22,7 +22,6 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=migrations");
     let descriptors = protox::compile(FILES, ["proto"])?;
-    #[expect(clippy::disallowed_methods, reason = "how Cargo talks to build scripts")]
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("identity_descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
