@@ -3,12 +3,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};
-use zeroize::Zeroizing;
 
 use super::read::{Name, Reader};
+use crate::crypto::MasterKey;
 use crate::storage::url::DatabaseUrl;
 
 const JWT_SECRET: Name = Name::secret("JWT_SECRET");
@@ -18,13 +16,11 @@ const MASTER_KEY_FILE: Name =
 
 /// HS256 needs a key at least as long as its hash (RFC 7518, 3.2).
 const JWT_SECRET_MIN_BYTES: usize = 32;
-/// The master key is an input to HKDF-SHA-256 that no one can guess: as long as the hash.
-const MASTER_KEY_BYTES: usize = 32;
 
 /// Where the master key comes from.
 #[derive(Clone, Debug)]
 pub enum MasterKeySource {
-    /// The key itself: 32 bytes in base64 (RFC 4648, 4, with padding); checked.
+    /// The key itself, as [`MasterKey::from_base64`] takes it; checked.
     Inline(SecretString),
     /// A file that the operator made, with the key in base64. It is not opened here.
     File(PathBuf),
@@ -61,7 +57,7 @@ pub(super) fn master_key(
             None
         }
         (Some(key), None, _) => {
-            if !is_master_key(&key) {
+            if MasterKey::from_base64(key.expose_secret()).is_err() {
                 reader.fault(MASTER_KEY, "must be 32 bytes in base64; `identity keys master` makes one");
             }
             Some(MasterKeySource::Inline(key))
@@ -83,13 +79,6 @@ pub(super) fn master_key(
         }
         (None, None, None) => None,
     }
-}
-
-fn is_master_key(key: &SecretString) -> bool {
-    STANDARD
-        .decode(key.expose_secret())
-        .map(Zeroizing::new)
-        .is_ok_and(|bytes| bytes.len() == MASTER_KEY_BYTES)
 }
 
 /// `identity.db.key` for `identity.db`.
