@@ -93,7 +93,7 @@ pub enum HashError {
         /// When the queue is expected to have emptied; 100 ms to 30 s.
         retry_after: Duration,
     },
-    /// The hasher was stopped before it came to this job, or gave it up after a fault of its own,
+    /// The hasher was [stopped](Hasher::stop) before it came to this job, or gave it up after a fault of its own,
     /// which it has logged.
     #[error("the password hasher was stopped")]
     Stopped,
@@ -132,6 +132,12 @@ impl Hasher {
             worker::spawn(index, Arc::clone(&hasher.front.queue), engine())?;
         }
         Ok(hasher)
+    }
+
+    /// Stops the threads as soon as each is through with the job it has. Jobs that wait, and all that
+    /// come later, get [`HashError::Stopped`]. Returns at once.
+    pub fn stop(&self) {
+        self.front.queue.close();
     }
 
     /// The cost of new hashes.

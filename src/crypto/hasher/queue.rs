@@ -115,8 +115,9 @@ impl Queue {
         state.duration_of((state.waiting_rounds + state.running_rounds) / threads)
     }
 
-    /// The next job worth running, after as long as it takes; `None` when the queue is closed.
-    pub(super) fn pop(&self) -> Option<Job> {
+    /// The next task worth running, after as long as it takes, with its place among those that run;
+    /// `None` when the queue is closed.
+    pub(super) fn pop(&self) -> Option<(Task, Place<'_>)> {
         let mut state = self.lock();
         loop {
             if state.closed {
@@ -131,18 +132,12 @@ impl Queue {
                     continue;
                 }
                 state.running += 1;
-                state.running_rounds += job.task.rounds();
-                return Some(job);
+                let rounds = job.task.rounds();
+                state.running_rounds += rounds;
+                return Some((job.task, Place { queue: self, rounds }));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    /// Notes that a worker is through with a job of `rounds`.
-    pub(super) fn finished(&self, rounds: u64) {
-        let mut state = self.lock();
-        state.running -= 1;
-        state.running_rounds -= rounds;
     }
 
     /// Notes that `rounds` took a worker `elapsed`.
@@ -166,6 +161,20 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under the lock panics half way through a change, so a poisoned state is a sound one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task's place among those that run, until it is dropped.
+pub(super) struct Place<'a> {
+    queue: &'a Queue,
+    rounds: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.running -= 1;
+        state.running_rounds -= self.rounds;
     }
 }
 

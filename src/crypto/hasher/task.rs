@@ -56,8 +56,29 @@ pub(super) struct VerifyTask {
 pub(super) enum Step {
     /// This computation, whose digest the next call of [`Task::step`] takes.
     Compute(Task, Computation),
-    /// Nothing: the caller has the answer, or has left.
-    Done,
+    /// Nothing but to tell the caller.
+    Done(Outcome),
+}
+
+/// What the caller is still to be told.
+pub(super) enum Outcome {
+    /// The new hash.
+    Hash(Answer<PasswordHash>, PasswordHash),
+    /// The verdict.
+    Verify(Answer<Verdict>, Verdict),
+    /// Nothing: the caller has left.
+    Abandoned,
+}
+
+impl Outcome {
+    /// Tells the caller.
+    pub(super) fn send(self) {
+        match self {
+            Self::Hash(answer, hash) => answer.send(Ok(hash)),
+            Self::Verify(answer, verdict) => answer.send(Ok(verdict)),
+            Self::Abandoned => {}
+        }
+    }
 }
 
 impl Task {
@@ -124,16 +145,15 @@ impl Task {
         Step::Compute(self, computation)
     }
 
-    /// Takes the digest of the computation before; answers the caller when that was the last.
+    /// Takes the digest of the computation before.
     pub(super) fn step(self, digest: &Digest) -> Step {
         if self.is_abandoned() {
-            return Step::Done;
+            return Step::Done(Outcome::Abandoned);
         }
         match self {
             Self::Hash(task) => {
                 let hash = scheme::write_new(&task.password, task.cost, &task.salt, digest);
-                task.answer.send(Ok(hash));
-                Step::Done
+                Step::Done(Outcome::Hash(task.answer, hash))
             }
             Self::Verify(task) => task.step(digest),
         }
@@ -148,15 +168,11 @@ impl VerifyTask {
             && stored.has_digest(digest)
         {
             let outdated = stored.is_outdated(&self.password, self.target);
-            self.answer.send(Ok(Verdict::Match { outdated }));
-            return Step::Done;
+            return Step::Done(Outcome::Verify(self.answer, Verdict::Match { outdated }));
         }
         match self.dummies.pop() {
             Some(cost) => Step::Compute(Task::Verify(self), dummy(cost)),
-            None => {
-                self.answer.send(Ok(Verdict::Mismatch));
-                Step::Done
-            }
+            None => Step::Done(Outcome::Verify(self.answer, Verdict::Mismatch)),
         }
     }
 }

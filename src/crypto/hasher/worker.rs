@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Cost;
 use super::engine::{Computation, Engine};
-use super::queue::Queue;
+use super::queue::{Place, Queue};
 use super::task::{Step, Task, dummy};
 use crate::crypto::scheme::Digest;
 
@@ -16,10 +16,8 @@ pub(super) fn spawn(index: usize, queue: Arc<Queue>, mut engine: impl Engine) ->
         lower_priority();
         // One cheap computation, so that the very first callers can be told how long the queue is.
         guarded(|| _ = compute(&queue, &mut engine, &dummy(Cost::MIN)));
-        while let Some(job) = queue.pop() {
-            let rounds = job.task.rounds();
-            guarded(|| run(job.task, &queue, &mut engine));
-            queue.finished(rounds);
+        while let Some((task, place)) = queue.pop() {
+            guarded(|| run(task, place, &queue, &mut engine));
         }
     })?;
     Ok(())
@@ -34,11 +32,20 @@ fn lower_priority() {
     }
 }
 
-fn run(task: Task, queue: &Queue, engine: &mut impl Engine) {
+fn run(task: Task, place: Place<'_>, queue: &Queue, engine: &mut impl Engine) {
     let mut step = task.start();
-    while let Step::Compute(task, computation) = step {
-        let digest = compute(queue, engine, &computation);
-        step = task.step(&digest);
+    loop {
+        match step {
+            Step::Compute(task, computation) => {
+                let digest = compute(queue, engine, &computation);
+                step = task.step(&digest);
+            }
+            Step::Done(outcome) => {
+                // Before the answer: who has it and asks again must find the thread free.
+                drop(place);
+                return outcome.send();
+            }
+        }
     }
 }
 

@@ -1,0 +1,74 @@
+//! Password hashes that other programs made verify here.
+
+use std::num::NonZeroUsize;
+
+use identity::crypto::{Cost, Hasher, HasherSettings, Verdict};
+use identity::domain::{Password, PasswordHash, PasswordScheme};
+
+struct Vector {
+    /// Which program made it, and what is special about it.
+    name: String,
+    password: String,
+    hash: PasswordHash,
+}
+
+/// What `scripts/password-vectors` made.
+fn vectors() -> Vec<Vector> {
+    let rows: Vec<serde_json::Value> = serde_json::from_str(include_str!("vectors/passwords.json")).unwrap();
+    let text = |row: &serde_json::Value, name| row[name].as_str().unwrap().to_owned();
+    rows.iter()
+        .map(|row| Vector {
+            name: format!("{}: {}: {}", text(row, "source"), text(row, "scheme"), text(row, "case")),
+            password: text(row, "password"),
+            hash: PasswordHash {
+                scheme: PasswordScheme::from_name(&text(row, "scheme")).unwrap(),
+                text: text(row, "hash"),
+            },
+        })
+        .collect()
+}
+
+fn hasher(cost: u32) -> Hasher {
+    let cost = Cost::new(cost).unwrap();
+    Hasher::start(HasherSettings { threads: NonZeroUsize::MIN, queue_capacity: 1, cost }).unwrap()
+}
+
+fn password(text: &str) -> Password {
+    Password::new(text.to_owned()).unwrap()
+}
+
+#[tokio::test]
+async fn every_hash_of_another_program_matches_its_password() {
+    let hasher = hasher(4);
+    for Vector { name, password: text, hash } in vectors() {
+        let verdict = hasher.verify(&password(&text), Some(&hash), None).await;
+        let fits = text.len() <= 72 && !text.contains('\0');
+        let today = if fits { PasswordScheme::Bcrypt } else { PasswordScheme::BcryptSha256 };
+        let outdated = hash.scheme != today || hash.text.starts_with("$2a$") || hash.text.starts_with("$2y$");
+        assert_eq!(verdict, Ok(Verdict::Match { outdated }), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn no_hash_of_another_program_matches_another_password() {
+    let hasher = hasher(4);
+    for Vector { name, password: text, hash } in vectors() {
+        let before: String = text.chars().take(1023).collect();
+        let before = password(&format!("~{}", &before[..before.floor_char_boundary(1023)]));
+        let verdict = hasher.verify(&before, Some(&hash), None).await;
+        assert_eq!(verdict, Ok(Verdict::Mismatch), "{name}");
+        if hash.scheme != PasswordScheme::BcryptTruncated && text.len() < 1024 {
+            let behind = hasher.verify(&password(&format!("{text}~")), Some(&hash), None).await;
+            assert_eq!(behind, Ok(Verdict::Mismatch), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cheaper_hash_is_outdated_and_a_dearer_one_is_not() {
+    let hash = hasher(5).hash(&password("correct horse"), None).await.unwrap();
+    for (cost, outdated) in [(4, false), (5, false), (6, true)] {
+        let verdict = hasher(cost).verify(&password("correct horse"), Some(&hash), None).await;
+        assert_eq!(verdict, Ok(Verdict::Match { outdated }), "at cost {cost}");
+    }
+}
