@@ -1,5 +1,7 @@
 //! Password hashes that other programs made verify here.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::num::NonZeroUsize;
 
 use identity::crypto::{Cost, Hasher, HasherSettings, Verdict};
@@ -70,5 +72,44 @@ async fn a_cheaper_hash_is_outdated_and_a_dearer_one_is_not() {
     for (cost, outdated) in [(4, false), (5, false), (6, true)] {
         let verdict = hasher(cost).verify(&password("correct horse"), Some(&hash), None).await;
         assert_eq!(verdict, Ok(Verdict::Match { outdated }), "at cost {cost}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_of_many_callers_gets_the_answer_to_his_own_question() {
+    let settings = HasherSettings {
+        threads: NonZeroUsize::new(2).unwrap(),
+        queue_capacity: 1000,
+        cost: Cost::new(4).unwrap(),
+    };
+    let hasher = Hasher::start(settings).unwrap();
+    let callers: Vec<_> = (0..100)
+        .map(|number| {
+            let hasher = hasher.clone();
+            tokio::spawn(async move {
+                let (right, wrong) = (password(&format!("right {number}")), password("wrong"));
+                if number % 5 == 0 {
+                    // Asks and leaves.
+                    let asked = hasher.hash(&wrong, None);
+                    let _ = tokio::time::timeout(std::time::Duration::ZERO, asked).await;
+                }
+                let hash = if number % 2 == 0 {
+                    hasher.hash(&right, None).await.unwrap()
+                } else {
+                    hasher.rehash(&right).await.unwrap()
+                };
+                let verdicts = tokio::join!(
+                    hasher.verify(&right, Some(&hash), None),
+                    hasher.verify(&wrong, Some(&hash), None),
+                    hasher.verify(&right, None, None),
+                );
+                let expected =
+                    (Ok(Verdict::Match { outdated: false }), Ok(Verdict::Mismatch), Ok(Verdict::Mismatch));
+                assert_eq!(verdicts, expected, "caller {number}");
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
     }
 }

@@ -188,10 +188,8 @@ impl Hasher {
         deadline: Option<Instant>,
     ) -> Result<Verdict, HashError> {
         let stored = stored.map(StoredHash::read).transpose().map_err(|_| HashError::Unreadable)?;
-        let (reply, answer) = oneshot::channel();
-        let task = Task::verify(password.clone(), stored, self.front.cost, Answer::new(reply));
-        self.front.queue.push(Priority::Urgent, Job { task, deadline })?;
-        answer.await.unwrap_or(Err(HashError::Stopped))
+        let task = |answer| Task::verify(password.clone(), stored, self.front.cost, answer);
+        self.ask(Priority::Urgent, deadline, task).await
     }
 
     async fn hash_at(
@@ -200,10 +198,40 @@ impl Hasher {
         password: &Password,
         deadline: Option<Instant>,
     ) -> Result<PasswordHash, HashError> {
+        self.ask(priority, deadline, |answer| Task::hash(password.clone(), self.front.cost, answer)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        priority: Priority,
+        deadline: Option<Instant>,
+        task: impl FnOnce(Answer<T>) -> Task,
+    ) -> Result<T, HashError> {
+        let queue = &self.front.queue;
         let (reply, answer) = oneshot::channel();
-        let task = Task::hash(password.clone(), self.front.cost, Answer::new(reply));
-        self.front.queue.push(priority, Job { task, deadline })?;
-        answer.await.unwrap_or(Err(HashError::Stopped))
+        queue.push(priority, Job { task: task(Answer::new(reply)), deadline })?;
+        let presence = Presence { queue };
+        let outcome = answer.await.unwrap_or(Err(HashError::Stopped));
+        presence.end();
+        outcome
+    }
+}
+
+/// A caller who waits. Dropped early, it lets the queue know that a place can be had.
+struct Presence<'a> {
+    queue: &'a Queue,
+}
+
+impl Presence<'_> {
+    /// The caller has the answer, so nothing of the job is left in the queue.
+    fn end(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        self.queue.caller_left();
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,9 @@ pub(super) struct Queue {
     capacity: usize,
     state: Mutex<State>,
     changed: Condvar,
+    /// A caller has left since abandoned jobs were last looked for: refusing has to stay cheap just
+    /// when there is much to refuse.
+    has_abandoned: AtomicBool,
 }
 
 #[derive(Default)]
@@ -57,7 +61,13 @@ struct State {
 impl Queue {
     /// An empty queue for `threads` workers that lets `capacity` jobs of either priority wait.
     pub(super) fn new(threads: NonZeroUsize, capacity: usize) -> Self {
-        Self { threads, capacity, state: Mutex::default(), changed: Condvar::new() }
+        Self {
+            threads,
+            capacity,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            has_abandoned: AtomicBool::new(false),
+        }
     }
 
     /// Adds a job, or answers at once why not. Jobs whose caller has left make room.
@@ -67,9 +77,10 @@ impl Queue {
             return Err(HashError::Stopped);
         }
         if let Err(first) = self.admit(&state, priority, &job) {
-            if !state.drop_abandoned(priority) {
+            if !self.has_abandoned.swap(false, Ordering::Acquire) {
                 return Err(first);
             }
+            state.drop_abandoned();
             self.admit(&state, priority, &job)?;
         }
         match priority {
@@ -145,6 +156,11 @@ impl Queue {
         self.lock().pace.record(rounds, elapsed, Instant::now());
     }
 
+    /// Notes that a caller no longer waits; his end of the channel must be gone already.
+    pub(super) fn caller_left(&self) {
+        self.has_abandoned.store(true, Ordering::Release);
+    }
+
     /// Refuses what waits and whatever comes, and sends the workers home.
     pub(super) fn close(&self) {
         let mut state = self.lock();
@@ -189,17 +205,12 @@ impl State {
         }
     }
 
-    /// Forgets the jobs whose caller has left; whether there were any.
-    fn drop_abandoned(&mut self, priority: Priority) -> bool {
-        let jobs = match priority {
-            Priority::Urgent => &mut self.urgent,
-            Priority::Idle => &mut self.idle,
-        };
-        let before = jobs.len();
-        jobs.retain(|job| !job.task.is_abandoned());
-        let dropped = jobs.len() < before;
+    /// Forgets the jobs whose caller has left.
+    fn drop_abandoned(&mut self) {
+        for jobs in [&mut self.urgent, &mut self.idle] {
+            jobs.retain(|job| !job.task.is_abandoned());
+        }
         self.waiting_rounds = self.urgent.iter().map(|job| job.task.rounds()).sum();
-        dropped
     }
 
     fn duration_of(&self, rounds: u64) -> Duration {
