@@ -1,12 +1,121 @@
 //! `identity serve`: runs the server until a signal to stop.
 
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
 use super::Outcome;
 use crate::config::{Resolved, Settings};
+use crate::domain::SystemClock;
+use crate::server::{Server, Stopped, listener};
+use crate::telemetry::logs;
 
-/// Serves with the resolved settings. The warnings are for the log, once it is open.
+/// Serves with the resolved settings until SIGTERM or SIGINT, then stops in order. A second signal
+/// ends the process at once.
 ///
 /// # Errors
-/// Always: the server is not wired up yet.
+/// What keeps the server from starting, or a stop that had to cut off calls or writes.
 pub(super) fn run(resolved: Resolved<Settings>) -> Outcome {
-    Err(format!("cannot serve on {} yet", resolved.settings.server.listen).into())
+    let Resolved { settings, warnings } = resolved;
+    logs::init(&settings.log)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rpc").build()?;
+    let outcome = runtime.block_on(serve(settings));
+    // What still runs now is what the drain gave up.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(settings: Settings) -> Outcome {
+    let mut signals = Signals::listen()?;
+    let address = settings.server.listen;
+    let database = settings.database.url.to_string();
+    let shows_examples = settings.server.reflection;
+    let socket = listener::bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let stop = CancellationToken::new();
+    let server = Server::start(settings, socket, Arc::new(SystemClock), stop.clone())?;
+    let address = server.address();
+    say(&format!("identity {} is listening on {address}, with {database}\n", env!("CARGO_PKG_VERSION")));
+
+    tokio::select! {
+        ready = server.ready() => {
+            if ready {
+                tracing::info!(server.address = %address, database.url = %database, "ready to serve");
+                if shows_examples {
+                    say(&examples(address));
+                }
+                signals.next().await;
+            }
+        }
+        () = signals.next() => {}
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    tokio::select! {
+        stopped = server.stopped() => tell(stopped?),
+        () = signals.next() => Err("stopped by a second signal, before the calls in flight had ended".into()),
+    }
+}
+
+fn tell(stopped: Stopped) -> Outcome {
+    if stopped.cut_off > 0 {
+        tracing::warn!(calls = stopped.cut_off, "the time to drain was over before these calls ended");
+    }
+    if !stopped.writes_finished {
+        return Err("the time to drain was over before all writes had ended".into());
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The signals that ask the process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Writes to standard output at once. That nobody reads it is no reason not to serve.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Calls to paste into a shell.
+fn examples(address: SocketAddr) -> String {
+    // From the same machine, a server that listens everywhere is reached on loopback.
+    let target = match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => format!("127.0.0.1:{}", v4.port()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("[::1]:{}", v6.port()),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address.to_string(),
+    };
+    format!(
+        r#"
+Try it:
+
+  grpcurl -plaintext -d '{{"email": "ada@example.com", "password": "correct horse battery", "first_name": "Ada", "last_name": "Lovelace", "tenant_name": "Analytical Engines"}}' {target} identity.v1.IdentityService/Register
+
+  TOKEN=$(grpcurl -plaintext -d '{{"email": "ada@example.com", "password": "correct horse battery"}}' {target} identity.v1.IdentityService/Login | sed -n 's/.*"accessToken": "\([^"]*\)".*/\1/p')
+
+  grpcurl -plaintext -H "authorization: Bearer $TOKEN" {target} identity.v1.IdentityService/GetUser
+
+"#
+    )
 }

@@ -11,12 +11,13 @@ mod settings;
 
 use std::fmt;
 
+pub use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use flags::Flags;
 pub use secrets::MasterKeySource;
 pub use settings::{
-    DatabaseSettings, HashSettings, LogFormat, LogSettings, MaintenanceSettings, MigrateMode, ServerSettings,
-    SessionSettings, Settings,
+    DatabaseSettings, HashSettings, MaintenanceSettings, MigrateMode, ServerSettings, SessionSettings,
+    Settings,
 };
 
 /// One setting that is wrong.

@@ -6,11 +6,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tracing_subscriber::filter::Targets;
 
 use super::read::{Name, Reader};
 use super::{Environment, Fault, Flags, MasterKeySource, Resolved, secrets};
 use crate::storage::url::DatabaseUrl;
+use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 
 /// Everything that the server is told. `Debug` shows no secret.
 #[derive(Clone, Debug)]
@@ -88,26 +88,6 @@ pub struct SessionSettings {
     pub idle: Duration,
     /// How long a session lasts.
     pub max: Duration,
-}
-
-/// Logging.
-#[derive(Clone, Debug)]
-pub struct LogSettings {
-    /// Which events are written.
-    pub filter: Targets,
-    /// How they look.
-    pub format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people on a terminal, JSON elsewhere.
-    Auto,
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
 }
 
 /// What a start does about pending migrations.
@@ -286,13 +266,13 @@ fn session(reader: &mut Reader<'_>) -> SessionSettings {
 
 fn log(reader: &mut Reader<'_>) -> LogSettings {
     let filter = reader.parsed(LOG, |text| {
-        text.parse::<Targets>().map_err(
+        text.parse::<LogFilter>().map_err(
             |_| "must be error, warn, info, debug or trace, or a list such as info,identity::rpc=debug",
         )
     });
     let formats = [("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
     LogSettings {
-        filter: filter.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)),
+        filter: filter.unwrap_or_default(),
         format: reader.choice(LOG_FORMAT, &formats).unwrap_or(LogFormat::Auto),
     }
 }

@@ -64,7 +64,7 @@ impl Server {
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
         let (ready_sender, ready) = watch::channel(false);
         let run = Run { settings, storage, units, clock, stop, ready: ready_sender };
-        Ok(Self { address, ready, task: tokio::spawn(run.to_the_end(listener, foundations)) })
+        Ok(Self { address, ready, task: tokio::spawn(run.serve(listener, foundations)) })
     }
 
     /// Where it listens.
@@ -99,11 +99,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_the_end(
-        self,
-        listener: TcpListener,
-        foundations: Foundations,
-    ) -> Result<Stopped, StartError> {
+    async fn serve(self, listener: TcpListener, foundations: Foundations) -> Result<Stopped, StartError> {
         let backend = Backend::new();
         let (health, health_service) = health::service([IdentityServiceServer::<IdentityRpc>::NAME]);
         let mut routes = RoutesBuilder::default();

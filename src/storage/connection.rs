@@ -14,7 +14,7 @@ pub struct Conn(pub(super) Backend);
 
 /// Which database it is.
 pub(super) enum Backend {
-    Postgres(Loan<AsyncPgConnection>),
+    Postgres(Box<Loan<AsyncPgConnection>>),
     Sqlite(Loan<AsyncSqliteConnection>),
 }
 

@@ -19,6 +19,10 @@ pub enum StorageError {
 }
 
 impl From<DieselError> for StorageError {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "diesel's errors may grow; what is not known to pass is a refusal, or for the database to tell"
+    )]
     fn from(error: DieselError) -> Self {
         match &error {
             DieselError::DatabaseError(kind, information) => match kind {
@@ -33,7 +37,9 @@ impl From<DieselError> for StorageError {
                 _ => Self::Unavailable(information.message().to_owned()),
             },
             DieselError::DeserializationError(_) => Self::Corrupt(error.to_string()),
-            DieselError::BrokenTransactionManager => Self::Unavailable(error.to_string()),
+            DieselError::BrokenTransactionManager | DieselError::RollbackErrorOnCommit { .. } => {
+                Self::Unavailable(error.to_string())
+            }
             _ => Self::Refused(error.to_string()),
         }
     }

@@ -108,7 +108,7 @@ impl Storage {
     /// [`StorageError::Unavailable`] when none is to be had within the limits.
     pub async fn read(&self) -> Result<Conn, StorageError> {
         Ok(Conn(match &*self.0 {
-            Pools::Postgres { all, .. } => Backend::Postgres(all.loan().await?),
+            Pools::Postgres { all, .. } => Backend::Postgres(Box::new(all.loan().await?)),
             Pools::Sqlite { read, .. } => Backend::Sqlite(read.loan().await?),
         }))
     }
@@ -123,7 +123,7 @@ impl Storage {
 
     async fn writer(&self) -> Result<Conn, StorageError> {
         Ok(Conn(match &*self.0 {
-            Pools::Postgres { all, .. } => Backend::Postgres(all.loan().await?),
+            Pools::Postgres { all, .. } => Backend::Postgres(Box::new(all.loan().await?)),
             Pools::Sqlite { write, .. } => Backend::Sqlite(write.loan().await?),
         }))
     }
@@ -135,7 +135,7 @@ impl Storage {
     /// [`StorageError`] says what is wrong.
     pub async fn probe(&self) -> Result<(), StorageError> {
         let mut conn = Conn(match &*self.0 {
-            Pools::Postgres { probe, .. } => Backend::Postgres(probe.loan().await?),
+            Pools::Postgres { probe, .. } => Backend::Postgres(Box::new(probe.loan().await?)),
             Pools::Sqlite { read, .. } => Backend::Sqlite(read.loan().await?),
         });
         migrate::find_latest(&mut conn).await.map(drop)

@@ -4,8 +4,8 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use diesel::SqliteConnection;
 use diesel::connection::{Connection, SimpleConnection};
-use diesel::{ConnectionError, SqliteConnection};
 
 use super::error::StorageError;
 
@@ -45,10 +45,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<SqliteConnection, Stor
     if access == Access::Write {
         create_private(path).map_err(|error| unavailable(&error))?;
     }
-    let mut connection = SqliteConnection::establish(&uri(path)).map_err(|error| match error {
-        ConnectionError::BadConnection(message) => unavailable(&message),
-        other => unavailable(&other),
-    })?;
+    let mut connection = SqliteConnection::establish(&uri(path)).map_err(|error| unavailable(&error))?;
     // The busy timeout comes first: the switch to WAL itself needs a lock.
     connection
         .batch_execute(&format!(

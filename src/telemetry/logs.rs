@@ -1,7 +1,7 @@
 //! The log: lines on standard error, for people on a terminal and as JSON elsewhere.
 
 use std::io::{self, IsTerminal as _};
-use std::str::FromStr as _;
+use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
@@ -18,13 +18,17 @@ const OWN_TARGET: &str = "identity";
 /// What is logged, and how.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
-    /// Levels and targets, separated by commas: `info`, `debug`, `identity=debug,tonic=warn`. A
-    /// level without a target is for `identity`; what it depends on then logs warnings, and at
-    /// `debug` or `trace` information too.
-    pub filter: String,
+    /// Which events are written.
+    pub filter: LogFilter,
     /// How lines look.
     pub format: LogFormat,
 }
+
+/// Levels and targets, separated by commas: `info`, `debug`, `identity=debug,tonic=warn`. A level
+/// without a target is for `identity`; what it depends on then logs warnings, and at `debug` or
+/// `trace` information too. The default is `info`.
+#[derive(Clone, Debug)]
+pub struct LogFilter(Targets);
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +58,6 @@ pub enum LogError {
 /// # Errors
 /// [`LogError`], for a filter that cannot be read and for a second call.
 pub fn init(settings: &LogSettings) -> Result<(), LogError> {
-    let targets = targets(&settings.filter)?;
     let is_terminal = io::stderr().is_terminal();
     let is_json = match settings.format {
         LogFormat::Auto => !is_terminal,
@@ -63,7 +66,7 @@ pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     };
     let lines = if is_json { json(io::stderr) } else { human(io::stderr, is_terminal) };
     tracing_subscriber::registry()
-        .with(lines.with_filter(targets))
+        .with(lines.with_filter(settings.filter.0.clone()))
         .try_init()
         .map_err(|_| LogError::Begun)?;
     log_panics();
@@ -96,24 +99,35 @@ fn log_panics() {
     }));
 }
 
-/// Reads a filter.
-fn targets(filter: &str) -> Result<Targets, LogError> {
-    let mut own = LevelFilter::INFO;
-    let mut others = Vec::new();
-    for item in filter.split(',').map(str::trim) {
-        let invalid = || LogError::Filter(item.to_owned());
-        match item.split_once('=') {
-            None => own = level(item).ok_or_else(invalid)?,
-            Some((target, text)) if !target.is_empty() => {
-                others.push((target.to_owned(), level(text).ok_or_else(invalid)?));
-            }
-            Some(_) => return Err(invalid()),
-        }
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self(targets(LevelFilter::INFO))
     }
-    Ok(Targets::new()
-        .with_default(level_of_dependencies(own))
-        .with_target(OWN_TARGET, own)
-        .with_targets(others))
+}
+
+impl FromStr for LogFilter {
+    type Err = LogError;
+
+    fn from_str(filter: &str) -> Result<Self, LogError> {
+        let mut own = LevelFilter::INFO;
+        let mut others = Vec::new();
+        for item in filter.split(',').map(str::trim) {
+            let invalid = || LogError::Filter(item.to_owned());
+            match item.split_once('=') {
+                None => own = level(item).ok_or_else(invalid)?,
+                Some((target, text)) if !target.is_empty() => {
+                    others.push((target.to_owned(), level(text).ok_or_else(invalid)?));
+                }
+                Some(_) => return Err(invalid()),
+            }
+        }
+        Ok(Self(targets(own).with_targets(others)))
+    }
+}
+
+/// The targets of a level for this service's own lines.
+fn targets(own: LevelFilter) -> Targets {
+    Targets::new().with_default(level_of_dependencies(own)).with_target(OWN_TARGET, own)
 }
 
 /// A level by its name. Numbers, which `LevelFilter` reads too, would be a second spelling.
