@@ -1,0 +1,230 @@
+//! The real server in this process, on a free port and a database of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::config::{Flags, MapEnvironment, Settings};
+use identity::domain::{Clock, SystemClock};
+use identity::proto::v1::identity_service_client::IdentityServiceClient;
+use identity::proto::v1::{
+    GetUserRequest, GetUserResponse, LoginRequest, LoginResponse, RegisterRequest, RegisterResponse,
+};
+use identity::server::{Server, Stopped, listener};
+use identity::storage::{DatabaseUrl, migrate};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+use tonic_types::StatusExt as _;
+
+use super::postgres::{Cluster, Database};
+
+/// Which database a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// Defines each of the named tests, `async fn name(engine: Engine)`, once for either database.
+macro_rules! on_both_databases {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(crate::support::service::Engine::Sqlite).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(crate::support::service::Engine::Postgres).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both_databases;
+
+/// A database that exists for one test; a SQLite file goes with it.
+pub(crate) struct TestDatabase {
+    /// For DATABASE_URL.
+    pub(crate) url: String,
+    /// Where SQLite's file is, and where a test may put others.
+    pub(crate) folder: TempDir,
+    /// PostgreSQL's database, for SQL from outside.
+    pub(crate) postgres: Option<Database>,
+}
+
+impl TestDatabase {
+    /// A database without tables.
+    pub(crate) fn empty(engine: Engine) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        match engine {
+            Engine::Sqlite => {
+                let url = format!("sqlite:{}", folder.path().join("identity.db").display());
+                Self { url, folder, postgres: None }
+            }
+            Engine::Postgres => {
+                let database = block_in_place(|| Cluster::shared().create_database());
+                Self { url: database.url.clone(), folder, postgres: Some(database) }
+            }
+        }
+    }
+
+    /// A database with all tables.
+    pub(crate) async fn migrated(engine: Engine) -> Self {
+        if engine == Engine::Sqlite {
+            let database = Self::empty(engine);
+            migrate::run(&database.parsed()).await.unwrap();
+            return database;
+        }
+        let template = template().await;
+        let database = block_in_place(|| Cluster::shared().create_database_from(template));
+        Self { url: database.url.clone(), folder: tempfile::tempdir().unwrap(), postgres: Some(database) }
+    }
+
+    /// The URL as the program reads it.
+    pub(crate) fn parsed(&self) -> DatabaseUrl {
+        DatabaseUrl::parse(&self.url).unwrap().0
+    }
+}
+
+/// The name of a migrated PostgreSQL database that others are copied from.
+async fn template() -> &'static str {
+    static TEMPLATE: OnceCell<Database> = OnceCell::const_new();
+    let database = TEMPLATE
+        .get_or_init(|| async {
+            let database = block_in_place(|| Cluster::shared().create_database());
+            let (url, _) = DatabaseUrl::parse(&database.url).unwrap();
+            migrate::run(&url).await.unwrap();
+            database
+        })
+        .await;
+    database.name()
+}
+
+/// 32 bytes, base64.
+pub(crate) const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// A running server with its database.
+pub(crate) struct TestService {
+    pub(crate) database: TestDatabase,
+    pub(crate) server: Server,
+    stop: CancellationToken,
+}
+
+impl TestService {
+    /// A server on a fresh database, with the cheapest passwords.
+    pub(crate) async fn start(engine: Engine) -> Self {
+        Self::start_with(TestDatabase::migrated(engine).await, &[]).await
+    }
+
+    /// A server on `database`, with further environment variables.
+    pub(crate) async fn start_with(database: TestDatabase, variables: &[(&str, &str)]) -> Self {
+        Self::start_at(database, variables, Arc::new(SystemClock)).await
+    }
+
+    /// As [`TestService::start_with`], at a time that the test says.
+    pub(crate) async fn start_at(
+        database: TestDatabase,
+        variables: &[(&str, &str)],
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let service = Self::launch(database, variables, clock);
+        assert!(service.server.ready().await, "the server did not come up");
+        service
+    }
+
+    /// Starts a server without waiting until it serves.
+    pub(crate) fn launch(database: TestDatabase, variables: &[(&str, &str)], clock: Arc<dyn Clock>) -> Self {
+        let settings = settings(&database.url, variables);
+        let stop = CancellationToken::new();
+        let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let server = Server::start(settings, socket, clock, stop.clone()).unwrap();
+        Self { database, server, stop }
+    }
+
+    /// A client with a connection of its own.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&format!("http://{}", self.server.address()))
+    }
+
+    /// Stops the server in order, and gives its database back.
+    pub(crate) async fn stop(self) -> (Stopped, TestDatabase) {
+        self.stop.cancel();
+        (self.server.stopped().await.unwrap(), self.database)
+    }
+}
+
+/// The settings of a test's server: `variables` win over what all tests share.
+pub(crate) fn settings(url: &str, variables: &[(&str, &str)]) -> Settings {
+    let shared = [
+        ("DATABASE_URL", url),
+        ("IDENTITY_LISTEN", "127.0.0.1:0"),
+        ("IDENTITY_BCRYPT_COST", "4"),
+        ("IDENTITY_MASTER_KEY", MASTER_KEY),
+    ];
+    let environment: MapEnvironment = shared.into_iter().chain(variables.iter().copied()).collect();
+    Settings::resolve(&Flags::default(), &environment).unwrap().settings
+}
+
+/// The three calls, as a Rust service would make them.
+#[derive(Clone)]
+pub(crate) struct Client(pub(crate) IdentityServiceClient<Channel>);
+
+impl Client {
+    pub(crate) fn new(uri: &str) -> Self {
+        let endpoint = Endpoint::from_shared(uri.to_owned()).unwrap().timeout(Duration::from_secs(60));
+        Self(IdentityServiceClient::new(endpoint.connect_lazy()))
+    }
+
+    pub(crate) async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Status> {
+        self.0.clone().register(request).await.map(Response::into_inner)
+    }
+
+    pub(crate) async fn login(&self, email: &str, password: &str) -> Result<LoginResponse, Status> {
+        let request = LoginRequest { email: email.into(), password: password.into() };
+        self.0.clone().login(request).await.map(Response::into_inner)
+    }
+
+    /// The user `user_id` (empty: the caller), with an access token or without one.
+    pub(crate) async fn get_user(
+        &self,
+        token: Option<&str>,
+        user_id: &str,
+    ) -> Result<GetUserResponse, Status> {
+        let mut request = Request::new(GetUserRequest { user_id: user_id.into() });
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        self.0.clone().get_user(request).await.map(Response::into_inner)
+    }
+}
+
+/// A password that the policy accepts.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// A registration that is in order.
+pub(crate) fn registration(email: &str) -> RegisterRequest {
+    RegisterRequest {
+        email: email.into(),
+        password: PASSWORD.into(),
+        first_name: "Ada".into(),
+        last_name: "Lovelace".into(),
+        tenant_name: "Analytical Engines".into(),
+        request_id: String::new(),
+    }
+}
+
+/// The reason in a status's ErrorInfo.
+pub(crate) fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+/// The fields that a status complains of, in its order.
+pub(crate) fn bad_fields(status: &Status) -> Vec<String> {
+    let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+    violations.into_iter().map(|violation| violation.field).collect()
+}
