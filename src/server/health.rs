@@ -271,3 +271,52 @@ impl Readiness {
         Some(self.ready)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::future::pending;
+
+    use super::*;
+
+    fn readiness(settings: ProbeSettings) -> impl FnMut(bool) -> Option<bool> {
+        let mut readiness = Readiness::new(settings);
+        move |success| readiness.after(if success { Ok(()) } else { Err("away".to_owned()) })
+    }
+
+    #[test]
+    fn readiness_changes_only_after_enough_probes_in_a_row() {
+        let settings =
+            ProbeSettings { failures_to_unready: 2, successes_to_ready: 2, ..ProbeSettings::default() };
+        let mut after = readiness(settings);
+        let probes = [false, true, false, true, true, true, false, true, false, false, false, true];
+        let changes: Vec<_> = probes.into_iter().map(&mut after).collect();
+        let expected = [(4, true), (9, false)];
+        for (index, change) in changes.into_iter().enumerate() {
+            let expected = expected.iter().find(|(at, _)| *at == index).map(|&(_, ready)| ready);
+            assert_eq!(change, expected, "after probe {index}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readiness_follows_the_probe_and_a_probe_that_hangs_counts_as_failed() {
+        let (handle, _) = service([]);
+        let began = tokio::time::Instant::now();
+        // When each probe began, and whether the process counted as ready then.
+        let seen = RefCell::new(Vec::new());
+        let probe = async || {
+            let ready = *handle.phase.borrow() == Phase::Ready;
+            seen.borrow_mut().push((began.elapsed().as_secs(), ready));
+            let probes = seen.borrow().len();
+            if probes == 5 {
+                handle.stop();
+            }
+            if probes > 2 {
+                pending::<()>().await;
+            }
+            Ok::<(), &str>(())
+        };
+        follow(handle.clone(), probe, ProbeSettings::default()).await;
+        assert_eq!(*seen.borrow(), [(0, false), (1, true), (2, true), (3, true), (4, false)]);
+    }
+}

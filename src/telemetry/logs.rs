@@ -141,3 +141,57 @@ fn level(text: &str) -> Option<LevelFilter> {
 fn level_of_dependencies(own: LevelFilter) -> LevelFilter {
     if own >= Level::DEBUG { LevelFilter::INFO } else { own.min(LevelFilter::WARN) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The most that `target` logs under `filter`.
+    fn enabled(filter: &str, target: &str) -> Option<Level> {
+        let targets = targets(filter).unwrap();
+        [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR]
+            .into_iter()
+            .find(|level| targets.would_enable(target, level))
+    }
+
+    #[test]
+    fn a_bare_level_is_for_the_service_and_keeps_dependencies_quiet() {
+        for (filter, own, dependency) in [
+            ("info", Some(Level::INFO), Some(Level::WARN)),
+            ("WARN", Some(Level::WARN), Some(Level::WARN)),
+            ("error", Some(Level::ERROR), Some(Level::ERROR)),
+            ("debug", Some(Level::DEBUG), Some(Level::INFO)),
+            ("trace", Some(Level::TRACE), Some(Level::INFO)),
+            ("off", None, None),
+        ] {
+            assert_eq!(enabled(filter, "identity::server::edge"), own, "{filter}");
+            assert_eq!(enabled(filter, "h2::proto"), dependency, "{filter}");
+        }
+    }
+
+    #[test]
+    fn targets_are_named_one_by_one() {
+        let filter = "debug, h2=trace, identity::storage=warn";
+        assert_eq!(enabled(filter, "h2::proto"), Some(Level::TRACE));
+        assert_eq!(enabled(filter, "hyper"), Some(Level::INFO));
+        assert_eq!(enabled(filter, "identity::storage::pool"), Some(Level::WARN));
+        assert_eq!(enabled(filter, "identity::server"), Some(Level::DEBUG));
+        assert_eq!(enabled("tonic=error", "identity"), Some(Level::INFO));
+        assert_eq!(enabled("identity=trace", "identity"), Some(Level::TRACE));
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_read_names_the_part_that_is_wrong() {
+        for (filter, part) in [
+            ("", ""),
+            ("inof", "inof"),
+            ("info,h2=loud", "h2=loud"),
+            ("=info", "=info"),
+            ("info,", ""),
+            ("3", "3"),
+        ] {
+            let error = targets(filter).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{part}` is neither")), "{filter:?}: {error}");
+        }
+    }
+}

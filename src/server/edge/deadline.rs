@@ -261,4 +261,57 @@ mod tests {
         assert_eq!(allowed(&["1H"], true), Ok(Some(3600)));
         assert_eq!(allowed(&["1S", "2S"], false), Err(MalformedTimeout));
     }
+
+    use std::convert::Infallible;
+    use std::future::pending;
+
+    use futures_util::stream;
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tonic::Code;
+    use tower::ServiceExt as _;
+
+    /// What becomes of a call of `handler` that waits two seconds at most.
+    async fn call<F>(handler: impl FnOnce(Request<()>) -> F) -> Response<DeadlineBody>
+    where
+        F: Future<Output = Result<Response<Body>, Infallible>>,
+    {
+        let mut handler = Some(handler);
+        let service = tower::service_fn(move |request| handler.take().unwrap()(request));
+        let request = Request::builder().header(TIMEOUT, "2S").body(()).unwrap();
+        Deadlines::new(service, EdgeSettings::default()).oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_does_not_answer_is_answered_for_when_the_time_is_up() {
+        let began = Instant::now();
+        let response = call(|_| pending()).await;
+        assert_eq!(began.elapsed().as_secs(), 2);
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_in_time_passes_and_its_handler_knew_the_deadline() {
+        let began = Instant::now();
+        let response = call(|request| async move {
+            let deadline = *request.extensions().get::<Deadline>().unwrap();
+            assert_eq!(deadline, Deadline(Instant::now() + Duration::from_secs(2)));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(Response::new(Body::empty()))
+        })
+        .await;
+        assert_eq!(began.elapsed().as_secs(), 1);
+        assert!(response.headers().get(Status::GRPC_STATUS).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_goes_on_ends_when_the_time_is_up_after_what_it_said_before() {
+        let first = stream::iter([Ok::<_, Status>(Frame::data(Bytes::from_static(b"first")))]);
+        let stream = stream::StreamExt::chain(first, stream::pending());
+        let response = call(async |_| Ok(Response::new(Body::new(StreamBody::new(stream))))).await;
+        let collected = response.into_body().collect().await.unwrap();
+        let status = Status::from_header_map(collected.trailers().unwrap()).unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(collected.to_bytes(), "first");
+    }
 }

@@ -1,0 +1,9 @@
+//! What stands between a connection and the services, over the wire.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod calls;
+mod connections;
+mod health;
+mod logs;
+mod server;
