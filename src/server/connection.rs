@@ -72,7 +72,7 @@ where
         match begin(stream, self.preface_timeout, &self.in_flight.finish).await {
             Ok(Some(stream)) => self.serve(stream, peer).await,
             Ok(None) => {
-                tracing::debug!(peer.address = %peer, "connection closed: HTTP/2 did not begin in time")
+                tracing::debug!(peer.address = %peer, "connection closed: HTTP/2 had not begun when the time was up")
             }
             Err(error) => {
                 tracing::debug!(peer.address = %peer, error = %error, "connection closed: no HTTP/2")

@@ -144,7 +144,50 @@ fn level_of_dependencies(own: LevelFilter) -> LevelFilter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// Keeps what is written to any of its clones.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What `layer` writes of one event in one span.
+    fn written(layer: impl FnOnce(Written) -> Lines<tracing_subscriber::Registry>) -> String {
+        let written = Written::default();
+        let subscriber = tracing_subscriber::registry().with(layer(written.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            let _entered = tracing::info_span!("call", request.id = "r1").entered();
+            tracing::info!(rpc.code = "OK", "call finished");
+        });
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_json_line_has_the_fields_of_its_event_at_the_top_and_those_of_its_span_below() {
+        let line = written(|writer| json(move || writer.clone()));
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["message"], &line["rpc.code"]), (&"call finished".into(), &"OK".into()));
+        assert_eq!(line["span"]["request.id"], "r1");
+        assert!(line.get("spans").is_none());
+    }
+
+    #[test]
+    fn a_line_for_people_has_no_colour_codes_away_from_a_terminal() {
+        let line = written(|writer| human(move || writer.clone(), false));
+        assert!(line.contains("call finished") && !line.contains('\x1b'), "{line}");
+    }
 
     /// The most that `target` logs under `filter`.
     fn enabled(filter: &str, target: &str) -> Option<Level> {
