@@ -1,6 +1,6 @@
 //! How the server stops: finish what is in flight, within a bound.
 //!
-//! hyper's graceful shutdown waits without bound for a peer that does not answer. [`InFlight`]
+//! hyper's graceful shutdown waits without bound for a peer that does not answer. `InFlight`
 //! knows when the last call has ended, after which a connection has a moment to say goodbye.
 
 use std::pin::Pin;

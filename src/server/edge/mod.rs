@@ -1,11 +1,11 @@
 //! What every call passes on its way to a gRPC service and back, from the outside in:
 //!
-//! 1. [`call_id`]: the call gets an id, which its log lines and its reply carry;
-//! 2. [`call_log`]: one line when it has ended;
-//! 3. [`only_grpc`]: what is not gRPC is refused in HTTP's terms;
-//! 4. [`deadline`]: an answer in time, or DEADLINE_EXCEEDED;
-//! 5. [`replies`]: tonic's own refusals become those of the contract;
-//! 6. [`panics`]: a handler that panics fails its own call only.
+//! 1. `call_id`: the call gets an id, which its log lines and its reply carry;
+//! 2. `call_log`: one line when it has ended;
+//! 3. `only_grpc`: what is not gRPC is refused in HTTP's terms;
+//! 4. `deadline`: an answer in time, or DEADLINE_EXCEEDED;
+//! 5. `replies`: tonic's own refusals become those of the contract;
+//! 6. `panics`: a handler that panics fails its own call only.
 //!
 //! Who is calling is decided further in, by `rpc`.
 
