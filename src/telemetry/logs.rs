@@ -191,7 +191,7 @@ mod tests {
 
     /// The most that `target` logs under `filter`.
     fn enabled(filter: &str, target: &str) -> Option<Level> {
-        let targets = targets(filter).unwrap();
+        let LogFilter(targets) = filter.parse().unwrap();
         [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR]
             .into_iter()
             .find(|level| targets.would_enable(target, level))
@@ -233,7 +233,7 @@ mod tests {
             ("info,", ""),
             ("3", "3"),
         ] {
-            let error = targets(filter).unwrap_err().to_string();
+            let error = filter.parse::<LogFilter>().unwrap_err().to_string();
             assert!(error.starts_with(&format!("`{part}` is neither")), "{filter:?}: {error}");
         }
     }
