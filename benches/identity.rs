@@ -15,9 +15,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use identity::crypto::{
     AccessTokens, Cost, Hasher, HasherSettings, Keyring, SigningKey, TokenSettings, TokenSubject,
 };
-use identity::domain::{
-    Clock as _, Password, Role, SessionId, SystemClock, TenantId, UserId,
-};
+use identity::domain::{Clock as _, Password, Role, SessionId, SystemClock, TenantId, UserId};
 use identity::storage::{Storage, StorageSettings, users};
 use secrecy::ExposeSecret as _;
 use support::service::{Engine, PASSWORD, TestService, registration};
@@ -68,10 +66,9 @@ fn tokens(criterion: &mut Criterion) {
         session_id: SessionId::generate(now),
         role: Role::Owner,
     };
-    for (name, key) in [
-        ("EdDSA", SigningKey::generate_ed25519()),
-        ("HS256", SigningKey::hs256(&[7; 32]).unwrap()),
-    ] {
+    for (name, key) in
+        [("EdDSA", SigningKey::generate_ed25519()), ("HS256", SigningKey::hs256(&[7; 32]).unwrap())]
+    {
         let tokens = access_tokens(key);
         group.bench_function(format!("sign with {name}"), |bencher| {
             bencher.iter(|| black_box(tokens.issue(&subject, now)));
@@ -119,10 +116,8 @@ fn look_ups(criterion: &mut Criterion) {
     group.measurement_time(Duration::from_secs(8));
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let registered = runtime.block_on(Registered::on(engine));
-        let settings = StorageSettings {
-            url: registered.service.database.parsed(),
-            connections: 4.try_into().unwrap(),
-        };
+        let settings =
+            StorageSettings { url: registered.service.database.parsed(), connections: 4.try_into().unwrap() };
         let storage = runtime.block_on(async { Storage::new(&settings).unwrap() });
         let (tenant_id, user_id) = (registered.tenant_id, registered.user_id);
         group.bench_function(format!("find a user by id, {engine:?}"), |bencher| {

@@ -47,7 +47,7 @@ pub async fn find_by_email(conn: &mut Conn, email: &Email) -> Result<Option<Logi
         .inner_join(passwords::table.on(its_password))
         .filter(login_names::email_normalized.eq(email.as_normalized()))
         .select((USER, TENANT, (passwords::scheme, passwords::hash), passwords::changed_at));
-    query!(conn, |c| optional(found.first::<LoginRow>(c)))?.map(into_login).transpose()
+    query!(conn, |c| optional(found.get_result::<LoginRow>(c)))?.map(into_login).transpose()
 }
 
 /// Finds a user of a tenant with the hash of the password, in one statement.
@@ -66,7 +66,7 @@ pub async fn find_by_user(
         .filter(users::tenant_id.eq(DbId::from(tenant_id)))
         .filter(users::id.eq(DbId::from(user_id)))
         .select((USER, TENANT, (passwords::scheme, passwords::hash), passwords::changed_at));
-    query!(conn, |c| optional(found.first::<LoginRow>(c)))?.map(into_login).transpose()
+    query!(conn, |c| optional(found.get_result::<LoginRow>(c)))?.map(into_login).transpose()
 }
 
 /// Makes an e-mail the login name of a user. When two transactions want the same one, the second
@@ -127,7 +127,7 @@ pub async fn find_password_changed_at(
 ) -> Result<Option<Timestamp>, StorageError> {
     let found =
         passwords::table.find((DbId::from(tenant_id), DbId::from(user_id))).select(passwords::changed_at);
-    Ok(query!(tx, |c| optional(found.first::<DbInstant>(c)))?.map(Timestamp::from))
+    Ok(query!(tx, |c| optional(found.get_result::<DbInstant>(c)))?.map(Timestamp::from))
 }
 
 /// Replaces the hash `old` of the same password by `new`; false when it is no longer `old`. Leaves

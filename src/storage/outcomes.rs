@@ -72,7 +72,7 @@ pub async fn find(tx: &mut Tx, request_id: RequestId) -> Result<Option<Outcome>,
         request_outcomes::created_at,
         request_outcomes::expires_at,
     ));
-    let row = query!(tx, |c| optional(found.first::<Row>(c)))?;
+    let row = query!(tx, |c| optional(found.get_result::<Row>(c)))?;
     let Some((fingerprint, tenant_id, user_id, created_at, expires_at)) = row else { return Ok(None) };
     Ok(Some(Outcome {
         request_id,

@@ -62,7 +62,11 @@ pub async fn find_with_session(
             TENANT,
             wanted.fields(USER).nullable(),
         ));
-    let row = query!(conn, |c| optional(found.first::<Row>(c)))?;
+    // SQLite's row is read where it is found; diesel-async would copy it, value by value, first.
+    let row = query!(conn,
+        postgres: |c| optional(found.get_result::<Row>(c)),
+        sqlite: |c| c.spawn_blocking(move |c| diesel::RunQueryDsl::get_result::<Row>(found, c).optional())
+    )?;
 
     let Some((role, state, expires_at, revoked_at, tenant, user)) = row else { return Ok(None) };
     let standing = SessionStanding {
@@ -84,7 +88,7 @@ pub async fn find(conn: &mut Conn, tenant_id: TenantId, id: UserId) -> Result<Op
         .filter(users::tenant_id.eq(DbId::from(tenant_id)))
         .filter(users::id.eq(DbId::from(id)))
         .select((USER, TENANT));
-    let row = query!(conn, |c| optional(found.first::<(UserRow, TenantRow)>(c)))?;
+    let row = query!(conn, |c| optional(found.get_result::<(UserRow, TenantRow)>(c)))?;
     row.map(|(user, tenant)| user.into_user(tenant)).transpose()
 }
 
@@ -103,8 +107,8 @@ pub async fn find_state_locked(
     let found = users::table.find((DbId::from(tenant_id), DbId::from(id))).select(users::state);
     // SQLite's transaction holds the lock of the whole file already.
     let row = query!(tx,
-        postgres: |c| optional(found.for_share().first::<String>(c)),
-        sqlite: |c| optional(found.first::<String>(c))
+        postgres: |c| optional(found.for_share().get_result::<String>(c)),
+        sqlite: |c| optional(found.get_result::<String>(c))
     )?;
     row.map(|state| rows::state(&state)).transpose()
 }
