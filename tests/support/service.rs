@@ -85,6 +85,11 @@ impl TestDatabase {
         Self { url: database.url.clone(), folder: tempfile::tempdir().unwrap(), postgres: Some(database) }
     }
 
+    /// The same database for a second server. It exists as long as this value.
+    pub(crate) fn again(&self) -> Self {
+        Self { url: self.url.clone(), folder: tempfile::tempdir().unwrap(), postgres: None }
+    }
+
     /// The URL as the program reads it.
     pub(crate) fn parsed(&self) -> DatabaseUrl {
         DatabaseUrl::parse(&self.url).unwrap().0
@@ -172,21 +177,26 @@ pub(crate) fn settings(url: &str, variables: &[(&str, &str)]) -> Settings {
 
 /// The three calls, as a Rust service would make them.
 #[derive(Clone)]
-pub(crate) struct Client(pub(crate) IdentityServiceClient<Channel>);
+pub(crate) struct Client {
+    /// The connection, for calls that no generated client makes.
+    pub(crate) channel: Channel,
+    pub(crate) service: IdentityServiceClient<Channel>,
+}
 
 impl Client {
     pub(crate) fn new(uri: &str) -> Self {
         let endpoint = Endpoint::from_shared(uri.to_owned()).unwrap().timeout(Duration::from_secs(60));
-        Self(IdentityServiceClient::new(endpoint.connect_lazy()))
+        let channel = endpoint.connect_lazy();
+        Self { service: IdentityServiceClient::new(channel.clone()), channel }
     }
 
     pub(crate) async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Status> {
-        self.0.clone().register(request).await.map(Response::into_inner)
+        self.service.clone().register(request).await.map(Response::into_inner)
     }
 
     pub(crate) async fn login(&self, email: &str, password: &str) -> Result<LoginResponse, Status> {
         let request = LoginRequest { email: email.into(), password: password.into() };
-        self.0.clone().login(request).await.map(Response::into_inner)
+        self.service.clone().login(request).await.map(Response::into_inner)
     }
 
     /// The user `user_id` (empty: the caller), with an access token or without one.
@@ -199,7 +209,7 @@ impl Client {
         if let Some(token) = token {
             request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
-        self.0.clone().get_user(request).await.map(Response::into_inner)
+        self.service.clone().get_user(request).await.map(Response::into_inner)
     }
 }
 

@@ -1,0 +1,177 @@
+//! What is no request in order is refused by name, and does the server no harm.
+
+use identity::proto::v1::{LoginRequest, RegisterRequest};
+use prost::Message as _;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+use crate::database::census;
+use crate::fixture::{call_raw, refusal, refused, registered};
+use crate::support::service::{
+    Engine, PASSWORD, TestService, bad_fields, on_both_databases, reason, registration,
+};
+
+on_both_databases!(
+    every_empty_field_is_named_at_once,
+    a_registration_that_breaks_a_rule_names_its_field,
+    a_login_names_what_cannot_be_an_email_or_a_password,
+    what_is_no_message_is_refused_by_every_rpc,
+    fields_of_tomorrow_are_passed_over,
+    what_is_far_too_large_is_refused,
+);
+
+fn named(status: &Status) -> (Code, String, Vec<String>) {
+    (status.code(), reason(status), bad_fields(status))
+}
+
+fn invalid(fields: &[&str]) -> (Code, String, Vec<String>) {
+    let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+    (Code::InvalidArgument, "INVALID_FIELDS".to_owned(), fields)
+}
+
+async fn every_empty_field_is_named_at_once(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let status = service.client().register(RegisterRequest::default()).await.unwrap_err();
+    assert_eq!(named(&status), invalid(&["email", "password", "first_name", "last_name", "tenant_name"]));
+    let status = service.client().login("", "").await.unwrap_err();
+    assert_eq!(named(&status), invalid(&["email", "password"]));
+    registered(&service, "ada@example.com").await;
+}
+
+async fn a_registration_that_breaks_a_rule_names_its_field(engine: Engine) {
+    let service = TestService::start(engine).await;
+    type Change = fn(&mut RegisterRequest);
+    let changes: [(&[&str], Change); 27] = [
+        (&["email"], |request| request.email = "evemail".into()),
+        (&["email"], |request| request.email = "eve@".into()),
+        (&["email"], |request| request.email = " eve@example.com".into()),
+        (&["email"], |request| request.email = "e\0ve@example.com".into()),
+        (&["email"], |request| request.email = "eve@example.com\0".into()),
+        (&["email"], |request| request.email = "eve@example.com\r\nBcc: bob@example.com".into()),
+        (&["email"], |request| request.email = format!("{}@example.com", "a".repeat(65))),
+        (&["email"], |request| request.email = format!("a@{}com", "example.".repeat(32))),
+        (&["email"], |request| request.email = format!("a@{}", "\u{1f511}".repeat(60))),
+        (&["email"], |request| request.email = "a".repeat(60_000)),
+        (&["password"], |request| request.password = "1234567".into()),
+        (&["password"], |request| request.password = "\u{1f511}".repeat(7)),
+        (&["password"], |request| request.password = "x".repeat(1025)),
+        (&["password"], |request| request.password = "\u{e9}".repeat(513)),
+        (&["password"], |request| request.password = "Password1".into()),
+        (&["password"], |request| request.password = "EVE@example.com".into()),
+        (&["first_name"], |request| request.first_name = "x".repeat(101)),
+        (&["first_name"], |request| request.first_name = "A\0da".into()),
+        (&["first_name"], |request| request.first_name = " \t\u{3000}\n".into()),
+        (&["last_name"], |request| request.last_name = "\u{1f511}".repeat(101)),
+        (&["last_name"], |request| request.last_name = "Love\nlace".into()),
+        // Composed from one character to two.
+        (&["last_name"], |request| request.last_name = "\u{958}".repeat(51)),
+        (&["tenant_name"], |request| request.tenant_name = "x".repeat(201)),
+        (&["tenant_name"], |request| request.tenant_name = "Engines\u{7f}".into()),
+        (&["tenant_name"], |request| request.tenant_name = "Engines\u{2028}of".into()),
+        (&["request_id"], |request| request.request_id = "1".into()),
+        (&["email", "password", "first_name", "last_name", "tenant_name", "request_id"], |request| {
+            *request = RegisterRequest {
+                email: "\0".into(),
+                password: "\0".into(),
+                first_name: "\0".into(),
+                last_name: "\0".into(),
+                tenant_name: "\0".into(),
+                request_id: "\0".into(),
+            };
+        }),
+    ];
+    for (number, (fields, change)) in changes.into_iter().enumerate() {
+        let mut request = registration("eve@example.com");
+        change(&mut request);
+        let sent = [request.email.clone(), request.password.clone()];
+        let status = service.client().register(request).await.unwrap_err();
+        assert_eq!(named(&status), invalid(fields), "change {number}");
+        for secret in sent.iter().filter(|text| text.len() > 3) {
+            assert!(!format!("{status:?}").contains(secret), "change {number} comes back");
+        }
+    }
+    assert_eq!(census(&service.database), [0; 5]);
+    registered(&service, "eve@example.com").await;
+}
+
+async fn a_login_names_what_cannot_be_an_email_or_a_password(engine: Engine) {
+    let service = TestService::start(engine).await;
+    registered(&service, "ada@example.com").await;
+    let long = "x".repeat(1025);
+    for (email, password, fields) in [
+        ("ada@example.com", "", &["password"][..]),
+        ("ada@example.com", &long, &["password"]),
+        ("", PASSWORD, &["email"]),
+        (&long, PASSWORD, &["email"]),
+        ("ada@example.com\0", PASSWORD, &["email"]),
+        ("ada", &long, &["email", "password"]),
+    ] {
+        let status = service.client().login(email, password).await.unwrap_err();
+        assert_eq!(named(&status), invalid(fields));
+    }
+    // What registration would refuse may have been set under other rules.
+    let short = service.client().login("ada@example.com", "x").await;
+    assert_eq!(refusal(short), refused(Code::Unauthenticated, "LOGIN_FAILED"));
+}
+
+async fn what_is_no_message_is_refused_by_every_rpc(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let client = service.client();
+    let ada = registered(&service, "ada@example.com").await;
+    let mut authorized = MetadataMap::new();
+    authorized.insert("authorization", format!("Bearer {}", ada.access_token).parse().unwrap());
+    let whole = registration("eve@example.com").encode_to_vec();
+    let cases: [(&str, Vec<u8>); 9] = [
+        ("a field that ends too early", whole[..whole.len() - 1].to_vec()),
+        ("a length without a text", vec![0x0a, 5]),
+        ("a tag alone", vec![0x0a]),
+        ("a length beyond all memory", [&[0x0a][..], &[0xff; 9], &[0x01]].concat()),
+        ("a number for a text", vec![0x08, 1]),
+        ("text that is not UTF-8", vec![0x0a, 2, 0xc3, 0x28]),
+        ("half of a surrogate pair", vec![0x0a, 3, 0xed, 0xa0, 0x80]),
+        ("field 0", vec![0x02, 0]),
+        ("a group without an end", vec![0x0b; 200]),
+    ];
+    for rpc in ["Register", "Login", "GetUser"] {
+        for (case, message) in &cases {
+            // GetUser knows only the first of the fields that the whole message has.
+            if rpc == "GetUser" && message.len() == whole.len() - 1 {
+                continue;
+            }
+            let result = call_raw(&client, rpc, message.clone(), authorized.clone()).await;
+            let expected = refused(Code::InvalidArgument, "MALFORMED_MESSAGE");
+            assert_eq!(refusal(result), expected, "{rpc}: {case}");
+        }
+    }
+    assert_eq!(census(&service.database), [1, 1, 1, 1, 1]);
+    client.login("ada@example.com", PASSWORD).await.unwrap();
+}
+
+async fn fields_of_tomorrow_are_passed_over(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let client = service.client();
+    // Field 999 as a number, as a text and as eight bytes; and the first field twice: the last counts.
+    let tail = [&[0xb8, 0x3e, 7][..], &[0xba, 0x3e, 2, 0xff, 0xff], &[0xb9, 0x3e], &[0; 8]].concat();
+    let register =
+        [registration("eve@example.com").encode_to_vec(), tail.clone(), b"\x0a\x0fada@example.com".to_vec()];
+    call_raw(&client, "Register", register.concat(), MetadataMap::new()).await.unwrap();
+    let login = LoginRequest { email: "ada@example.com".into(), password: PASSWORD.into() };
+    let login = [login.encode_to_vec(), tail.clone()].concat();
+    let answer = call_raw(&client, "Login", login, MetadataMap::new()).await.unwrap();
+    let token = identity::proto::v1::LoginResponse::decode(answer.as_slice()).unwrap().access_token;
+    let mut authorized = MetadataMap::new();
+    authorized.insert("authorization", format!("Bearer {token}").parse().unwrap());
+    call_raw(&client, "GetUser", tail, authorized).await.unwrap();
+}
+
+async fn what_is_far_too_large_is_refused(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let huge = RegisterRequest { email: "a".repeat(10_000_000), ..registration("") };
+    for _ in 0..3 {
+        let result = service.client().register(huge.clone()).await;
+        assert_eq!(refusal(result), refused(Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+    }
+    let result = service.client().login("ada@example.com", &huge.email).await;
+    assert_eq!(refusal(result), refused(Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+    registered(&service, "ada@example.com").await;
+}

@@ -1,0 +1,107 @@
+//! What tokens are signed with, over restarts and between servers.
+
+use std::sync::Arc;
+
+use identity::domain::SystemClock;
+use tonic::Code;
+
+use crate::database::{count, values};
+use crate::fixture::{decode_token, refusal, refused, registered};
+use crate::support::service::{Engine, PASSWORD, TestDatabase, TestService, on_both_databases};
+
+on_both_databases!(
+    tokens_outlive_a_restart,
+    two_servers_on_one_database_accept_each_others_tokens,
+    a_secret_signs_instead_of_the_stored_key_and_both_count,
+    another_secret_ends_the_tokens_of_the_first,
+    another_master_key_is_refused_by_name,
+);
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const OTHER_MASTER_KEY: &str = "//79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA=";
+
+/// Without a secret, and with one.
+const MODES: [(&str, &[(&str, &str)]); 2] = [("EdDSA", &[]), ("HS256", &[("JWT_SECRET", SECRET)])];
+
+async fn tokens_outlive_a_restart(engine: Engine) {
+    for (algorithm, variables) in MODES {
+        let service = TestService::start(engine).await;
+        let (_, database) = service.stop().await;
+        let service = TestService::start_with(database, variables).await;
+        let ada = registered(&service, "ada@example.com").await;
+        let (header, _) = decode_token(&ada.access_token);
+        assert_eq!((&header["alg"], &header["typ"]), (&algorithm.into(), &"at+jwt".into()));
+        assert!(!header["kid"].as_str().unwrap().is_empty());
+        let (_, database) = service.stop().await;
+        let service = TestService::start_with(database, variables).await;
+        let client = service.client();
+        assert_eq!(client.get_user(Some(&ada.access_token), "").await.unwrap().user, ada.user);
+        client.login("ada@example.com", PASSWORD).await.unwrap();
+    }
+}
+
+async fn two_servers_on_one_database_accept_each_others_tokens(engine: Engine) {
+    for (algorithm, variables) in MODES {
+        let first = TestService::start_with(TestDatabase::migrated(engine).await, variables).await;
+        let second = TestService::start_with(first.database.again(), variables).await;
+        let ada = registered(&first, "ada@example.com").await;
+        let token = second.client().login("ada@example.com", PASSWORD).await.unwrap().access_token;
+        for client in [first.client(), second.client()] {
+            for token in [&ada.access_token, &token] {
+                let found = client.get_user(Some(token), "").await.unwrap();
+                assert_eq!(found.user, ada.user, "{algorithm}");
+            }
+        }
+    }
+}
+
+async fn a_secret_signs_instead_of_the_stored_key_and_both_count(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let before = registered(&service, "ada@example.com").await.access_token;
+    let (_, database) = service.stop().await;
+    let service = TestService::start_with(database, &[("JWT_SECRET", SECRET)]).await;
+    let client = service.client();
+    client.get_user(Some(&before), "").await.unwrap();
+    let token = client.login("ada@example.com", PASSWORD).await.unwrap().access_token;
+    assert_eq!(decode_token(&token).0["alg"], "HS256");
+    client.get_user(Some(&token), "").await.unwrap();
+
+    // Without the secret there is nothing to check its tokens with.
+    let (_, database) = service.stop().await;
+    let service = TestService::start_with(database, &[]).await;
+    let result = service.client().get_user(Some(&token), "").await;
+    assert_eq!(refusal(result), refused(Code::Unauthenticated, "TOKEN_INVALID"));
+    service.client().get_user(Some(&before), "").await.unwrap();
+}
+
+async fn another_secret_ends_the_tokens_of_the_first(engine: Engine) {
+    let database = TestDatabase::migrated(engine).await;
+    let service = TestService::start_with(database, &[("JWT_SECRET", SECRET)]).await;
+    let token = registered(&service, "ada@example.com").await.access_token;
+    assert_eq!(count(&service.database, "signing_keys"), 0);
+    assert!(!token.contains(SECRET));
+    let (_, database) = service.stop().await;
+    let other = SECRET.to_uppercase();
+    let service = TestService::start_with(database, &[("JWT_SECRET", &other)]).await;
+    let result = service.client().get_user(Some(&token), "").await;
+    assert_eq!(refusal(result), refused(Code::Unauthenticated, "TOKEN_INVALID"));
+}
+
+async fn another_master_key_is_refused_by_name(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let token = registered(&service, "ada@example.com").await.access_token;
+    let kid = values(&service.database, "SELECT kid AS value FROM signing_keys").remove(0);
+    let (_, database) = service.stop().await;
+    let variables = [("IDENTITY_MASTER_KEY", OTHER_MASTER_KEY)];
+    let TestService { server, database, .. } =
+        TestService::launch(database, &variables, Arc::new(SystemClock));
+    assert!(!server.ready().await);
+    let message = server.stopped().await.unwrap_err().to_string();
+    for text in ["IDENTITY_MASTER_KEY", kid.as_str(), "encrypted with another master key"] {
+        assert!(message.contains(text), "{message}");
+    }
+    assert!(!message.contains(OTHER_MASTER_KEY));
+    // Nothing was changed: with the right key it goes on.
+    let service = TestService::start_with(database, &[]).await;
+    service.client().get_user(Some(&token), "").await.unwrap();
+}
