@@ -39,7 +39,8 @@ pub enum KeysError {
 /// the database. Makes the first one, once, however many processes start at the same time.
 ///
 /// Keys in the database are accepted beside a secret, so that tokens which they signed before the
-/// secret was set go on being good until they expire.
+/// secret was set go on being good until they expire. The newest is opened even then: that shows a
+/// wrong master key, under which no refresh token of before would count.
 ///
 /// # Errors
 /// [`KeysError`]; trying again helps only when storage is to blame.
@@ -57,13 +58,8 @@ pub async fn load(
     let verifying = stored.iter().map(verifying_key).collect::<Result<Vec<_>, _>>()?;
     // The oldest will do when this machine's clock is behind that of the one which made them.
     let newest = stored.iter().find(|key| key.signs_from <= now).or(stored.last());
-    let signing = match (secret, newest) {
-        (Some(secret), _) => secret,
-        (None, Some(key)) => unseal(master_key, key)?,
-        (None, None) => {
-            return Err(KeysError::Unusable { kid: "(any)".into(), reason: "none signs yet".into() });
-        }
-    };
+    let newest = newest.map(|key| unseal(master_key, key)).transpose()?;
+    let signing = secret.or(newest).ok_or_else(|| unusable("(any)", "none signs yet"))?;
     Ok(Keyring::new(signing, verifying))
 }
 
