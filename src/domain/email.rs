@@ -78,7 +78,9 @@ fn normalize_local(local: &str) -> Result<String, InvalidEmail> {
     if local.len() > Email::MAX_LOCAL_BYTES {
         return Err(InvalidEmail::TooLong);
     }
-    if local.split('.').any(|atom| atom.is_empty() || !atom.chars().all(is_atom_character)) {
+    // Decomposed, since some characters are canonically equivalent to ASCII that is refused, or to
+    // such a character with a mark.
+    if local.split('.').any(|atom| atom.is_empty() || !atom.nfd().all(is_atom_character)) {
         return Err(InvalidEmail::Malformed);
     }
     // Lower case first: some lower-case mappings yield sequences that NFC composes.
@@ -166,6 +168,18 @@ mod tests {
             assert_eq!(Email::parse(text), Err(InvalidEmail::Malformed), "{text:?}");
         }
         assert_eq!(Email::parse(""), Err(InvalidEmail::Empty));
+    }
+
+    #[test]
+    fn canonically_equivalent_texts_are_accepted_or_refused_together() {
+        // The Greek question mark is equivalent to a semicolon, the negated signs to `<` and `>`
+        // with a stroke.
+        for text in ["a\u{37e}b", "a;b", "a\u{226e}b", "a<\u{338}b", "a\u{226f}b", "a>\u{338}b"] {
+            let parsed = Email::parse(&format!("{text}@example.com"));
+            assert_eq!(parsed, Err(InvalidEmail::Malformed), "{text:?}");
+        }
+        assert_eq!(normalized("a\u{2260}b@example.com"), normalized("a=\u{338}b@example.com"));
+        assert_eq!(normalized("a\u{1fef}b@example.com"), normalized("a`b@example.com"));
     }
 
     #[test]
