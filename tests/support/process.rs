@@ -2,15 +2,19 @@
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::task::JoinHandle;
 
 /// A running `identity serve`. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
     out: Lines<BufReader<ChildStdout>>,
+    log: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
     pub(crate) address: SocketAddr,
 }
 
@@ -29,15 +33,16 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
+        let log = Arc::<Mutex<String>>::default();
+        let reader = tokio::spawn(read(child.stderr.take().unwrap(), Arc::clone(&log)));
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(line) = out.next_line().await.unwrap() else {
-            let mut errors = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut errors).await.unwrap();
-            panic!("the server ended: {errors}");
+            reader.await.unwrap();
+            panic!("the server ended: {}", text(&log));
         };
         let (_, rest) = line.split_once("listening on ").unwrap();
         let address = rest.split(',').next().unwrap().parse().unwrap();
-        Self { child, out, address }
+        Self { child, out, log, reader, address }
     }
 
     /// Waits for the calls to paste that follow when the server is ready, and returns them.
@@ -52,6 +57,11 @@ impl Process {
         examples
     }
 
+    /// What was written to standard error up to now.
+    pub(crate) fn log(&self) -> String {
+        text(&self.log)
+    }
+
     /// Sends a signal, by its name without `SIG`.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().unwrap().to_string();
@@ -61,8 +71,40 @@ impl Process {
 
     /// Waits for the end; what was written to standard error comes with it.
     pub(crate) async fn ended(mut self) -> (ExitStatus, String) {
-        let mut errors = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut errors).await.unwrap();
-        (self.child.wait().await.unwrap(), errors)
+        let status = self.child.wait().await.unwrap();
+        self.reader.await.unwrap();
+        (status, text(&self.log))
     }
+}
+
+/// Runs the binary to its end, with `variables` as its whole environment.
+pub(crate) async fn identity(
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_identity"))
+        .args(arguments)
+        .env_clear()
+        .env("IDENTITY_LISTEN", "127.0.0.1:0")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// Reads along, so that a process that says much is not held up.
+async fn read(errors: ChildStderr, log: Arc<Mutex<String>>) {
+    let mut lines = BufReader::new(errors).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.push_str(&line);
+        log.push('\n');
+    }
+}
+
+fn text(log: &Mutex<String>) -> String {
+    log.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

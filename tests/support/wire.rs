@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,10 +36,20 @@ pub(crate) struct CountingProxy {
     addr: SocketAddr,
     upstream: SocketAddr,
     trace: Arc<Mutex<Trace>>,
-    /// Whether bytes may pass.
-    flows: watch::Sender<bool>,
+    /// Which bytes may pass.
+    flow: watch::Sender<Flow>,
+    /// How many connections were accepted.
+    accepted: Arc<AtomicUsize>,
     /// `None` while cut.
     listening: Mutex<Option<Listening>>,
+}
+
+/// Which bytes may pass.
+#[derive(Clone, Copy)]
+struct Flow {
+    frozen: bool,
+    /// The number of the first connection that is not stranded.
+    afloat: usize,
 }
 
 struct Listening {
@@ -54,7 +65,8 @@ impl CountingProxy {
             addr: listener.local_addr().expect("a bound listener has an address"),
             upstream,
             trace: Arc::default(),
-            flows: watch::Sender::new(true),
+            flow: watch::Sender::new(Flow { frozen: false, afloat: 0 }),
+            accepted: Arc::default(),
             listening: Mutex::default(),
         };
         proxy.listen(listener);
@@ -82,12 +94,19 @@ impl CountingProxy {
     /// Accepts connections and forwards nothing, in neither direction, until `restore`: the server has
     /// dropped off the network. What is sent meanwhile arrives after it.
     pub(crate) fn freeze(&self) {
-        self.flows.send_replace(false);
+        self.flow.send_modify(|flow| flow.frozen = true);
+    }
+
+    /// Forwards nothing more on the connections that are open now, for good: whoever held their other
+    /// ends has forgotten them. New ones work.
+    pub(crate) fn strand(&self) {
+        let accepted = self.accepted.load(Ordering::SeqCst);
+        self.flow.send_modify(|flow| flow.afloat = accepted);
     }
 
     /// Ends a cut, a freeze or both.
     pub(crate) fn restore(&self) {
-        self.flows.send_replace(true);
+        self.flow.send_modify(|flow| flow.frozen = false);
         if lock(&self.listening).is_none() {
             self.listen(StdListener::bind(self.addr).expect("the port of the proxy stays free"));
         }
@@ -97,7 +116,13 @@ impl CountingProxy {
         listener.set_nonblocking(true).expect("a socket can be made non-blocking");
         let listener = TcpListener::from_std(listener).expect("the runtime takes the socket");
         let (stop, stopped) = oneshot::channel();
-        let link = Link { upstream: self.upstream, trace: self.trace.clone(), flows: self.flows.subscribe() };
+        let link = Link {
+            upstream: self.upstream,
+            trace: self.trace.clone(),
+            flow: self.flow.subscribe(),
+            accepted: self.accepted.clone(),
+            number: 0,
+        };
         let task = tokio::spawn(serve(listener, link, stopped));
         *lock(&self.listening) = Some(Listening { stop, task });
     }
@@ -108,7 +133,9 @@ impl CountingProxy {
 struct Link {
     upstream: SocketAddr,
     trace: Arc<Mutex<Trace>>,
-    flows: watch::Receiver<bool>,
+    flow: watch::Receiver<Flow>,
+    accepted: Arc<AtomicUsize>,
+    number: usize,
 }
 
 /// Accepts until `stopped` is told or its sender is dropped, then closes every connection.
@@ -120,7 +147,8 @@ async fn serve(listener: TcpListener, link: Link, mut stopped: oneshot::Receiver
             accepted = listener.accept() => {
                 let (client, _) = accepted.expect("the proxy has file descriptors left");
                 // How a connection ended matters to its two ends only.
-                let link = link.clone();
+                let number = link.accepted.fetch_add(1, Ordering::SeqCst);
+                let link = Link { number, ..link.clone() };
                 connections.spawn(async move { link.connect(client).await.ok() });
             }
         }
@@ -168,7 +196,8 @@ impl Link {
 
     /// Waits until bytes may pass.
     async fn pass(&mut self) {
-        if self.flows.wait_for(|flows| *flows).await.is_err() {
+        let number = self.number;
+        if self.flow.wait_for(|flow| !flow.frozen && number >= flow.afloat).await.is_err() {
             // The proxy is gone and this task about to be.
             std::future::pending().await
         }

@@ -1,0 +1,14 @@
+//! The life of a server: how it starts, stops, and outlives crashes and outages of its database.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clients;
+mod crash;
+mod leaving;
+mod logs;
+mod migrations;
+mod start;
+mod stop;

@@ -1,0 +1,135 @@
+//! What each call costs on PostgreSQL: statements, round trips, transactions and connections.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::postgres::Cluster;
+use support::service::{Client, Engine, PASSWORD, TestDatabase, TestService, registration};
+use support::wire::{CountingProxy, Trace};
+use tokio::time::{sleep, timeout};
+
+/// What only the health probe asks.
+const PROBE: &str = "__diesel_schema_migrations";
+
+/// A service with one connection for all its calls, and the proxy that it reaches PostgreSQL through.
+async fn with_one_connection(variables: &[(&str, &str)]) -> (TestService, CountingProxy) {
+    let mut database = TestDatabase::migrated(Engine::Postgres).await;
+    let proxy = CountingProxy::start(Cluster::shared().addr());
+    database.url = database.postgres.as_ref().unwrap().url_via(proxy.addr());
+    let variables = [&[("IDENTITY_DATABASE_CONNECTIONS", "1")], variables].concat();
+    (TestService::start_with(database, &variables).await, proxy)
+}
+
+/// What `call` asks of the database, in a moment without a health probe.
+async fn cost<F: Future<Output = ()>>(proxy: &CountingProxy, call: impl Fn() -> F) -> Trace {
+    // The first call prepares the statements.
+    call().await;
+    loop {
+        proxy.take();
+        call().await;
+        let trace = proxy.take();
+        if !trace.statements.iter().any(|statement| statement.contains(PROBE)) {
+            return trace;
+        }
+    }
+}
+
+/// The first word of each statement.
+fn verbs(trace: &Trace) -> Vec<&str> {
+    trace.statements.iter().filter_map(|statement| statement.split_whitespace().next()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_found_with_one_statement_in_one_round_trip() {
+    let (service, proxy) = with_one_connection(&[]).await;
+    let client = service.client();
+    let token = client.register(registration("ada@example.com")).await.unwrap().access_token;
+    let trace = cost(&proxy, async || drop(client.get_user(Some(&token), "").await.unwrap())).await;
+    assert_eq!((trace.round_trips, trace.transactions, verbs(&trace)), (1, 1, vec!["SELECT"]), "{trace:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_reads_once_before_the_hash_and_writes_once_after_it() {
+    let (service, proxy) = with_one_connection(&[]).await;
+    let client = service.client();
+    client.register(registration("ada@example.com")).await.unwrap();
+    let trace = cost(&proxy, async || drop(client.login("ada@example.com", PASSWORD).await.unwrap())).await;
+    let expected = vec!["SELECT", "BEGIN", "SELECT", "SELECT", "INSERT", "COMMIT"];
+    assert_eq!((trace.transactions, verbs(&trace)), (2, expected), "{trace:?}");
+    assert_eq!(trace.round_trips, 6, "{trace:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_fails_reads_once_whoever_is_asked_for() {
+    let (service, proxy) = with_one_connection(&[]).await;
+    let client = service.client();
+    client.register(registration("ada@example.com")).await.unwrap();
+    for email in ["ada@example.com", "nobody@example.com"] {
+        let trace = cost(&proxy, async || drop(client.login(email, "wrong").await.unwrap_err())).await;
+        assert_eq!((trace.round_trips, verbs(&trace)), (1, vec!["SELECT"]), "{email}: {trace:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_is_one_transaction() {
+    let (service, proxy) = with_one_connection(&[]).await;
+    let client = service.client();
+    let number = std::sync::atomic::AtomicU32::new(0);
+    let trace = cost(&proxy, async || {
+        let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        client.register(registration(&format!("ada{number}@example.com"))).await.unwrap();
+    })
+    .await;
+    let expected = vec!["BEGIN", "INSERT", "INSERT", "INSERT", "INSERT", "INSERT", "COMMIT"];
+    assert_eq!((trace.transactions, verbs(&trace)), (1, expected), "{trace:?}");
+    assert_eq!(trace.round_trips, 7, "{trace:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_is_held_while_a_password_is_hashed() {
+    // About a second a hash, one at a time.
+    let slow = [("IDENTITY_BCRYPT_COST", "14"), ("IDENTITY_HASH_THREADS", "1")];
+    let (service, proxy) = with_one_connection(&slow).await;
+    let client = service.client();
+    let token = client.register(registration("ada@example.com")).await.unwrap().access_token;
+    proxy.take();
+
+    let login = spawn(&client, async |client| drop(client.login("ada@example.com", PASSWORD).await.unwrap()));
+    let mut asked = Vec::new();
+    wait_until("the login has read", || {
+        asked.extend(proxy.take().statements);
+        asked.iter().any(|statement| statement.contains("login_names"))
+    })
+    .await;
+    // Its hash waits for that of the login.
+    let register =
+        spawn(&client, async |client| drop(client.register(registration("eve@example.com")).await.unwrap()));
+    client.get_user(Some(&token), "").await.unwrap();
+    assert!(!login.is_finished() && !register.is_finished());
+    login.await.unwrap();
+    register.await.unwrap();
+
+    asked.extend(proxy.take().statements);
+    let position = |text: &str| asked.iter().position(|statement| statement.contains(text)).unwrap();
+    // Had the registration begun before its hash, the login could not have written.
+    assert!(position("INSERT INTO \"sessions\"") < position("INSERT INTO \"tenants\""), "{asked:?}");
+}
+
+fn spawn<F>(client: &Client, call: impl FnOnce(Client) -> F) -> tokio::task::JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(call(client.clone()))
+}
+
+async fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let polling = async {
+        while !is_so() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(20), polling).await.is_ok(), "{what}: not within 20 s");
+}
