@@ -94,7 +94,7 @@ impl Foundations {
     /// that is away is waited for. A local file is there or is not.
     pub(super) async fn build(&self) -> Result<Service, StartError> {
         let mut waits = RETRY_AFTER.iter().chain(std::iter::repeat(&RETRY_AFTER[RETRY_AFTER.len() - 1]));
-        let mut waiting = false;
+        let mut told = None;
         loop {
             let error = match self.try_build().await {
                 Ok(service) => return Ok(service),
@@ -104,9 +104,11 @@ impl Foundations {
             let (true, true, Some(wait)) = (is_remote, error.is_passing(), waits.next()) else {
                 return Err(error);
             };
-            if !waiting {
-                tracing::warn!(error = %error, "the database does not answer yet; waiting for it");
-                waiting = true;
+            // Once for each cause: a database that is up by now may have other reasons to refuse.
+            let cause = error.to_string();
+            if told.as_ref() != Some(&cause) {
+                tracing::warn!(error = %cause, "the database cannot be used yet; waiting for it");
+                told = Some(cause);
             }
             sleep(*wait).await;
         }

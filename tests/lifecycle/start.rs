@@ -83,6 +83,34 @@ async fn a_server_that_waits_for_its_database_stops_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_for_postgresql_is_named_in_the_log_and_shown_nowhere() {
+    let cluster = block_in_place(Cluster::start);
+    let database = block_in_place(|| cluster.create_database());
+    block_in_place(|| {
+        cluster.admin("CREATE ROLE service LOGIN SUPERUSER PASSWORD 'right'");
+        let rules = "host all service 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n";
+        fs::write(cluster.folder().join("data/pg_hba.conf"), rules).unwrap();
+        cluster.stop();
+    });
+    let url = format!("postgres://service:hunter2@{}/{}", cluster.addr(), database.name());
+    let mut process = Process::start(variables(&url, &[("IDENTITY_LOG", "trace")])).await;
+    let said = async |text: &str| {
+        eventually(text, async || process.log().contains(text)).await;
+    };
+    said("the database server refuses connections").await;
+    // The cause is another now, and the log says so.
+    block_in_place(|| cluster.restart());
+    said("the database server does not let this user in").await;
+    assert!(!process.log().contains("hunter2"), "{}", process.log());
+
+    block_in_place(|| cluster.admin("ALTER ROLE service PASSWORD 'hunter2'"));
+    soon("the server is ready", process.examples()).await;
+    process.signal("TERM");
+    let (status, log) = soon("the server stops", process.ended()).await;
+    assert!(status.success() && !log.contains("hunter2"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sqlite_file_that_cannot_be_used_ends_the_start_with_its_path() {
     let folder = tempfile::tempdir().unwrap();
     let no_database = folder.path().join("no-database");
