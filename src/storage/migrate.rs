@@ -169,8 +169,13 @@ async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Out
             "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({POSTGRES_LOCK})"
         ))
         .await?;
-    let mut harness = AsyncMigrationHarness::<AsyncPgConnection>::new(connection);
-    task.perform::<Pg, _>(&mut harness, POSTGRES).map_err(|error| StorageError::Refused(error.to_string()))
+    // The harness blocks for as long as the migrations take, and with it all that shares its task.
+    let perform = async move {
+        let mut harness = AsyncMigrationHarness::<AsyncPgConnection>::new(connection);
+        task.perform::<Pg, _>(&mut harness, POSTGRES)
+            .map_err(|error| StorageError::Refused(error.to_string()))
+    };
+    tokio::spawn(perform).await.map_err(|error| StorageError::Refused(error.to_string()))?
 }
 
 fn on_sqlite<T: Task>(connection: &mut SqliteConnection, task: T) -> Result<T::Output, StorageError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use identity::domain::SystemClock;
 use tokio::task::block_in_place;
-
+use tokio_postgres::NoTls;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use super::clients::{Health, assert_unavailable, eventually, soon, variables};
@@ -77,6 +77,36 @@ async fn a_server_that_waits_for_its_database_stops_at_once() {
     block_in_place(|| cluster.stop());
     let process = Process::start(variables(&database.url, &[("IDENTITY_DRAIN_TIMEOUT", "60s")])).await;
     eventually("it waits", async || process.log().contains("waiting for it")).await;
+    process.signal("TERM");
+    let (status, log) = soon("the server stops", process.ended()).await;
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_lives_and_stops_while_a_migration_takes_long() {
+    let database = TestDatabase::empty(Engine::Postgres);
+    // Another session holds what the first migration needs.
+    let (blocker, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    blocker
+        .batch_execute(
+            "CREATE TABLE __diesel_schema_migrations (version varchar(50) PRIMARY KEY, \
+             run_on timestamp NOT NULL DEFAULT now())",
+        )
+        .await
+        .unwrap();
+    blocker
+        .batch_execute("BEGIN; LOCK TABLE __diesel_schema_migrations IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let process = Process::start(variables(&database.url, &[("IDENTITY_DRAIN_TIMEOUT", "60s")])).await;
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'";
+    eventually("the migration waits", async || database.number(waiting) == 1).await;
+
+    for _ in 0..2 {
+        let health = soon("a new connection is served", Health::of(process.address)).await;
+        soon("health answers", health.assert(ServingStatus::NotServing)).await;
+    }
     process.signal("TERM");
     let (status, log) = soon("the server stops", process.ended()).await;
     assert_eq!(status.code(), Some(0), "{log}");
