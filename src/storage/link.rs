@@ -109,9 +109,11 @@ impl<C: PoolableConnection + 'static> Pool<C> {
         }
         let queued = async {
             tokio::select! {
+                // First, since whoever found the database away gives a turn back with the news: to
+                // take it would be to wait as long again.
                 biased;
-                turn = turns.acquire_owned() => turn.ok(),
                 () = self.away.found() => None,
+                turn = turns.acquire_owned() => turn.ok(),
             }
         };
         match timeout(self.limits.turn, queued).await {
@@ -139,11 +141,14 @@ pub(super) struct Limits<'l> {
 
 impl Limits<'_> {
     /// Awaits `statement` within the time limit. A connection whose statement did not end in time
-    /// is not used again.
+    /// is not used again, not even to roll back: closing it does that.
     pub(super) async fn hold<T>(
         self,
         statement: impl Future<Output = QueryResult<T>>,
     ) -> Result<T, StorageError> {
+        if *self.abandoned {
+            return Err(StorageError::Unavailable("the connection was given up".into()));
+        }
         let Some(limit) = self.statement else { return Ok(statement.await?) };
         if let Ok(result) = timeout(limit, statement).await {
             self.away.set(false);

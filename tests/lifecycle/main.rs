@@ -10,5 +10,6 @@ mod crash;
 mod leaving;
 mod logs;
 mod migrations;
+mod outage;
 mod start;
 mod stop;

@@ -1,0 +1,141 @@
+//! PostgreSQL goes away while the service runs, in each of the ways it can, and comes back.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::task::{JoinSet, block_in_place};
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use super::clients::{Health, assert_unavailable, backends, eventually};
+use crate::support::postgres::Cluster;
+use crate::support::service::{Client, PASSWORD, TestDatabase, TestService, registration};
+use crate::support::wire::CountingProxy;
+
+/// The promise is two seconds; the rest is for a busy machine.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
+
+/// What the service may open, its health probe's connection included.
+const CONNECTIONS: i64 = 11;
+
+/// A service whose database can be taken away.
+struct Bench {
+    service: TestService,
+    proxy: CountingProxy,
+    token: String,
+    cluster: Cluster,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let cluster = block_in_place(Cluster::start);
+        let database = block_in_place(|| cluster.create_database());
+        let proxy = CountingProxy::start(cluster.addr());
+        let database = TestDatabase {
+            url: database.url_via(proxy.addr()),
+            folder: tempfile::tempdir().unwrap(),
+            postgres: Some(database),
+        };
+        let service = TestService::start_with(database, &[]).await;
+        let client = service.client();
+        let token = client.register(registration("ada@example.com")).await.unwrap().access_token;
+        let bench = Self { service, proxy, token, cluster };
+        // All connections are open, so that all of them break.
+        assert!(bench.storm("before").await.iter().all(Result::is_ok));
+        bench
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.service.server.address()
+    }
+
+    /// Many calls of all kinds at once: how each ended, all of them in time.
+    async fn storm(&self, name: &str) -> Vec<Result<(), tonic::Status>> {
+        let mut calls = JoinSet::new();
+        for number in 0..60 {
+            let (client, token) = (self.service.client(), self.token.clone());
+            let email = format!("{name}{number}@example.com");
+            calls.spawn(async move {
+                let began = Instant::now();
+                let (call, outcome) = match number % 3 {
+                    0 => ("GetUser", client.get_user(Some(&token), "").await.map(drop)),
+                    1 => ("Login", client.login("ada@example.com", PASSWORD).await.map(drop)),
+                    _ => ("Register", client.register(registration(&email)).await.map(drop)),
+                };
+                assert!(began.elapsed() < ANSWERED_WITHIN, "{call} took {:?}: {outcome:?}", began.elapsed());
+                outcome
+            });
+        }
+        calls.join_all().await
+    }
+
+    /// What must hold for every outage.
+    async fn goes_through(self, go: impl AsyncFnOnce(&Self), come_back: impl AsyncFnOnce(&Self)) {
+        let health = Health::of(self.address()).await;
+        let mut readiness = health.watch("readiness").await;
+        readiness.becomes(ServingStatus::Serving).await;
+
+        go(&self).await;
+        for name in ["first", "second"] {
+            for outcome in self.storm(name).await {
+                assert_unavailable(&outcome.unwrap_err());
+            }
+        }
+        readiness.becomes(ServingStatus::NotServing).await;
+        health.assert(ServingStatus::NotServing).await;
+
+        come_back(&self).await;
+        let back = Instant::now();
+        readiness.becomes(ServingStatus::Serving).await;
+        health.assert(ServingStatus::Serving).await;
+        let client: Client = self.service.client();
+        eventually("calls succeed", async || client.get_user(Some(&self.token), "").await.is_ok()).await;
+        assert!(back.elapsed() < Duration::from_secs(10), "it took {:?} to recover", back.elapsed());
+        for outcome in self.storm("after").await {
+            outcome.unwrap();
+        }
+        eventually("no connection is left over", async || backends(&self.service.database) <= CONNECTIONS)
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_postgresql_is_told_within_two_seconds_and_noticed_when_it_is_back() {
+    let stop = async |bench: &Bench| block_in_place(|| bench.cluster.stop());
+    let start = async |bench: &Bench| block_in_place(|| bench.cluster.restart());
+    Bench::start().await.goes_through(stop, start).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgresql_that_hangs_is_told_within_two_seconds_and_noticed_when_it_is_back() {
+    let pause = async |bench: &Bench| block_in_place(|| bench.cluster.pause());
+    let resume = async |bench: &Bench| block_in_place(|| bench.cluster.resume());
+    Bench::start().await.goes_through(pause, resume).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_swallows_everything_is_told_within_two_seconds_and_noticed_when_it_is_back() {
+    let freeze = async |bench: &Bench| bench.proxy.freeze();
+    let restore = async |bench: &Bench| bench.proxy.restore();
+    Bench::start().await.goes_through(freeze, restore).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_cut_is_told_within_two_seconds_and_noticed_when_it_is_back() {
+    let cut = async |bench: &Bench| bench.proxy.cut().await;
+    let restore = async |bench: &Bench| bench.proxy.restore();
+    Bench::start().await.goes_through(cut, restore).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_is_replaced_without_any_caller_noticing() {
+    let bench = Bench::start().await;
+    block_in_place(|| {
+        bench
+            .cluster
+            .admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test_%'")
+    });
+    eventually("the connections are gone", async || backends(&bench.service.database) <= 1).await;
+    for outcome in bench.storm("after").await {
+        outcome.unwrap();
+    }
+}
