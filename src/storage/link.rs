@@ -9,7 +9,7 @@ use diesel::QueryResult;
 use diesel_async::pooled_connection::PoolableConnection;
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::StorageError;
 
@@ -61,7 +61,8 @@ impl<C: PoolableConnection + 'static> Pool<C> {
         connect: impl Fn() -> BoxFuture<'static, Result<C, StorageError>> + Send + Sync + 'static,
     ) -> Self {
         let away = Away(Arc::new(watch::Sender::new(false)));
-        let manager = Manager { connect: Box::new(connect), limit: limits.connect };
+        let manager =
+            Manager { connect: Box::new(connect), limit: limits.connect, statement: limits.statement };
         let connections = bb8::Pool::builder()
             .max_size(limits.connections)
             .max_lifetime(max_lifetime)
@@ -127,34 +128,39 @@ impl<C: PoolableConnection + 'static> Pool<C> {
 impl<C: PoolableConnection + 'static> Loan<C> {
     /// The connection itself, and the limits that a statement on it is to be awaited under.
     pub(super) fn parts(&mut self) -> (&mut C, Limits<'_>) {
-        let Link { inner, abandoned } = &mut *self.connection;
-        (inner, Limits { statement: self.statement, abandoned, away: &self.away })
+        let Link { inner, standing } = &mut *self.connection;
+        (inner, Limits { statement: self.statement, standing, away: &self.away })
     }
 }
 
 /// What one statement is held to.
 pub(super) struct Limits<'l> {
     statement: Option<Duration>,
-    abandoned: &'l mut bool,
+    standing: &'l mut Standing,
     away: &'l Away,
 }
 
 impl Limits<'_> {
     /// Awaits `statement` within the time limit. A connection whose statement did not end in time
     /// is not used again, not even to roll back: closing it does that.
+    ///
+    /// Dropping the future leaves the statement to the server; the next one has to wait for it, and
+    /// shares its time limit.
     pub(super) async fn hold<T>(
         self,
         statement: impl Future<Output = QueryResult<T>>,
     ) -> Result<T, StorageError> {
-        if *self.abandoned {
+        if self.standing.abandoned {
             return Err(StorageError::Unavailable("the connection was given up".into()));
         }
         let Some(limit) = self.statement else { return Ok(statement.await?) };
-        if let Ok(result) = timeout(limit, statement).await {
+        let since = *self.standing.unanswered_since.get_or_insert_with(Instant::now);
+        if let Ok(result) = timeout_at(since + limit, statement).await {
+            self.standing.unanswered_since = None;
             self.away.set(false);
             return Ok(result?);
         }
-        *self.abandoned = true;
+        self.standing.abandoned = true;
         self.away.set(true);
         Err(StorageError::Unavailable("a statement took too long".into()))
     }
@@ -174,13 +180,34 @@ impl Away {
 /// A connection with what the pool needs to know of it.
 pub(super) struct Link<C> {
     inner: C,
-    /// A statement was given up while the server may still be busy with it.
+    standing: Standing,
+}
+
+/// What is known of the statements on a connection.
+#[derive(Default)]
+struct Standing {
+    /// A statement was given up for good while the server may still be busy with it.
     abandoned: bool,
+    /// When the first statement began that has had no answer. It may have been dropped by a caller
+    /// who did not wait for long.
+    unanswered_since: Option<Instant>,
+}
+
+impl Standing {
+    /// Whether another statement may be tried, none of which may take longer than `limit`.
+    ///
+    /// Callers in a hurry never see that limit pass. So a connection that has been silent for half of
+    /// it is not used again: its other end may be gone without a trace.
+    fn is_good(&self, limit: Option<Duration>) -> bool {
+        let silence = self.unanswered_since.map_or(Duration::ZERO, |since| since.elapsed());
+        !self.abandoned && limit.is_none_or(|limit| silence < limit / 2)
+    }
 }
 
 pub(super) struct Manager<C> {
     connect: Connect<C>,
     limit: Duration,
+    statement: Option<Duration>,
 }
 
 impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
@@ -189,7 +216,7 @@ impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
 
     async fn connect(&self) -> Result<Link<C>, StorageError> {
         match timeout(self.limit, (self.connect)()).await {
-            Ok(connected) => connected.map(|inner| Link { inner, abandoned: false }),
+            Ok(connected) => connected.map(|inner| Link { inner, standing: Standing::default() }),
             Err(_) => Err(StorageError::Unavailable("connecting took too long".into())),
         }
     }
@@ -203,7 +230,7 @@ impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
     }
 
     fn has_broken(&self, link: &mut Link<C>) -> bool {
-        link.abandoned || link.inner.is_broken()
+        !link.standing.is_good(self.statement) || link.inner.is_broken()
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::task::{JoinSet, block_in_place};
+use tokio::time::timeout;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use super::clients::{Health, assert_unavailable, backends, eventually};
@@ -66,6 +67,27 @@ impl Bench {
             });
         }
         calls.join_all().await
+    }
+
+    /// Waits until calls succeed and the probe is answered again.
+    async fn recovers(self) {
+        let health = Health::of(self.address()).await;
+        let client = self.service.client();
+        eventually("calls succeed", async || client.get_user(Some(&self.token), "").await.is_ok()).await;
+        self.proxy.take();
+        let mut asked = Vec::new();
+        eventually("the probe is answered", async || {
+            asked.extend(self.proxy.take().statements);
+            asked.iter().any(|statement| statement.contains("__diesel_schema_migrations"))
+        })
+        .await;
+        eventually("readiness serves", async || {
+            health.check("readiness").await.is_ok_and(|status| status == ServingStatus::Serving)
+        })
+        .await;
+        for outcome in self.storm("after").await {
+            outcome.unwrap();
+        }
     }
 
     /// What must hold for every outage.
@@ -138,4 +160,26 @@ async fn a_lost_connection_is_replaced_without_any_caller_noticing() {
     for outcome in bench.storm("after").await {
         outcome.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_whose_other_end_is_forgotten_are_replaced_that_of_the_probe_too() {
+    let bench = Bench::start().await;
+    // The connections are up as far as anybody can see, and nobody will ever answer on them.
+    bench.proxy.strand();
+    bench.storm("stranded").await;
+    bench.recovers().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_are_replaced_when_no_caller_waits_long_enough_to_see_them_fail() {
+    let bench = Bench::start().await;
+    bench.proxy.strand();
+    let client = bench.service.client();
+    eventually("a call succeeds", async || {
+        let call = client.get_user(Some(&bench.token), "");
+        matches!(timeout(Duration::from_millis(300), call).await, Ok(Ok(_)))
+    })
+    .await;
+    bench.recovers().await;
 }
