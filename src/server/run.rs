@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService as _;
 use tonic::service::RoutesBuilder;
@@ -24,6 +24,10 @@ use super::health::{self, HealthHandle, ProbeSettings};
 use super::listener::{self, ListenerSettings};
 use super::reflection;
 use super::startup::{Foundations, StartError};
+
+/// How long closing the database's connections may take, once nothing uses them any more: SQLite
+/// writes its log back.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// How a server that started ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,11 +131,14 @@ impl Run {
                 sleep(self.settings.server.drain_delay).await;
             }
             closing.cancel();
-            outcome
+            outcome.map(|()| Instant::now() + drain_timeout)
         };
-        let (drained, outcome) = tokio::join!(serving, watching);
-        outcome?;
-        Ok(self.finish_writes(drained, drain_timeout).await)
+        let (drained, deadline) = tokio::join!(serving, watching);
+        let stopped = self.finish_writes(drained, deadline?).await;
+        if stopped.writes_finished && timeout(CLOSING, self.storage.close()).await.is_err() {
+            tracing::warn!("the connections to the database were not closed in order");
+        }
+        Ok(stopped)
     }
 
     /// Starts the service and makes health follow the database from then on. Ends only when the
@@ -151,9 +158,9 @@ impl Run {
         std::future::pending().await
     }
 
-    /// Writes go on when their callers have left; they are waited for too.
-    async fn finish_writes(&self, drained: Drained, limit: Duration) -> Stopped {
-        let writes_finished = timeout(limit, self.units.finished()).await.is_ok();
+    /// Writes go on when their callers have left; what is left of the time to drain is theirs.
+    async fn finish_writes(&self, drained: Drained, deadline: Instant) -> Stopped {
+        let writes_finished = timeout_at(deadline, self.units.finished()).await.is_ok();
         Stopped { cut_off: drained.cut_off, writes_finished }
     }
 }

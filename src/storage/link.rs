@@ -103,6 +103,19 @@ impl<C: PoolableConnection + 'static> Pool<C> {
         }
     }
 
+    /// Closes all connections, once those on loan have come back. From then on there are none to be
+    /// had.
+    pub(super) async fn close(&self) {
+        // The queue is fair: whoever stands in it already is served before.
+        let Ok(_turns) = self.turns.acquire_many(self.limits.connections).await else { return };
+        self.turns.close();
+        while self.connections.state().idle_connections > 0 {
+            let Ok(mut connection) = self.connections.get_owned().await else { return };
+            // The pool closes what it is given back in this state.
+            connection.standing.abandoned = true;
+        }
+    }
+
     async fn turn(&self) -> Result<OwnedSemaphorePermit, StorageError> {
         let turns = self.turns.clone();
         if let Ok(turn) = turns.clone().try_acquire_owned() {

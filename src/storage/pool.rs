@@ -140,6 +140,21 @@ impl Storage {
         });
         migrate::find_latest(&mut conn).await.map(drop)
     }
+
+    /// Closes all connections, once those in use have been given back; none is to be had from then
+    /// on. SQLite writes its log back into the file with that, and removes it.
+    pub async fn close(&self) {
+        match &*self.0 {
+            Pools::Postgres { all, probe } => {
+                all.close().await;
+                probe.close().await;
+            }
+            Pools::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+        }
+    }
 }
 
 async fn connect_postgres(connector: Arc<Connector>) -> Result<AsyncPgConnection, StorageError> {

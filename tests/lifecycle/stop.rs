@@ -70,6 +70,27 @@ async fn assert_nothing_is_left(database: &TestDatabase) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_longer_than_the_drain_is_cut_off() {
+    let database = TestDatabase::migrated(Engine::Sqlite).await;
+    // A hash at cost 16 takes some seconds.
+    let others =
+        [("IDENTITY_BCRYPT_COST", "16"), ("IDENTITY_DRAIN_TIMEOUT", "200ms"), ("IDENTITY_LOG", "debug")];
+    let mut process = Process::start(variables(&database.url, &others)).await;
+    soon("the server is ready", process.examples()).await;
+    let client = Client::new(&format!("http://{}", process.address));
+    let before = process.log().len();
+    let call = tokio::spawn(async move { client.login("nobody@example.com", PASSWORD).await });
+    eventually("the call is in flight", async || process.log()[before..].contains("login_names")).await;
+    process.signal("TERM");
+    let (status, log) = soon("the server stops", process.ended()).await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("the time to drain was over before these calls ended"), "{log}");
+    // Not the reply that the hash would have led to.
+    assert_ne!(call.await.unwrap().unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(sqlite_leftovers(&database), [""; 0]);
+}
+
 async fn a_write_that_outlasts_the_drain_does_not_hold_up_the_exit(engine: Engine) {
     let (database, process, client) =
         served(engine, &[("IDENTITY_DRAIN_TIMEOUT", "200ms"), ("IDENTITY_LOG", "debug")]).await;
@@ -86,6 +107,22 @@ async fn a_write_that_outlasts_the_drain_does_not_hold_up_the_exit(engine: Engin
     eventually("the write is gone", async || database.postgres.is_none() || backends(&database) == 0).await;
     // What was not acknowledged is not there.
     assert_eq!(database.number("SELECT count(*) FROM sessions"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_get_no_time_beyond_that_of_the_drain() {
+    // SQLite itself gives the write up after five seconds: within twice this time.
+    let (database, process, client) =
+        served(Engine::Sqlite, &[("IDENTITY_DRAIN_TIMEOUT", "3s"), ("IDENTITY_LOG", "debug")]).await;
+    let _barrier = Barrier::raise(&database).await;
+    let before = process.log().len();
+    let call = tokio::spawn(async move { client.login("ada@example.com", PASSWORD).await });
+    eventually("the write waits", async || process.log()[before..].contains("BEGIN IMMEDIATE")).await;
+    process.signal("TERM");
+    let (status, log) = soon("the server stops", process.ended()).await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.ends_with("identity: the time to drain was over before all writes had ended\n"), "{log}");
+    assert!(call.await.unwrap().is_err());
 }
 
 async fn sockets_watches_and_idle_connections_do_not_hold_up_the_exit(engine: Engine) {
