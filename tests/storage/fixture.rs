@@ -1,0 +1,163 @@
+//! A database with its storage, and values to put there.
+
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use identity::domain::{
+    Email, PasswordHash, PasswordScheme, PersonName, RequestId, Role, Session, SessionId, Tenant, TenantId,
+    TenantName, Timestamp, User, UserId, UserState,
+};
+use identity::storage::outcomes::Outcome;
+use identity::storage::signing_keys::StoredSigningKey;
+use identity::storage::{self, Inserted, Storage, StorageError, StorageSettings, Tx};
+use uuid::Uuid;
+
+use crate::sql::Outside;
+use crate::support::service::{Engine, TestDatabase};
+
+/// Long enough for anything that is not stuck.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// A database with all tables and the storage that uses it.
+pub(crate) struct Fixture {
+    pub(crate) storage: Storage,
+    pub(crate) database: TestDatabase,
+}
+
+impl Fixture {
+    pub(crate) async fn new(engine: Engine) -> Self {
+        Self::with_connections(engine, 10).await
+    }
+
+    /// SQLite has one connection that writes and four that read, whatever is said here.
+    pub(crate) async fn with_connections(engine: Engine, connections: u32) -> Self {
+        let database = TestDatabase::migrated(engine).await;
+        Self { storage: open(&database, connections), database }
+    }
+
+    pub(crate) async fn outside(&self) -> Outside {
+        Outside::connect(&self.database).await
+    }
+
+    /// A transaction.
+    pub(crate) async fn begin(&self) -> Tx {
+        self.storage.begin("test").await.unwrap()
+    }
+
+    /// Adds `user` with everything that a registration writes.
+    pub(crate) async fn register(&self, user: &User) {
+        let mut tx = self.begin().await;
+        register(&mut tx, user).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Whether anybody has this user's login name, asked on a connection for reading.
+    pub(crate) async fn can_log_in(&self, user: &User) -> bool {
+        let mut conn = self.storage.read().await.unwrap();
+        storage::logins::find_by_email(&mut conn, &user.email).await.unwrap().is_some()
+    }
+}
+
+pub(crate) fn open(database: &TestDatabase, connections: u32) -> Storage {
+    let connections = NonZeroU32::new(connections).unwrap();
+    Storage::new(&StorageSettings { url: database.parsed(), connections }).unwrap()
+}
+
+/// Writes what a registration writes, its outcome included.
+pub(crate) async fn register(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
+    storage::tenants::insert(tx, &user.tenant).await?;
+    storage::users::insert(tx, user).await?;
+    assert_eq!(storage::logins::insert_name(tx, &user.email, user.tenant.id, user.id).await?, Inserted::Yes);
+    storage::logins::insert_password(tx, user.tenant.id, user.id, &password(), at(5)).await?;
+    storage::sessions::insert(tx, &session(user)).await?;
+    assert_eq!(storage::outcomes::insert(tx, &outcome(user)).await?, Inserted::Yes);
+    Ok(())
+}
+
+/// A point in time with microseconds, `seconds` after another.
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_micros(1_700_000_000_123_457 + seconds * 1_000_000)
+}
+
+fn id(kind: u8, n: u8) -> Uuid {
+    // Any bits will do: an imported user keeps what UUID it has.
+    Uuid::from_bytes([kind, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n])
+}
+
+/// The `n`th tenant with its owner, as registered.
+pub(crate) fn user(n: u8) -> User {
+    User {
+        id: UserId::from(id(2, n)),
+        tenant: Tenant {
+            id: TenantId::from(id(1, n)),
+            name: TenantName::parse(&format!("Tenant {n}")).unwrap(),
+            version: 1,
+            created_at: at(1),
+            updated_at: at(1),
+        },
+        email: Email::parse(&format!("User{n}@Example.com")).unwrap(),
+        first_name: PersonName::parse("Ada").unwrap(),
+        last_name: PersonName::parse("Lovelace").unwrap(),
+        role: Role::Owner,
+        state: UserState::Active,
+        version: 1,
+        created_at: at(2),
+        updated_at: at(2),
+    }
+}
+
+pub(crate) fn session(user: &User) -> Session {
+    Session {
+        id: SessionId::from(user.id.as_uuid()),
+        tenant_id: user.tenant.id,
+        user_id: user.id,
+        generation: u32::MAX,
+        secret_digest: [7; 32],
+        created_at: at(3),
+        last_used_at: at(4),
+        expires_at: at(1_000),
+    }
+}
+
+pub(crate) fn outcome(user: &User) -> Outcome {
+    Outcome {
+        request_id: RequestId::from(user.id.as_uuid()),
+        fingerprint: [9; 32],
+        tenant_id: user.tenant.id,
+        user_id: user.id,
+        created_at: at(0),
+        expires_at: at(86_400),
+    }
+}
+
+pub(crate) fn password() -> PasswordHash {
+    PasswordHash { scheme: PasswordScheme::Bcrypt, text: "$2b$04$abcdefghijklmnopqrstuu".to_owned() }
+}
+
+pub(crate) fn signing_key(kid: &str) -> StoredSigningKey {
+    StoredSigningKey {
+        kid: kid.to_owned(),
+        algorithm: "EdDSA".to_owned(),
+        public_key: (0..32).collect(),
+        sealed_private_key: (0..=255).collect(),
+        created_at: at(0),
+        signs_from: at(1),
+    }
+}
+
+/// Polls a future once; whether it is done.
+pub(crate) async fn is_done_at_once(future: &mut Pin<Box<impl Future + ?Sized>>) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
+}
+
+/// Waits for what another thread or process does in its own time.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "in {LONG:?}: {what}");
+}

@@ -1,0 +1,16 @@
+//! What storage promises, on both databases: the same promises, the same tests.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod fixture;
+mod migrations;
+mod pool;
+mod rows;
+mod rules;
+mod schema;
+mod sql;
+mod transactions;
+mod units;

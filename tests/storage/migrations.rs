@@ -1,0 +1,146 @@
+//! Migrations: forwards, backwards, and many processes at once.
+
+use identity::storage::migrate::{self, MigrationStatus};
+use identity::storage::{DatabaseUrl, StorageError};
+use tokio::task::JoinSet;
+
+use crate::fixture::{Fixture, open, user};
+use crate::sql::Outside;
+use crate::support::service::{Engine, TestDatabase, TestService, on_both_databases};
+
+on_both_databases!(
+    migrations_run_revert_and_run_again,
+    a_reverted_migration_leaves_nothing,
+    of_many_that_migrate_at_once_one_does_the_work,
+    a_migration_of_a_newer_program_is_shown_and_does_not_keep_this_one_from_starting,
+    a_migration_of_a_newer_program_cannot_be_reverted,
+    a_running_storage_survives_that_others_migrate,
+);
+
+/// The folders' names, oldest first.
+fn names() -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres");
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn all(applied: bool) -> Vec<MigrationStatus> {
+    names().into_iter().map(|name| MigrationStatus { name, applied }).collect()
+}
+
+async fn migrations_run_revert_and_run_again(engine: Engine) {
+    let database = TestDatabase::empty(engine);
+    let url = database.parsed();
+    let newest_first: Vec<_> = names().into_iter().rev().collect();
+    for _ in 0..2 {
+        assert_eq!(migrate::status(&url).await.unwrap(), all(false));
+        assert_eq!(migrate::run(&url).await.unwrap(), names());
+        assert_eq!(migrate::status(&url).await.unwrap(), all(true));
+        assert_eq!(migrate::run(&url).await.unwrap(), Vec::<String>::new());
+        assert_eq!(migrate::revert(&url, 0).await.unwrap(), Vec::<String>::new());
+        // More than there are: all of them.
+        assert_eq!(migrate::revert(&url, names().len() + 1).await.unwrap(), newest_first);
+    }
+    migrate::run(&url).await.unwrap();
+    let storage = open(&database, 2);
+    let mut tx = storage.begin("test").await.unwrap();
+    crate::fixture::register(&mut tx, &user(1)).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn a_reverted_migration_leaves_nothing(engine: Engine) {
+    let database = TestDatabase::empty(engine);
+    migrate::run(&database.parsed()).await.unwrap();
+    let storage = open(&database, 2);
+    let mut tx = storage.begin("test").await.unwrap();
+    crate::fixture::register(&mut tx, &user(1)).await.unwrap();
+    tx.commit().await.unwrap();
+    drop(storage);
+    migrate::revert(&database.parsed(), names().len()).await.unwrap();
+    let objects = match engine {
+        Engine::Sqlite => "SELECT name AS cell FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'",
+        Engine::Postgres => {
+            "SELECT relname AS cell FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+             WHERE nspname = 'public' AND relkind <> 'i'"
+        }
+    };
+    let left = Outside::connect(&database).await.texts(objects).await;
+    assert_eq!(left, ["__diesel_schema_migrations"]);
+}
+
+async fn of_many_that_migrate_at_once_one_does_the_work(engine: Engine) {
+    let database = TestDatabase::empty(engine);
+    let mut migrating = JoinSet::new();
+    for _ in 0..8 {
+        let url = database.parsed();
+        migrating.spawn(async move { migrate::run(&url).await });
+    }
+    let outcomes: Vec<_> = migrating.join_all().await.into_iter().map(Result::unwrap).collect();
+    let worked: Vec<_> = outcomes.iter().filter(|ran| !ran.is_empty()).collect();
+    assert_eq!(worked, [&names()]);
+    assert_eq!(migrate::status(&database.parsed()).await.unwrap(), all(true));
+}
+
+/// Adds the record of a migration that this program does not know.
+async fn migrate_by_newer_program(database: &TestDatabase) -> Vec<MigrationStatus> {
+    let sql = "INSERT INTO __diesel_schema_migrations (version) VALUES ('29991231000000')";
+    Outside::connect(database).await.run(sql).await;
+    let newer = MigrationStatus { name: "29991231000000".to_owned(), applied: true };
+    all(true).into_iter().chain([newer]).collect()
+}
+
+async fn a_migration_of_a_newer_program_is_shown_and_does_not_keep_this_one_from_starting(engine: Engine) {
+    let database = TestDatabase::migrated(engine).await;
+    let expected = migrate_by_newer_program(&database).await;
+    assert_eq!(migrate::status(&database.parsed()).await.unwrap(), expected);
+    for mode in ["auto", "check"] {
+        // A start panics here when the server does not become ready.
+        let url =
+            TestDatabase { url: database.url.clone(), folder: tempfile::tempdir().unwrap(), postgres: None };
+        let service = TestService::start_with(url, &[("IDENTITY_MIGRATE", mode)]).await;
+        service.stop().await;
+    }
+    assert_eq!(migrate::status(&database.parsed()).await.unwrap(), expected);
+}
+
+async fn a_migration_of_a_newer_program_cannot_be_reverted(engine: Engine) {
+    let database = TestDatabase::migrated(engine).await;
+    let expected = migrate_by_newer_program(&database).await;
+    let refused = migrate::revert(&database.parsed(), 2).await.unwrap_err();
+    assert!(matches!(&refused, StorageError::Refused(why) if why.contains("29991231000000")), "{refused}");
+    assert_eq!(migrate::status(&database.parsed()).await.unwrap(), expected);
+}
+
+async fn a_running_storage_survives_that_others_migrate(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.register(&user(1)).await;
+    let url: DatabaseUrl = fixture.database.parsed();
+    assert_eq!(migrate::run(&url).await.unwrap(), Vec::<String>::new());
+    migrate::status(&url).await.unwrap();
+    assert!(fixture.can_log_in(&user(1)).await);
+    fixture.register(&user(2)).await;
+    // What migrating leaves foreign keys as is its own connection's business.
+    let mut tx = fixture.begin().await;
+    let mut orphan = user(3);
+    orphan.tenant.id = user(4).tenant.id;
+    assert!(identity::storage::users::insert(&mut tx, &orphan).await.is_err());
+}
+
+#[test]
+fn both_databases_have_migrations_of_the_same_names() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite");
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut sqlite: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    sqlite.sort();
+    assert_eq!(sqlite, names());
+    for engine in ["postgres", "sqlite"] {
+        for name in names() {
+            for file in ["up.sql", "down.sql"] {
+                let path = format!("{}/migrations/{engine}/{name}/{file}", env!("CARGO_MANIFEST_DIR"));
+                assert!(std::fs::metadata(&path).unwrap().len() > 0, "{path}");
+            }
+        }
+    }
+}

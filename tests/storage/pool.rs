@@ -1,0 +1,178 @@
+//! Connections: whose turn it is, what becomes of them when the database is away, and who needs none.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use identity::storage::{self, StorageError};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::fixture::{Fixture, LONG, eventually, is_done_at_once, open, user};
+use crate::sql::Outside;
+use crate::support::postgres::Cluster;
+use crate::support::service::{Engine, TestDatabase, on_both_databases};
+
+on_both_databases!(
+    connections_are_had_in_the_order_of_asking,
+    whoever_leaves_the_queue_is_not_waited_for,
+    more_tasks_than_connections_all_get_their_turn,
+    a_probe_fails_where_nothing_was_migrated,
+);
+
+async fn connections_are_had_in_the_order_of_asking(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 1).await;
+    let held = fixture.begin().await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut waiting = JoinSet::new();
+    for n in 0..50 {
+        let (storage, order) = (fixture.storage.clone(), Arc::clone(&order));
+        let mut one = Box::pin(async move {
+            let _tx = storage.begin("test").await.unwrap();
+            order.lock().unwrap().push(n);
+        });
+        assert!(!is_done_at_once(&mut one).await, "it queues");
+        waiting.spawn(one);
+    }
+    drop(held);
+    timeout(LONG, waiting.join_all()).await.unwrap();
+    assert_eq!(*order.lock().unwrap(), (0..50).collect::<Vec<_>>());
+}
+
+async fn whoever_leaves_the_queue_is_not_waited_for(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 1).await;
+    let held = fixture.begin().await;
+    let mut leaving = Vec::new();
+    for _ in 0..50 {
+        let storage = fixture.storage.clone();
+        let mut one = Box::pin(async move { storage.begin("test").await.map(drop) });
+        assert!(!is_done_at_once(&mut one).await, "it queues");
+        leaving.push(one);
+    }
+    drop(leaving);
+    drop(held);
+    timeout(LONG, fixture.begin()).await.unwrap();
+}
+
+async fn more_tasks_than_connections_all_get_their_turn(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 2).await;
+    let mut tasks = JoinSet::new();
+    for n in 0..100 {
+        let storage = fixture.storage.clone();
+        tasks.spawn(async move {
+            let mut tx = storage.begin("test").await.unwrap();
+            storage::tenants::insert(&mut tx, &user(n).tenant).await.unwrap();
+            tx.commit().await.unwrap();
+            let mut conn = storage.read().await.unwrap();
+            storage::users::find(&mut conn, user(n).tenant.id, user(n).id).await.unwrap()
+        });
+    }
+    assert_eq!(timeout(LONG, tasks.join_all()).await.unwrap().len(), 100);
+    assert_eq!(fixture.outside().await.count("tenants").await, 100);
+}
+
+async fn a_probe_fails_where_nothing_was_migrated(engine: Engine) {
+    let database = TestDatabase::empty(engine);
+    assert!(open(&database, 1).probe().await.is_err());
+}
+
+/// The server's processes that serve a database's pool.
+async fn backends(outside: &mut Outside) -> Vec<String> {
+    let sql = "SELECT pid::text AS cell FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY pid";
+    outside.texts(sql).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_used_again() {
+    let fixture = Fixture::with_connections(Engine::Postgres, 2).await;
+    fixture.register(&user(1)).await;
+    let mut outside = fixture.outside().await;
+    let before = backends(&mut outside).await;
+    for n in 2..20 {
+        fixture.register(&user(n)).await;
+        let mut tx = fixture.begin().await;
+        assert!(storage::tenants::insert(&mut tx, &user(n).tenant).await.is_err());
+    }
+    let after = backends(&mut outside).await;
+    assert!(before.len() == 1 && after.contains(&before[0]) && after.len() <= 2, "{before:?} {after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_queue_learn_at_once_that_the_database_is_away() {
+    let away = Away::new(1).await;
+    let mut tx = away.storage.begin("test").await.unwrap();
+    let mut queued = JoinSet::new();
+    for _ in 0..20 {
+        let storage = away.storage.clone();
+        let mut one = Box::pin(async move { storage.begin("test").await.map(drop) });
+        assert!(!is_done_at_once(&mut one).await);
+        queued.spawn(one);
+    }
+    away.cluster.pause();
+    let began = Instant::now();
+    let failed = storage::tenants::insert(&mut tx, &user(1).tenant).await;
+    assert!(matches!(failed, Err(StorageError::Unavailable(_))), "{failed:?}");
+    // The connection is still held: nobody's turn has come.
+    for outcome in timeout(LONG, queued.join_all()).await.unwrap() {
+        assert!(matches!(outcome, Err(StorageError::Unavailable(_))), "{outcome:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    drop(tx);
+    away.cluster.resume();
+    eventually("the database is back", async || away.storage.probe().await.is_ok()).await;
+    eventually("calls are served", async || away.storage.begin("test").await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_statement_was_given_up_is_not_used_again() {
+    let away = Away::new(1).await;
+    away.storage.begin("test").await.unwrap().commit().await.unwrap();
+    let mut outside = Outside::connect(&away.database).await;
+    let before = backends(&mut outside).await;
+    away.cluster.pause();
+    let mut conn = away.storage.read().await.unwrap();
+    let failed = storage::users::find(&mut conn, user(1).tenant.id, user(1).id).await;
+    assert!(matches!(failed, Err(StorageError::Unavailable(_))), "{failed:?}");
+    drop(conn);
+    away.cluster.resume();
+    eventually("calls are served", async || away.storage.begin("test").await.is_ok()).await;
+    eventually("the old connection is closed", async || {
+        let now = backends(&mut outside).await;
+        now.len() == 1 && now != before
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_sqlite_database_is_one_file() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    fixture.register(&user(1)).await;
+    assert!(fixture.can_log_in(&user(1)).await);
+    let Fixture { storage, database } = fixture;
+    drop(storage);
+    let path = database.folder.path();
+    eventually("the log is written back", async || {
+        std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+            == ["identity.db"]
+    })
+    .await;
+    assert_eq!(Outside::connect(&database).await.count("login_names").await, 1);
+}
+
+/// A database whose server a test takes away.
+struct Away {
+    storage: storage::Storage,
+    database: TestDatabase,
+    cluster: Cluster,
+}
+
+impl Away {
+    async fn new(connections: u32) -> Self {
+        let cluster = tokio::task::block_in_place(Cluster::start);
+        let postgres = tokio::task::block_in_place(|| cluster.create_database());
+        let url = postgres.url.clone();
+        let database = TestDatabase { url, folder: tempfile::tempdir().unwrap(), postgres: Some(postgres) };
+        storage::migrate::run(&database.parsed()).await.unwrap();
+        Self { storage: open(&database, connections), database, cluster }
+    }
+}

@@ -1,0 +1,293 @@
+//! Units of work: all or nothing, seen by others only once kept, one at a time where they meet.
+
+use std::sync::{Arc, Mutex};
+
+use identity::domain::UserState;
+use identity::storage::{self, Inserted, StorageError};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::fixture::{Fixture, LONG, at, eventually, outcome, register, session, user};
+use crate::sql::Outside;
+use crate::support::service::{Engine, on_both_databases};
+
+on_both_databases!(
+    what_is_not_committed_is_rolled_back_again_and_again,
+    what_failed_is_rolled_back_and_the_connection_serves_on,
+    a_commit_that_breaks_a_rule_keeps_nothing_and_harms_nobody,
+    tasks_aborted_anywhere_leave_nothing_and_hold_nothing,
+    a_transaction_dropped_outside_of_a_runtime_is_rolled_back,
+    writes_are_seen_by_others_from_the_commit_on,
+    readers_do_not_wait_for_a_writer,
+    of_many_who_want_one_login_name_one_gets_it,
+    of_many_with_one_request_id_one_writes_and_the_others_find_it,
+    whoever_opens_a_session_keeps_the_state_from_changing,
+);
+
+/// More often than there are connections.
+const OFTEN: u8 = 30;
+
+async fn what_is_not_committed_is_rolled_back_again_and_again(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 2).await;
+    for n in 0..OFTEN {
+        let mut tx = fixture.begin().await;
+        register(&mut tx, &user(n)).await.unwrap();
+    }
+    fixture.register(&user(OFTEN)).await;
+    assert_eq!(fixture.outside().await.count("tenants").await, 1);
+    assert!(fixture.can_log_in(&user(OFTEN)).await);
+}
+
+async fn what_failed_is_rolled_back_and_the_connection_serves_on(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 2).await;
+    fixture.register(&user(0)).await;
+    let mut doomed = user(1);
+    doomed.tenant.id = user(2).tenant.id;
+    for _ in 0..OFTEN {
+        let mut tx = fixture.begin().await;
+        storage::tenants::insert(&mut tx, &user(1).tenant).await.unwrap();
+        let refused = storage::users::insert(&mut tx, &doomed).await;
+        assert!(matches!(refused, Err(StorageError::Refused(_))), "{refused:?}");
+    }
+    fixture.register(&user(1)).await;
+    assert_eq!(fixture.outside().await.count("tenants").await, 2);
+}
+
+async fn a_commit_that_breaks_a_rule_keeps_nothing_and_harms_nobody(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 2).await;
+    for _ in 0..OFTEN {
+        let mut tx = fixture.begin().await;
+        storage::tenants::insert(&mut tx, &user(1).tenant).await.unwrap();
+        // Its user is looked for at the commit, and is not there.
+        assert_eq!(storage::outcomes::insert(&mut tx, &outcome(&user(1))).await.unwrap(), Inserted::Yes);
+        let committed = tx.commit().await;
+        assert!(matches!(committed, Err(StorageError::Refused(_))), "{committed:?}");
+    }
+    fixture.register(&user(1)).await;
+    assert_eq!(fixture.outside().await.count("tenants").await, 1);
+}
+
+async fn tasks_aborted_anywhere_leave_nothing_and_hold_nothing(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 2).await;
+    for n in 0..OFTEN {
+        let storage = fixture.storage.clone();
+        let (begun, has_begun) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut begun = Some(begun);
+            for id in 0..=u8::MAX {
+                let mut tx = storage.begin("aborted").await.unwrap();
+                storage::tenants::insert(&mut tx, &user(id).tenant).await.unwrap();
+                begun.take().map(|begun| begun.send(()));
+                for other in (0..=u8::MAX).filter(|other| *other != id) {
+                    storage::tenants::insert(&mut tx, &user(other).tenant).await.unwrap();
+                }
+            }
+        });
+        has_begun.await.unwrap();
+        // At another place each time, most of them in the middle of a statement.
+        for _ in 0..n {
+            tokio::task::yield_now().await;
+        }
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+    timeout(LONG, fixture.register(&user(0))).await.unwrap();
+    assert_eq!(fixture.outside().await.count("tenants").await, 1);
+    // All connections are there.
+    let mut held = vec![fixture.begin().await];
+    if engine == Engine::Postgres {
+        held.push(timeout(LONG, fixture.begin()).await.unwrap());
+    }
+}
+
+async fn a_transaction_dropped_outside_of_a_runtime_is_rolled_back(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 1).await;
+    let mut tx = fixture.begin().await;
+    register(&mut tx, &user(1)).await.unwrap();
+    tokio::task::block_in_place(|| std::thread::spawn(move || drop(tx)).join().unwrap());
+    fixture.register(&user(2)).await;
+    assert_eq!(fixture.outside().await.count("tenants").await, 1);
+}
+
+async fn writes_are_seen_by_others_from_the_commit_on(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 3).await;
+    let mut outside = fixture.outside().await;
+    for n in 1..=OFTEN {
+        let mut tx = fixture.begin().await;
+        register(&mut tx, &user(n)).await.unwrap();
+        // The writer sees it, nobody else does: neither this process nor another.
+        assert!(storage::logins::find_by_email(&mut tx, &user(n).email).await.unwrap().is_some());
+        assert!(!fixture.can_log_in(&user(n)).await);
+        assert_eq!(outside.count("login_names").await, usize::from(n) - 1);
+        tx.commit().await.unwrap();
+        assert!(fixture.can_log_in(&user(n)).await);
+        assert_eq!(outside.count("login_names").await, usize::from(n));
+    }
+}
+
+async fn readers_do_not_wait_for_a_writer(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 5).await;
+    fixture.register(&user(1)).await;
+    let mut tx = fixture.begin().await;
+    assert!(storage::tenants::delete(&mut tx, user(1).tenant.id).await.unwrap());
+    let mut readers = JoinSet::new();
+    for _ in 0..32 {
+        let storage = fixture.storage.clone();
+        readers.spawn(async move {
+            let mut conn = storage.read().await.unwrap();
+            storage::users::find(&mut conn, user(1).tenant.id, user(1).id).await.unwrap()
+        });
+    }
+    for found in timeout(LONG, readers.join_all()).await.unwrap() {
+        assert_eq!(found, Some(user(1)), "as it was before");
+    }
+    tx.commit().await.unwrap();
+    assert!(!fixture.can_log_in(&user(1)).await);
+}
+
+async fn of_many_who_want_one_login_name_one_gets_it(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 8).await;
+    let mut wanting = JoinSet::new();
+    for n in 1..=8 {
+        let storage = fixture.storage.clone();
+        wanting.spawn(async move {
+            let mut user = user(n);
+            user.email = crate::fixture::user(1).email;
+            let mut tx = storage.begin("test").await.unwrap();
+            storage::tenants::insert(&mut tx, &user.tenant).await.unwrap();
+            storage::users::insert(&mut tx, &user).await.unwrap();
+            let named = storage::logins::insert_name(&mut tx, &user.email, user.tenant.id, user.id).await;
+            let named = named.unwrap();
+            if named == Inserted::Yes {
+                tx.commit().await.unwrap();
+            }
+            named
+        });
+    }
+    let outcomes = wanting.join_all().await;
+    assert_eq!(outcomes.iter().filter(|named| **named == Inserted::Yes).count(), 1, "{outcomes:?}");
+    let mut outside = fixture.outside().await;
+    assert_eq!((outside.count("users").await, outside.count("login_names").await), (1, 1));
+}
+
+async fn of_many_with_one_request_id_one_writes_and_the_others_find_it(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 8).await;
+    let request_id = outcome(&user(1)).request_id;
+    let mut wanting = JoinSet::new();
+    for n in 1..=8 {
+        let storage = fixture.storage.clone();
+        wanting.spawn(async move {
+            let user = user(n);
+            let outcome = storage::outcomes::Outcome { request_id, ..outcome(&user) };
+            let mut tx = storage.begin("test").await.unwrap();
+            if storage::outcomes::insert(&mut tx, &outcome).await.unwrap() == Inserted::Taken {
+                return (storage::outcomes::find(&mut tx, request_id).await.unwrap().unwrap(), 0);
+            }
+            storage::tenants::insert(&mut tx, &user.tenant).await.unwrap();
+            storage::users::insert(&mut tx, &user).await.unwrap();
+            tx.commit().await.unwrap();
+            (outcome, 1)
+        });
+    }
+    let outcomes = wanting.join_all().await;
+    assert_eq!(outcomes.iter().map(|(_, wrote)| wrote).sum::<i32>(), 1);
+    assert!(outcomes.iter().all(|(found, _)| *found == outcomes[0].0), "{outcomes:?}");
+    assert_eq!(fixture.outside().await.count("tenants").await, 1);
+}
+
+async fn whoever_opens_a_session_keeps_the_state_from_changing(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 3).await;
+    let user = user(1);
+    fixture.register(&user).await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+
+    let mut opening = fixture.begin().await;
+    let state = storage::users::find_state_locked(&mut opening, user.tenant.id, user.id).await.unwrap();
+    assert_eq!(state, Some(UserState::Active));
+    let disabling = tokio::spawn({
+        let (storage, user, order) = (fixture.storage.clone(), user.clone(), Arc::clone(&order));
+        async move {
+            let mut tx = storage.begin("disable").await.unwrap();
+            let (tenant_id, id) = (user.tenant.id, user.id);
+            storage::users::update_state(&mut tx, tenant_id, id, UserState::Disabled, at(9)).await.unwrap();
+            order.lock().unwrap().push("disabled");
+            tx.commit().await.unwrap();
+        }
+    });
+    let mut outside = fixture.outside().await;
+    match &mut outside {
+        Outside::Postgres(_) => {
+            let waiting = "SELECT 'waits' AS cell FROM pg_stat_activity
+                           WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            eventually("the update waits for the session", async || outside.texts(waiting).await.len() == 1)
+                .await;
+        }
+        // It waits for its turn in this process, which nobody else can see: give it some.
+        Outside::Sqlite(_) => {
+            for _ in 0..50 {
+                assert!(fixture.can_log_in(&user).await);
+            }
+        }
+    }
+    let second = identity::domain::Session {
+        id: identity::domain::SessionId::from(user.tenant.id.as_uuid()),
+        ..session(&user)
+    };
+    storage::sessions::insert(&mut opening, &second).await.unwrap();
+    order.lock().unwrap().push("opened");
+    opening.commit().await.unwrap();
+    disabling.await.unwrap();
+    assert_eq!(*order.lock().unwrap(), ["opened", "disabled"]);
+
+    let mut tx = fixture.begin().await;
+    let state = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await.unwrap();
+    assert_eq!(state, Some(UserState::Disabled));
+}
+
+/// Two may open sessions of one user at once: a phone and a laptop.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_one_user_are_opened_beside_each_other() {
+    let fixture = Fixture::with_connections(Engine::Postgres, 2).await;
+    let user = user(1);
+    fixture.register(&user).await;
+    let (mut one, mut other) = (fixture.begin().await, fixture.begin().await);
+    for tx in [&mut one, &mut other] {
+        let state = storage::users::find_state_locked(tx, user.tenant.id, user.id).await.unwrap();
+        assert_eq!(state, Some(UserState::Active));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_aborted_while_it_waits_for_a_lock_writes_nothing_and_frees_its_connection() {
+    let fixture = Fixture::with_connections(Engine::Postgres, 2).await;
+    let user = user(1);
+    fixture.register(&user).await;
+    for _ in 0..5 {
+        let mut holding = fixture.begin().await;
+        storage::users::find_state_locked(&mut holding, user.tenant.id, user.id).await.unwrap();
+        let task = tokio::spawn({
+            let (storage, user) = (fixture.storage.clone(), user.clone());
+            async move {
+                let mut tx = storage.begin("aborted").await.unwrap();
+                let (tenant_id, id) = (user.tenant.id, user.id);
+                storage::users::update_state(&mut tx, tenant_id, id, UserState::Disabled, at(9))
+                    .await
+                    .unwrap();
+                tx.commit().await.unwrap();
+            }
+        });
+        let mut outside = fixture.outside().await;
+        let waiting = "SELECT 'waits' AS cell FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("the update waits", async || outside.texts(waiting).await.len() == 1).await;
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        holding.commit().await.unwrap();
+        let pair = (fixture.begin().await, fixture.begin().await);
+        drop(pair);
+    }
+    let mut tx = fixture.begin().await;
+    let state = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await.unwrap();
+    assert_eq!(state, Some(UserState::Active));
+}

@@ -1,0 +1,108 @@
+//! A write goes on when its caller has gone, and happens once.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use identity::crypto::access_token::{AccessTokens, TokenSettings};
+use identity::crypto::fingerprint::Fingerprinter;
+use identity::crypto::hasher::{Cost, Hasher, HasherSettings};
+use identity::crypto::master_key::MasterKey;
+use identity::crypto::refresh_token::RefreshTokens;
+use identity::domain::{
+    Clock, Email, Password, PasswordPolicy, PersonName, RequestId, TenantName, Timestamp,
+};
+use identity::service::accounts::Registration;
+use identity::service::{CallContext, Parts, Service, SessionLifetime, UnitsOfWork, keys};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::fixture::{Fixture, LONG, at, user};
+use crate::support::service::{Engine, on_both_databases};
+
+on_both_databases!(a_registration_whose_caller_has_gone_is_written_once);
+
+/// Tells when it is asked for the time: by a registration, as the first thing in its unit of work.
+#[derive(Default)]
+struct SignallingClock {
+    armed: AtomicBool,
+    asked: Notify,
+}
+
+impl Clock for SignallingClock {
+    fn now(&self) -> Timestamp {
+        if self.armed.load(Ordering::SeqCst) {
+            self.asked.notify_one();
+        }
+        at(0)
+    }
+}
+
+async fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -> Service {
+    let master_key = MasterKey::generate();
+    let keyring = keys::load(&fixture.storage, &master_key, None, &*clock).await.unwrap();
+    let settings = HasherSettings { threads: NonZeroUsize::MIN, queue_capacity: 8, cost: Cost::MIN };
+    let hour = Duration::from_secs(3_600);
+    Service::new(Parts {
+        storage: fixture.storage.clone(),
+        hasher: Hasher::start(settings).unwrap(),
+        access_tokens: AccessTokens::new(
+            keyring,
+            TokenSettings { issuer: "test".into(), audience: "test".into(), access_ttl: hour },
+        ),
+        refresh_tokens: RefreshTokens::new(&master_key),
+        fingerprints: Fingerprinter::new(&master_key),
+        password_policy: PasswordPolicy::new(8),
+        session_lifetime: SessionLifetime { idle: hour, max: hour },
+        clock,
+        units,
+    })
+}
+
+fn registration() -> Registration {
+    Registration {
+        email: Email::parse("ada@example.com").unwrap(),
+        password: Password::new("correct horse battery".to_owned()).unwrap(),
+        first_name: PersonName::parse("Ada").unwrap(),
+        last_name: PersonName::parse("Lovelace").unwrap(),
+        tenant_name: TenantName::parse("Analytical Engines").unwrap(),
+        request_id: Some(RequestId::from(user(1).id.as_uuid())),
+    }
+}
+
+async fn a_registration_whose_caller_has_gone_is_written_once(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let clock = Arc::new(SignallingClock::default());
+    let units = UnitsOfWork::new();
+    let service = service(&fixture, Arc::clone(&clock), units.clone()).await;
+
+    // Nobody writes while another has the lock.
+    let mut outside = fixture.outside().await;
+    outside
+        .run(match engine {
+            Engine::Sqlite => "BEGIN IMMEDIATE",
+            Engine::Postgres => "BEGIN; LOCK TABLE tenants, request_outcomes IN ACCESS EXCLUSIVE MODE",
+        })
+        .await;
+    clock.armed.store(true, Ordering::SeqCst);
+    let call = tokio::spawn({
+        let service = service.clone();
+        async move { service.register(registration(), CallContext::default()).await.map(drop) }
+    });
+    timeout(LONG, clock.asked.notified()).await.expect("the unit of work begins");
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    outside.run("COMMIT").await;
+
+    // Trying again, as a caller would who heard nothing, finds what was written.
+    let again = service.register(registration(), CallContext::default()).await.unwrap();
+    timeout(LONG, units.finished()).await.expect("all units end");
+    let counts = [outside.count("tenants").await, outside.count("users").await];
+    assert_eq!(counts, [1, 1]);
+    assert_eq!(outside.count("sessions").await, 2, "the first session was opened all the same");
+    let mut conn = fixture.storage.read().await.unwrap();
+    let email = registration().email;
+    let login = identity::storage::logins::find_by_email(&mut conn, &email).await.unwrap().unwrap();
+    assert_eq!(login.user, again.user);
+}
