@@ -42,9 +42,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<SqliteConnection, Stor
     let unavailable = |error: &dyn std::fmt::Display| {
         StorageError::Unavailable(format!("cannot open the SQLite file {}: {error}", path.display()))
     };
-    if access == Access::Write {
-        create_private(path).map_err(|error| unavailable(&error))?;
-    }
+    create_private(path).map_err(|error| unavailable(&error))?;
     let mut connection = SqliteConnection::establish(&uri(path)).map_err(|error| unavailable(&error))?;
     // The busy timeout comes first: the switch to WAL itself needs a lock.
     connection
@@ -93,5 +91,44 @@ fn uri(path: &Path) -> String {
         text.into_owned()
     } else {
         format!("./{text}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_for_reading_reads_and_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.db");
+        let mut writer = open(&path, Access::Write).unwrap();
+        writer.batch_execute("CREATE TABLE t (a INTEGER); INSERT INTO t VALUES (1)").unwrap();
+        let mut reader = open(&path, Access::Read).unwrap();
+        reader.batch_execute("SELECT a FROM t").unwrap();
+        for sql in ["INSERT INTO t VALUES (2)", "DELETE FROM t", "DROP TABLE t", "CREATE TABLE u (a INTEGER)"]
+        {
+            let refused = reader.batch_execute(sql).unwrap_err();
+            assert_eq!(refused.to_string(), "attempt to write a readonly database", "{sql}");
+        }
+        writer.batch_execute("INSERT INTO t VALUES (2)").unwrap();
+    }
+
+    #[test]
+    fn every_connection_enforces_foreign_keys_and_waits_for_the_disk() {
+        use diesel::dsl::sql;
+        use diesel::sql_types::BigInt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.db");
+        for access in [Access::Write, Access::Read] {
+            let mut connection = open(&path, access).unwrap();
+            // 2 is FULL.
+            for (pragma, expected) in [("foreign_keys", 1), ("synchronous", 2), ("trusted_schema", 0)] {
+                let query = sql::<BigInt>(&format!("SELECT * FROM pragma_{pragma}"));
+                let value: i64 = diesel::RunQueryDsl::get_result(query, &mut connection).unwrap();
+                assert_eq!(value, expected, "{pragma} of {access:?}");
+            }
+        }
     }
 }

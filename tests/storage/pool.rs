@@ -143,6 +143,17 @@ async fn a_connection_whose_statement_was_given_up_is_not_used_again() {
     .await;
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sqlite_file_is_its_owners_alone_whoever_opens_it_first() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let database = TestDatabase::empty(Engine::Sqlite);
+    let storage = open(&database, 1);
+    drop(storage.read().await.unwrap());
+    let path = database.folder.path().join("identity.db");
+    assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_sqlite_database_is_one_file() {
     let fixture = Fixture::new(Engine::Sqlite).await;
