@@ -32,8 +32,15 @@ pub struct StorageSettings {
 pub struct Storage(Arc<Pools>);
 
 enum Pools {
-    Postgres { all: Pool<AsyncPgConnection>, probe: Pool<AsyncPgConnection> },
-    Sqlite { write: Pool<AsyncSqliteConnection>, read: Pool<AsyncSqliteConnection> },
+    Postgres {
+        all: Pool<AsyncPgConnection>,
+        probe: Pool<AsyncPgConnection>,
+    },
+    Sqlite {
+        write: Pool<AsyncSqliteConnection>,
+        read: Pool<AsyncSqliteConnection>,
+        probe: Pool<AsyncSqliteConnection>,
+    },
 }
 
 /// On PostgreSQL, a caller is told within two seconds that the database is away: opening a
@@ -97,7 +104,11 @@ impl Storage {
                             .boxed()
                     })
                 };
-                Pools::Sqlite { write: pool(1, Access::Write), read: pool(SQLITE_READERS, Access::Read) }
+                Pools::Sqlite {
+                    write: pool(1, Access::Write),
+                    read: pool(SQLITE_READERS, Access::Read),
+                    probe: pool(1, Access::Read),
+                }
             }
         })))
     }
@@ -128,15 +139,15 @@ impl Storage {
         }))
     }
 
-    /// Whether the database answers and holds the schema that this program was built for. Asked on
-    /// a connection of its own, so a full pool is no bad health.
+    /// Whether the database answers and was ever migrated. Asked on a connection of its own, so a
+    /// full pool is no bad health.
     ///
     /// # Errors
     /// [`StorageError`] says what is wrong.
     pub async fn probe(&self) -> Result<(), StorageError> {
         let mut conn = Conn(match &*self.0 {
             Pools::Postgres { probe, .. } => Backend::Postgres(Box::new(probe.loan().await?)),
-            Pools::Sqlite { read, .. } => Backend::Sqlite(read.loan().await?),
+            Pools::Sqlite { probe, .. } => Backend::Sqlite(probe.loan().await?),
         });
         migrate::find_latest(&mut conn).await.map(drop)
     }

@@ -16,6 +16,7 @@ on_both_databases!(
     connections_are_had_in_the_order_of_asking,
     whoever_leaves_the_queue_is_not_waited_for,
     more_tasks_than_connections_all_get_their_turn,
+    a_probe_needs_none_of_the_connections_that_calls_use,
     a_probe_fails_where_nothing_was_migrated,
 );
 
@@ -68,6 +69,18 @@ async fn more_tasks_than_connections_all_get_their_turn(engine: Engine) {
     }
     assert_eq!(timeout(LONG, tasks.join_all()).await.unwrap().len(), 100);
     assert_eq!(fixture.outside().await.count("tenants").await, 100);
+}
+
+async fn a_probe_needs_none_of_the_connections_that_calls_use(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 4).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(fixture.storage.read().await.unwrap());
+    }
+    let storage = fixture.storage.clone();
+    let mut fifth = Box::pin(async move { storage.read().await.map(drop) });
+    assert!(!is_done_at_once(&mut fifth).await, "all are in use");
+    timeout(Duration::from_secs(5), fixture.storage.probe()).await.expect("it need not queue").unwrap();
 }
 
 async fn a_probe_fails_where_nothing_was_migrated(engine: Engine) {
