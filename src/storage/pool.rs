@@ -52,8 +52,12 @@ const POSTGRES_LIMITS: PoolLimits = PoolLimits {
     statement: Some(POSTGRES_STATEMENT),
 };
 
-/// The longest that a statement may take on PostgreSQL.
+/// The longest that a statement on PostgreSQL is waited for. Then the connection is given up.
 const POSTGRES_STATEMENT: Duration = Duration::from_millis(1_800);
+
+/// After that, the server itself ends a statement: less, so that one which only waited for a lock
+/// costs no connection and is not taken for a server that does not answer.
+const POSTGRES_STATEMENT_ON_SERVER: Duration = Duration::from_millis(1_500);
 
 /// The longest that a transaction may sit between statements: this process was stopped, or is gone.
 const IDLE_IN_TRANSACTION_MILLIS: u32 = 10_000;
@@ -171,12 +175,12 @@ impl Storage {
 async fn connect_postgres(connector: Arc<Connector>) -> Result<AsyncPgConnection, StorageError> {
     let mut connection =
         connector.connect().await.map_err(|error| StorageError::Unavailable(error.to_string()))?;
-    // The server ends what this side has given up waiting for, and transactions that nobody ends.
+    // The server ends what takes too long, and transactions that nobody ends.
     connection
         .batch_execute(&format!(
             "SET statement_timeout = {limit}; SET lock_timeout = {limit}; \
              SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MILLIS}",
-            limit = POSTGRES_STATEMENT.as_millis(),
+            limit = POSTGRES_STATEMENT_ON_SERVER.as_millis(),
         ))
         .await?;
     instrument(|instrumentation| connection.set_instrumentation(instrumentation));

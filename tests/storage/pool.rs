@@ -111,6 +111,44 @@ async fn connections_are_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_waits_too_long_fails_and_its_connection_serves_on() {
+    let fixture = Fixture::with_connections(Engine::Postgres, 1).await;
+    fixture.register(&user(1)).await;
+    let mut outside = fixture.outside().await;
+    let before = backends(&mut outside).await;
+    outside.run("BEGIN; LOCK TABLE tenants").await;
+    let began = Instant::now();
+    let mut tx = fixture.begin().await;
+    let refused = storage::tenants::insert(&mut tx, &user(2).tenant).await;
+    assert!(matches!(refused, Err(StorageError::Unavailable(_))), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    drop(tx);
+    outside.run("COMMIT").await;
+    fixture.register(&user(2)).await;
+    assert_eq!(backends(&mut outside).await, before, "the server ended the statement, not the connection");
+}
+
+/// A lock that one waits for is no sign that the database is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_waits_too_long_does_not_send_those_away_who_queue() {
+    let fixture = Fixture::with_connections(Engine::Postgres, 1).await;
+    fixture.register(&user(1)).await;
+    let mut outside = fixture.outside().await;
+    let mut tx = fixture.begin().await;
+    let storage = fixture.storage.clone();
+    let mut queued = Box::pin(async move {
+        let mut conn = storage.read().await?;
+        storage::signing_keys::list(&mut conn, crate::fixture::at(0)).await
+    });
+    assert!(!is_done_at_once(&mut queued).await);
+    let queued = tokio::spawn(queued);
+    outside.run("BEGIN; LOCK TABLE tenants").await;
+    assert!(storage::tenants::insert(&mut tx, &user(2).tenant).await.is_err());
+    drop(tx);
+    assert_eq!(queued.await.unwrap().unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn those_who_queue_learn_at_once_that_the_database_is_away() {
     let away = Away::new(1).await;
     let mut tx = away.storage.begin("test").await.unwrap();
