@@ -18,6 +18,15 @@ pub enum StorageError {
     Refused(String),
 }
 
+impl StorageError {
+    /// What happened, without what it means for the caller.
+    pub(super) fn cause(&self) -> &str {
+        match self {
+            Self::Unavailable(cause) | Self::Corrupt(cause) | Self::Refused(cause) => cause,
+        }
+    }
+}
+
 impl From<DieselError> for StorageError {
     #[expect(
         clippy::wildcard_enum_match_arm,

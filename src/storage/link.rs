@@ -38,6 +38,7 @@ pub(super) struct Pool<C: PoolableConnection + 'static> {
     turns: Arc<Semaphore>,
     limits: PoolLimits,
     away: Away,
+    failures: Failures,
 }
 
 /// One connection, on loan from its pool until dropped.
@@ -54,6 +55,10 @@ pub(super) struct Loan<C: PoolableConnection + 'static> {
 #[derive(Clone)]
 struct Away(Arc<watch::Sender<bool>>);
 
+/// Why the last attempt to open a connection failed. bb8 itself lets those who wait for one run into
+/// its time limit, and does not tell them why.
+type Failures = Arc<watch::Sender<String>>;
+
 impl<C: PoolableConnection + 'static> Pool<C> {
     pub(super) fn new(
         limits: PoolLimits,
@@ -61,8 +66,13 @@ impl<C: PoolableConnection + 'static> Pool<C> {
         connect: impl Fn() -> BoxFuture<'static, Result<C, StorageError>> + Send + Sync + 'static,
     ) -> Self {
         let away = Away(Arc::new(watch::Sender::new(false)));
-        let manager =
-            Manager { connect: Box::new(connect), limit: limits.connect, statement: limits.statement };
+        let failures = Failures::default();
+        let manager = Manager {
+            connect: Box::new(connect),
+            limit: limits.connect,
+            statement: limits.statement,
+            failures: failures.clone(),
+        };
         let connections = bb8::Pool::builder()
             .max_size(limits.connections)
             .max_lifetime(max_lifetime)
@@ -74,7 +84,7 @@ impl<C: PoolableConnection + 'static> Pool<C> {
             .error_sink(Box::new(LogSink))
             .build_unchecked(manager);
         let turns = Arc::new(Semaphore::new(limits.connections as usize));
-        Self { connections, turns, limits, away }
+        Self { connections, turns, limits, away, failures }
     }
 
     /// The next free connection, opened if need be.
@@ -86,19 +96,23 @@ impl<C: PoolableConnection + 'static> Pool<C> {
     /// Dropping the future gives up the place in the queue.
     pub(super) async fn loan(&self) -> Result<Loan<C>, StorageError> {
         let turn = self.turn().await?;
-        match self.connections.get_owned().await {
+        let mut failures = self.failures.subscribe();
+        let connection = tokio::select! {
+            biased;
+            connection = self.connections.get_owned() => {
+                connection.map_err(|_| "no connection could be opened in time".to_owned())
+            }
+            // Whose attempt it was does not matter: all go to the same database.
+            _ = failures.changed() => Err(failures.borrow().clone()),
+        };
+        match connection {
             Ok(connection) => {
                 let statement = self.limits.statement;
                 Ok(Loan { connection, statement, away: self.away.clone(), _turn: turn })
             }
-            Err(error) => {
+            Err(why) => {
                 self.away.set(true);
-                Err(match error {
-                    bb8::RunError::User(error) => error,
-                    bb8::RunError::TimedOut => {
-                        StorageError::Unavailable("no connection could be opened".into())
-                    }
-                })
+                Err(StorageError::Unavailable(why))
             }
         }
     }
@@ -166,16 +180,22 @@ impl Limits<'_> {
         if self.standing.abandoned {
             return Err(StorageError::Unavailable("the connection was given up".into()));
         }
-        let Some(limit) = self.statement else { return Ok(statement.await?) };
-        let since = *self.standing.unanswered_since.get_or_insert_with(Instant::now);
-        if let Ok(result) = timeout_at(since + limit, statement).await {
-            self.standing.unanswered_since = None;
-            self.away.set(false);
-            return Ok(result?);
-        }
-        self.standing.abandoned = true;
-        self.away.set(true);
-        Err(StorageError::Unavailable("a statement took too long".into()))
+        let outcome = match self.statement {
+            Some(limit) => {
+                let since = *self.standing.unanswered_since.get_or_insert_with(Instant::now);
+                timeout_at(since + limit, statement).await
+            }
+            None => Ok(statement.await),
+        };
+        let Ok(answer) = outcome else {
+            self.standing.abandoned = true;
+            self.away.set(true);
+            return Err(StorageError::Unavailable("a statement took too long".into()));
+        };
+        self.standing.unanswered_since = None;
+        let value = answer?;
+        self.away.set(false);
+        Ok(value)
     }
 }
 
@@ -221,6 +241,7 @@ pub(super) struct Manager<C> {
     connect: Connect<C>,
     limit: Duration,
     statement: Option<Duration>,
+    failures: Failures,
 }
 
 impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
@@ -228,10 +249,13 @@ impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
     type Error = StorageError;
 
     async fn connect(&self) -> Result<Link<C>, StorageError> {
-        match timeout(self.limit, (self.connect)()).await {
-            Ok(connected) => connected.map(|inner| Link { inner, standing: Standing::default() }),
-            Err(_) => Err(StorageError::Unavailable("connecting took too long".into())),
+        let connected = timeout(self.limit, (self.connect)())
+            .await
+            .unwrap_or_else(|_| Err(StorageError::Unavailable("connecting took too long".into())));
+        if let Err(error) = &connected {
+            self.failures.send_replace(error.cause().to_owned());
         }
+        connected.map(|inner| Link { inner, standing: Standing::default() })
     }
 
     /// Asks what is known on this side only: a lost TCP connection is noticed without a query.
@@ -247,13 +271,14 @@ impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
     }
 }
 
-/// Where bb8 reports connections that it could not open.
+/// Where bb8 reports connections that it could not open or found lost. Whoever wanted one is told
+/// why, so this is for the curious.
 #[derive(Clone, Copy, Debug)]
 struct LogSink;
 
 impl bb8::ErrorSink<StorageError> for LogSink {
     fn sink(&self, error: StorageError) {
-        tracing::warn!(error = %error, "a database connection was lost or could not be opened");
+        tracing::debug!(error = %error, "a database connection was lost or could not be opened");
     }
 
     fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<StorageError>> {

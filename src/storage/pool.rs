@@ -164,7 +164,8 @@ impl Storage {
                 all.close().await;
                 probe.close().await;
             }
-            Pools::Sqlite { write, read } => {
+            Pools::Sqlite { write, read, probe } => {
+                probe.close().await;
                 read.close().await;
                 write.close().await;
             }

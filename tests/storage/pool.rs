@@ -194,6 +194,43 @@ async fn a_connection_whose_statement_was_given_up_is_not_used_again() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_connections_is_told_from_one_that_is_slow() {
+    let away = Away::new(2).await;
+    away.storage.begin("test").await.unwrap().commit().await.unwrap();
+    away.cluster.crash();
+    eventually("the pool notices", async || {
+        let began = Instant::now();
+        let refused = away.storage.begin("test").await.map(drop);
+        let Err(StorageError::Unavailable(why)) = &refused else { panic!("{refused:?}") };
+        // At once, and with the cause, for whoever reads the log.
+        began.elapsed() < Duration::from_millis(1_000) && why.contains("refuses connections")
+    })
+    .await;
+    away.cluster.restart();
+    eventually("calls are served", async || away.storage.begin("test").await.is_ok()).await;
+}
+
+/// One failure to open a file must not be held against a database for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sqlite_file_that_could_not_be_opened_once_is_waited_for_again() {
+    let mut database = TestDatabase::empty(Engine::Sqlite);
+    let folder = database.folder.path().join("later");
+    database.url = format!("sqlite:{}", folder.join("identity.db").display());
+    let storage = open(&database, 1);
+    let failed = storage.begin("test").await.map(drop);
+    let Err(StorageError::Unavailable(why)) = failed else { panic!("{failed:?}") };
+    assert!(why.contains("cannot open the SQLite file"), "{why}");
+    std::fs::create_dir(&folder).unwrap();
+    storage::migrate::run(&database.parsed()).await.unwrap();
+
+    let held = storage.begin("test").await.unwrap();
+    let mut queued = Box::pin(async { storage.begin("test").await });
+    assert!(!is_done_at_once(&mut queued).await, "it waits for its turn");
+    held.commit().await.unwrap();
+    queued.await.unwrap();
+}
+
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sqlite_file_is_its_owners_alone_whoever_opens_it_first() {
