@@ -18,6 +18,16 @@ pub(super) enum Backend {
     Sqlite(Loan<AsyncSqliteConnection>),
 }
 
+impl Conn {
+    /// Whether a statement failed, or was given up, since the connection was lent.
+    pub(super) fn has_failed(&self) -> bool {
+        match &self.0 {
+            Backend::Postgres(loan) => loan.has_failed(),
+            Backend::Sqlite(loan) => loan.has_failed(),
+        }
+    }
+}
+
 /// Runs one diesel query on a [`Conn`] of either database: `query!(conn, |c| users::table.load(c))`.
 ///
 /// The body is compiled once per database. Where the two need different SQL, name both:

@@ -45,6 +45,8 @@ pub(super) struct Pool<C: PoolableConnection + 'static> {
 pub(super) struct Loan<C: PoolableConnection + 'static> {
     connection: bb8::PooledConnection<'static, Manager<C>>,
     statement: Option<Duration>,
+    /// Whether a statement failed, or was given up, since the connection was lent.
+    failed: bool,
     away: Away,
     // Given back after the connection, so that whoever is next finds it.
     _turn: OwnedSemaphorePermit,
@@ -108,7 +110,7 @@ impl<C: PoolableConnection + 'static> Pool<C> {
         match connection {
             Ok(connection) => {
                 let statement = self.limits.statement;
-                Ok(Loan { connection, statement, away: self.away.clone(), _turn: turn })
+                Ok(Loan { connection, statement, failed: false, away: self.away.clone(), _turn: turn })
             }
             Err(why) => {
                 self.away.set(true);
@@ -156,7 +158,13 @@ impl<C: PoolableConnection + 'static> Loan<C> {
     /// The connection itself, and the limits that a statement on it is to be awaited under.
     pub(super) fn parts(&mut self) -> (&mut C, Limits<'_>) {
         let Link { inner, standing } = &mut *self.connection;
-        (inner, Limits { statement: self.statement, standing, away: &self.away })
+        let failed = &mut self.failed;
+        (inner, Limits { statement: self.statement, standing, failed, away: &self.away })
+    }
+
+    /// Whether a statement failed, or was given up, since the connection was lent.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
     }
 }
 
@@ -164,6 +172,7 @@ impl<C: PoolableConnection + 'static> Loan<C> {
 pub(super) struct Limits<'l> {
     statement: Option<Duration>,
     standing: &'l mut Standing,
+    failed: &'l mut bool,
     away: &'l Away,
 }
 
@@ -180,6 +189,8 @@ impl Limits<'_> {
         if self.standing.abandoned {
             return Err(StorageError::Unavailable("the connection was given up".into()));
         }
+        // Until it is known to have succeeded, and so for good when the future is dropped.
+        let failed_before = std::mem::replace(self.failed, true);
         let outcome = match self.statement {
             Some(limit) => {
                 let since = *self.standing.unanswered_since.get_or_insert_with(Instant::now);
@@ -194,6 +205,7 @@ impl Limits<'_> {
         };
         self.standing.unanswered_since = None;
         let value = answer?;
+        *self.failed = failed_before;
         self.away.set(false);
         Ok(value)
     }

@@ -47,8 +47,17 @@ impl Tx {
     ///
     /// # Errors
     /// [`StorageError::Unavailable`] when the connection was lost before the database answered:
-    /// whether the writes were kept is then unknown.
+    /// whether the writes were kept is then unknown. [`StorageError::Refused`] when one of its
+    /// statements had failed, or when it breaks a rule that is checked at the end; nothing is kept.
     pub async fn commit(mut self) -> Result<(), StorageError> {
+        // PostgreSQL would answer such a COMMIT as if it had kept the writes; SQLite would keep all
+        // but the failed one.
+        if self.has_failed() {
+            return Err(StorageError::Refused(format!(
+                "the unit of work {:?} cannot be kept: one of its statements failed",
+                self.name
+            )));
+        }
         let Some(mut conn) = self.conn.take() else { return Ok(()) };
         query!(conn, |c| commit(c))?;
         tracing::trace!(unit = self.name, "unit of work committed");

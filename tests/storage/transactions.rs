@@ -15,6 +15,7 @@ use crate::support::service::{Engine, on_both_databases};
 on_both_databases!(
     what_is_not_committed_is_rolled_back_again_and_again,
     what_failed_is_rolled_back_and_the_connection_serves_on,
+    a_transaction_in_which_a_statement_failed_cannot_be_committed,
     a_commit_that_breaks_a_rule_keeps_nothing_and_harms_nobody,
     tasks_aborted_anywhere_leave_nothing_and_hold_nothing,
     a_transaction_dropped_outside_of_a_runtime_is_rolled_back,
@@ -51,6 +52,19 @@ async fn what_failed_is_rolled_back_and_the_connection_serves_on(engine: Engine)
         assert!(matches!(refused, Err(StorageError::Refused(_))), "{refused:?}");
     }
     fixture.register(&user(1)).await;
+    assert_eq!(fixture.outside().await.count("tenants").await, 2);
+}
+
+async fn a_transaction_in_which_a_statement_failed_cannot_be_committed(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.register(&user(0)).await;
+    let mut tx = fixture.begin().await;
+    storage::tenants::insert(&mut tx, &user(1).tenant).await.unwrap();
+    assert!(storage::tenants::insert(&mut tx, &user(0).tenant).await.is_err());
+    // PostgreSQL answers such a COMMIT as if it had kept something.
+    let committed = tx.commit().await;
+    assert!(matches!(committed, Err(StorageError::Refused(_))), "{committed:?}");
+    fixture.register(&user(2)).await;
     assert_eq!(fixture.outside().await.count("tenants").await, 2);
 }
 
