@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::QueryResult;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::pooled_connection::PoolableConnection;
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -204,11 +205,17 @@ impl Limits<'_> {
             return Err(StorageError::Unavailable("a statement took too long".into()));
         };
         self.standing.unanswered_since = None;
+        // The server is no longer the primary; the next connection may lead to the one that is.
+        self.standing.abandoned |= answer.as_ref().is_err_and(is_read_only);
         let value = answer?;
         *self.failed = failed_before;
         self.away.set(false);
         Ok(value)
     }
+}
+
+fn is_read_only(error: &DieselError) -> bool {
+    matches!(error, DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _))
 }
 
 impl Away {

@@ -211,6 +211,21 @@ async fn a_server_that_refuses_connections_is_told_from_one_that_is_slow() {
     eventually("calls are served", async || away.storage.begin("test").await.is_ok()).await;
 }
 
+/// A server that is no longer the primary keeps its connections and refuses their writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_can_only_read_is_not_used_to_write_again() {
+    let fixture = Fixture::with_connections(Engine::Postgres, 1).await;
+    let mut outside = fixture.outside().await;
+    let name = outside.texts("SELECT current_database() AS cell").await.remove(0);
+    outside.run(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
+    let mut tx = fixture.begin().await;
+    let refused = storage::tenants::insert(&mut tx, &user(1).tenant).await;
+    assert!(matches!(refused, Err(StorageError::Unavailable(_))), "{refused:?}");
+    drop(tx);
+    outside.run(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
+    fixture.register(&user(1)).await;
+}
+
 /// One failure to open a file must not be held against a database for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sqlite_file_that_could_not_be_opened_once_is_waited_for_again() {
