@@ -117,8 +117,8 @@ async fn a_statement_that_waits_too_long_fails_and_its_connection_serves_on() {
     let mut outside = fixture.outside().await;
     let before = backends(&mut outside).await;
     outside.run("BEGIN; LOCK TABLE tenants").await;
-    let began = Instant::now();
     let mut tx = fixture.begin().await;
+    let began = Instant::now();
     let refused = storage::tenants::insert(&mut tx, &user(2).tenant).await;
     assert!(matches!(refused, Err(StorageError::Unavailable(_))), "{refused:?}");
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());

@@ -18,7 +18,7 @@ use identity::service::{CallContext, Parts, Service, SessionLifetime, UnitsOfWor
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::fixture::{Fixture, LONG, at, user};
+use crate::fixture::{Fixture, LONG, at, eventually, user};
 use crate::support::service::{Engine, on_both_databases};
 
 on_both_databases!(a_registration_whose_caller_has_gone_is_written_once);
@@ -94,6 +94,8 @@ async fn a_registration_whose_caller_has_gone_is_written_once(engine: Engine) {
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     outside.run("COMMIT").await;
+
+    eventually("it is written", async || outside.count("tenants").await == 1).await;
 
     // Trying again, as a caller would who heard nothing, finds what was written.
     let again = service.register(registration(), CallContext::default()).await.unwrap();
