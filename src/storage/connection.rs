@@ -4,10 +4,11 @@ use diesel::{OptionalExtension as _, QueryResult, SqliteConnection};
 use diesel_async::AsyncPgConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
+use super::blocking::BlockingThreads;
 use super::link::Loan;
 
 /// SQLite behind diesel-async's interface: each statement runs on a thread where it may block.
-pub(super) type AsyncSqliteConnection = SyncConnectionWrapper<SqliteConnection>;
+pub(super) type AsyncSqliteConnection = SyncConnectionWrapper<SqliteConnection, BlockingThreads>;
 
 /// A connection on loan from a pool; returned when dropped.
 pub struct Conn(pub(super) Backend);

@@ -1,6 +1,7 @@
 //! The pools of one database, and the way in for everything that queries it.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use diesel::connection::{Instrumentation, InstrumentationEvent};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt as _;
 
+use super::blocking::BlockingThreads;
 use super::connection::{AsyncSqliteConnection, Backend, Conn};
 use super::error::StorageError;
 use super::link::{Pool, PoolLimits};
@@ -74,8 +76,13 @@ const SQLITE_LIMITS: PoolLimits = PoolLimits {
     statement: None,
 };
 
-/// More readers than this gain nothing: a read is a few microseconds of processor time.
-const SQLITE_READERS: u32 = 4;
+/// Connections that read, opened when they are first needed. Each statement under way has one of its
+/// own, so this is how many the threads find in their queue, at most, when they wake.
+const SQLITE_READERS: u32 = 16;
+
+/// Threads that read. A second one, so that a page that has to come from the disk does not keep those
+/// waiting whose pages are in memory.
+const SQLITE_READ_THREADS: usize = 2;
 
 impl Storage {
     /// Prepares the pools. Connections are opened when they are first needed, so this neither
@@ -100,18 +107,23 @@ impl Storage {
                 Pools::Postgres { all: pool(settings.connections.get()), probe: pool(1) }
             }
             DatabaseUrl::Sqlite { path } => {
-                let pool = |connections, access| {
-                    let path = path.clone();
+                let threads = |name, count| {
+                    BlockingThreads::start(name, count).map_err(|error| {
+                        StorageError::Refused(format!("cannot start the threads for SQLite: {error}"))
+                    })
+                };
+                let (writing, reading) =
+                    (threads("sqlite-write", 1)?, threads("sqlite-read", SQLITE_READ_THREADS)?);
+                let pool = |connections, access, threads: &BlockingThreads| {
+                    let (path, threads) = (path.clone(), threads.clone());
                     Pool::new(PoolLimits { connections, ..SQLITE_LIMITS }, None, move || {
-                        let path = path.clone();
-                        async move { Ok(AsyncSqliteConnection::new(sqlite::connect(path, access).await?)) }
-                            .boxed()
+                        connect_sqlite(path.clone(), access, threads.clone()).boxed()
                     })
                 };
                 Pools::Sqlite {
-                    write: pool(1, Access::Write),
-                    read: pool(SQLITE_READERS, Access::Read),
-                    probe: pool(1, Access::Read),
+                    write: pool(1, Access::Write, &writing),
+                    read: pool(SQLITE_READERS, Access::Read, &reading),
+                    probe: pool(1, Access::Read, &reading),
                 }
             }
         })))
@@ -171,6 +183,15 @@ impl Storage {
             }
         }
     }
+}
+
+async fn connect_sqlite(
+    path: PathBuf,
+    access: Access,
+    threads: BlockingThreads,
+) -> Result<AsyncSqliteConnection, StorageError> {
+    let connection = sqlite::connect(path, access).await?;
+    Ok(AsyncSqliteConnection::with_runtime(connection, threads))
 }
 
 async fn connect_postgres(connector: Arc<Connector>) -> Result<AsyncPgConnection, StorageError> {

@@ -21,7 +21,7 @@ async fn every_call_leaves_one_json_line_with_method_code_duration_and_id() {
     client.register(registration("ada@example.com")).await.unwrap();
     let mut login = Request::new(LoginRequest { email: "ada@example.com".into(), password: "wrong".into() });
     login.metadata_mut().insert("x-request-id", MetadataValue::from_static("my-login"));
-    client.0.clone().login(login).await.unwrap_err();
+    client.service.clone().login(login).await.unwrap_err();
     client.get_user(None, "").await.unwrap_err();
     process.signal("TERM");
     let (_, log) = soon("the server stops", process.ended()).await;
