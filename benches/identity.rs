@@ -65,6 +65,7 @@ fn tokens(criterion: &mut Criterion) {
         user_id: UserId::generate(now),
         session_id: SessionId::generate(now),
         role: Role::Owner,
+        session_ends_at: now.plus(Duration::from_secs(90 * 24 * 60 * 60)),
     };
     for (name, key) in
         [("EdDSA", SigningKey::generate_ed25519()), ("HS256", SigningKey::hs256(&[7; 32]).unwrap())]

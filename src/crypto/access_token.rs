@@ -51,6 +51,8 @@ pub struct TokenSubject {
     pub session_id: SessionId,
     /// The user's role when the token is issued.
     pub role: Role,
+    /// When the session ends; no token of it is valid for longer.
+    pub session_ends_at: Timestamp,
 }
 
 /// A token for its owner. `Debug` shows nothing of its text.
@@ -153,11 +155,12 @@ impl AccessTokens {
         Self { keyring, settings, checked: Cache::new(CACHED_TOKENS) }
     }
 
-    /// A new token about `subject`, valid from `now` on, which is rounded down to the second.
+    /// A new token about `subject`, valid from `now` on, for the time that the settings say or until
+    /// the session ends. Both ends are rounded down to the second.
     pub fn issue(&self, subject: &TokenSubject, now: Timestamp) -> AccessToken {
         let iat = now.as_unix_seconds();
         let ttl = i64::try_from(self.settings.access_ttl.as_secs()).unwrap_or(i64::MAX);
-        let exp = iat.saturating_add(ttl);
+        let exp = iat.saturating_add(ttl).min(subject.session_ends_at.as_unix_seconds());
         let claims = Claims {
             iss: self.settings.issuer.clone(),
             aud: self.settings.audience.clone(),

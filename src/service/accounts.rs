@@ -179,6 +179,8 @@ impl Service {
             let mut conn = self.0.storage.read().await?;
             storage::logins::find_by_email(&mut conn, email).await?
         };
+        // A user who may not log in is checked as nobody is: no verdict, and no time, tells of the hash.
+        let found = found.filter(|login| login.user.state == UserState::Active);
         let stored = found.as_ref().map(|login| &login.password);
         let verdict = self.0.hasher.verify(&password, stored, context.deadline).await?;
         let (Some(login), Verdict::Match { outdated }) = (found, verdict) else {

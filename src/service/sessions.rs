@@ -52,6 +52,7 @@ impl Service {
             user_id: session.user_id,
             session_id: session.id,
             role: user.role,
+            session_ends_at: session.expires_at,
         };
         let access_token = self.0.access_tokens.issue(&subject, self.0.clock.now());
         let refresh_token =
