@@ -1,7 +1,7 @@
 //! The gRPC edge: decode a message, call one method of `service`, encode what it returns.
 //!
-//! One file per gRPC service; [`convert`] turns messages into domain types and back, [`status`]
-//! errors into statuses, [`auth`] finds out who is calling.
+//! One file per gRPC service; `convert` turns messages into domain types and back, [`status`]
+//! errors into statuses, `auth` finds out who is calling.
 
 mod auth;
 pub mod call;
