@@ -160,9 +160,10 @@ impl StoredHash {
         aws_lc_rs::constant_time::verify_slices_are_equal(&self.digest, digest).is_ok()
     }
 
-    /// Whether a hash of `password` made today at cost `today` would be another or a stronger one.
+    /// Whether a hash of `password` made today at cost `today` would be of another cost or form. A dearer
+    /// one counts too: it would make the refusals of its user slower than those of others for ever.
     pub(super) fn is_outdated(&self, password: &Password, today: Cost) -> bool {
-        self.cost < today || self.variant != Variant::B || self.scheme != scheme_of_new(password)
+        self.cost != today || self.variant != Variant::B || self.scheme != scheme_of_new(password)
     }
 }
 

@@ -27,16 +27,11 @@ use crate::domain::{Password, PasswordHash};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cost(u32);
 
-/// The most that a stored hash may ask for; anything beyond is [`HashError::Unreadable`].
-pub const MAX_STORED_COST: Cost = Cost::MAX;
-
 impl Cost {
     /// The least that bcrypt defines.
     pub const MIN: Self = Self(4);
-    /// About two seconds a hash; more serves nobody but an attacker who wants the cores busy.
+    /// Three to five seconds a hash, and the most that a stored one may ask for; more serves nobody but an attacker who wants the cores busy.
     pub const MAX: Self = Self(16);
-    /// What a hash costs unless the configuration says otherwise.
-    pub const DEFAULT: Self = Self(12);
 
     /// The cost `exponent`, or `None` outside of [`Cost::MIN`] to [`Cost::MAX`].
     pub fn new(exponent: u32) -> Option<Self> {
@@ -76,7 +71,7 @@ pub struct HasherSettings {
 pub enum Verdict {
     /// The password is the right one.
     Match {
-        /// The stored hash is cheaper than, or not of the form of, what [`Hasher::hash`] writes
+        /// The stored hash is not of the cost, or not of the form, of what [`Hasher::hash`] writes
         /// today: replace it while the password is at hand.
         outdated: bool,
     },
@@ -98,7 +93,7 @@ pub enum HashError {
     #[error("the password hasher was stopped")]
     Stopped,
     /// The stored hash is not in the notation of its scheme, or its cost exceeds
-    /// [`MAX_STORED_COST`].
+    /// [`Cost::MAX`].
     #[error("the stored password hash is unreadable")]
     Unreadable,
 }
@@ -138,11 +133,6 @@ impl Hasher {
     /// come later, get [`HashError::Stopped`]. Returns at once.
     pub fn stop(&self) {
         self.front.queue.close();
-    }
-
-    /// The cost of new hashes.
-    pub fn cost(&self) -> Cost {
-        self.front.cost
     }
 
     /// Computes a new hash of `password`: bcrypt, or bcrypt over a digest when bcrypt would not see
