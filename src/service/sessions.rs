@@ -17,6 +17,14 @@ pub struct SessionLifetime {
     pub max: Duration,
 }
 
+impl SessionLifetime {
+    /// When a session ends that was last refreshed at `last_used_at` and is to end at `expires_at`
+    /// whatever happens.
+    pub(super) fn ends_at(&self, last_used_at: Timestamp, expires_at: Timestamp) -> Timestamp {
+        last_used_at.plus(self.idle).min(expires_at)
+    }
+}
+
 /// What whoever opened a session gets.
 #[derive(Clone, Debug)]
 pub struct OpenedSession {
@@ -52,7 +60,7 @@ impl Service {
             user_id: session.user_id,
             session_id: session.id,
             role: user.role,
-            session_ends_at: session.expires_at,
+            session_ends_at: self.0.session_lifetime.ends_at(session.last_used_at, session.expires_at),
         };
         let access_token = self.0.access_tokens.issue(&subject, self.0.clock.now());
         let refresh_token =

@@ -1,6 +1,6 @@
 //! Looking users up.
 
-use crate::domain::{Timestamp, User, UserId, UserState};
+use crate::domain::{User, UserId, UserState};
 use crate::storage;
 use crate::storage::users::SessionStanding;
 
@@ -28,13 +28,15 @@ impl Service {
         )
         .await?;
         let (standing, user) = found.ok_or(ServiceError::TokenInvalid)?;
-        require_open(&standing, self.0.clock.now())?;
+        self.require_open(&standing)?;
         user.ok_or(ServiceError::UserNotFound)
     }
-}
 
-fn require_open(standing: &SessionStanding, now: Timestamp) -> Result<(), ServiceError> {
-    let open =
-        standing.state == UserState::Active && standing.revoked_at.is_none() && standing.expires_at > now;
-    if open { Ok(()) } else { Err(ServiceError::TokenInvalid) }
+    /// Refuses a session that has ended, or whose user may do nothing any more.
+    fn require_open(&self, standing: &SessionStanding) -> Result<(), ServiceError> {
+        let now = self.0.clock.now();
+        let ends_at = self.0.session_lifetime.ends_at(standing.last_used_at, standing.expires_at);
+        let open = standing.state == UserState::Active && standing.revoked_at.is_none() && ends_at > now;
+        if open { Ok(()) } else { Err(ServiceError::TokenInvalid) }
+    }
 }

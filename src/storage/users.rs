@@ -19,7 +19,9 @@ pub struct SessionStanding {
     pub role: Role,
     /// Whether the session's user may do anything now.
     pub state: UserState,
-    /// When the session ends.
+    /// When the session was last refreshed.
+    pub last_used_at: Timestamp,
+    /// When the session ends, however much it is used.
     pub expires_at: Timestamp,
     /// When it was revoked, if it was.
     pub revoked_at: Option<Timestamp>,
@@ -39,7 +41,7 @@ pub async fn find_with_session(
     caller_id: UserId,
     wanted_id: UserId,
 ) -> Result<Option<(SessionStanding, Option<User>)>, StorageError> {
-    type Row = (String, String, DbInstant, Option<DbInstant>, TenantRow, Option<UserRow>);
+    type Row = (String, String, DbInstant, DbInstant, Option<DbInstant>, TenantRow, Option<UserRow>);
 
     let wanted_is = wanted
         .field(users::tenant_id)
@@ -57,6 +59,7 @@ pub async fn find_with_session(
         .select((
             users::role,
             users::state,
+            sessions::last_used_at,
             sessions::expires_at,
             sessions::revoked_at,
             TENANT,
@@ -68,10 +71,13 @@ pub async fn find_with_session(
         sqlite: |c| c.spawn_blocking(move |c| diesel::RunQueryDsl::get_result::<Row>(found, c).optional())
     )?;
 
-    let Some((role, state, expires_at, revoked_at, tenant, user)) = row else { return Ok(None) };
+    let Some((role, state, last_used_at, expires_at, revoked_at, tenant, user)) = row else {
+        return Ok(None);
+    };
     let standing = SessionStanding {
         role: rows::role(&role)?,
         state: rows::state(&state)?,
+        last_used_at: last_used_at.into(),
         expires_at: expires_at.into(),
         revoked_at: revoked_at.map(Timestamp::from),
     };

@@ -19,6 +19,7 @@ on_both_databases!(
     every_call_without_a_token_in_force_looks_the_same,
     a_token_ends_when_it_says,
     a_session_ends_with_its_longest_time,
+    a_session_that_is_not_refreshed_ends_with_its_idle_time,
     a_token_counts_only_as_long_as_what_it_stands_for,
     a_token_of_another_issuer_or_audience_is_refused,
 );
@@ -145,6 +146,20 @@ async fn a_session_ends_with_its_longest_time(engine: Engine) {
     client.get_user(Some(&token), "").await.unwrap();
     clock.advance(Duration::from_secs(1));
     let result = client.get_user(Some(&token), "").await;
+    assert_eq!(refusal(result), refused(Code::Unauthenticated, "TOKEN_INVALID"));
+}
+
+async fn a_session_that_is_not_refreshed_ends_with_its_idle_time(engine: Engine) {
+    let clock = TestClock::new();
+    let variables = [("IDENTITY_SESSION_IDLE", "10m"), ("IDENTITY_ACCESS_TTL", "24h")];
+    let database = TestDatabase::migrated(engine).await;
+    let service = TestService::start_at(database, &variables, clock.clone()).await;
+    let client = service.client();
+    let ada = registered(&service, "ada@example.com").await;
+    clock.advance(Duration::from_secs(599));
+    client.get_user(Some(&ada.access_token), "").await.unwrap();
+    clock.advance(Duration::from_secs(1));
+    let result = client.get_user(Some(&ada.access_token), "").await;
     assert_eq!(refusal(result), refused(Code::Unauthenticated, "TOKEN_INVALID"));
 }
 
