@@ -23,7 +23,7 @@ use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
-/// Jobs that wait for a hash thread, for each thread: some twenty seconds' worth at cost 12.
+/// Jobs that wait for a hash thread, for each thread: half a minute's worth at cost 12.
 const HASH_QUEUE_PER_THREAD: usize = 128;
 
 /// Why the service did not start.
@@ -148,8 +148,7 @@ impl Foundations {
                 Ok(())
             }
             MigrateMode::Check => {
-                let pending =
-                    migrate::status(url).await?.iter().filter(|migration| !migration.applied).count();
+                let pending = migrate::pending(url).await?.len();
                 if pending == 0 { Ok(()) } else { Err(StartError::SchemaOutdated(pending)) }
             }
         }

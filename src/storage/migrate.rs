@@ -42,7 +42,56 @@ pub struct MigrationStatus {
 /// [`StorageError::Unavailable`] when the database cannot be reached, [`StorageError::Refused`]
 /// when a migration fails; the failed one leaves nothing behind.
 pub async fn run(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
+    // What changes nothing needs neither the lock nor the right to create tables.
+    if pending(url).await?.is_empty() {
+        return Ok(Vec::new());
+    }
     with(url, Run).await
+}
+
+/// The names of the migrations that the database lacks, oldest first. Only reads; a database that
+/// cannot be asked which it has counts as lacking all.
+///
+/// # Errors
+/// [`StorageError::Unavailable`] when the database cannot be reached.
+pub async fn pending(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
+    match url {
+        DatabaseUrl::Postgres(target) => {
+            let mut connection = connect(target).await?;
+            let applied = applied::table.select(applied::version).load(&mut connection).await;
+            lacking::<Pg>(POSTGRES, &applied.unwrap_or_default())
+        }
+        DatabaseUrl::Sqlite { path } if !path.exists() => lacking::<Sqlite>(SQLITE, &[]),
+        DatabaseUrl::Sqlite { path } => {
+            let path = path.clone();
+            let applied = tokio::task::spawn_blocking(move || {
+                let mut connection = sqlite::open(&path, Access::Read)?;
+                let applied = applied::table.select(applied::version);
+                Ok(diesel::RunQueryDsl::load(applied, &mut connection).unwrap_or_default())
+            });
+            let applied: Result<Vec<String>, StorageError> =
+                applied.await.map_err(|error| StorageError::Refused(error.to_string()))?;
+            lacking::<Sqlite>(SQLITE, &applied?)
+        }
+    }
+}
+
+/// The names of `migrations` whose versions are not among `applied`.
+fn lacking<DB: diesel::backend::Backend>(
+    migrations: EmbeddedMigrations,
+    applied: &[String],
+) -> Result<Vec<String>, StorageError>
+where
+    EmbeddedMigrations: MigrationSource<DB>,
+{
+    let mut known: Vec<Box<dyn Migration<DB>>> =
+        migrations.migrations().map_err(|error| StorageError::Refused(error.to_string()))?;
+    known.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
+    let names = known.iter().map(|migration| migration.name());
+    Ok(names
+        .filter(|name| !applied.contains(&name.version().to_string()))
+        .map(|name| name.to_string())
+        .collect())
 }
 
 /// Reverts the newest `steps` migrations, and returns their names, newest first.
@@ -159,9 +208,12 @@ async fn with<T: Task>(url: &DatabaseUrl, task: T) -> Result<T::Output, StorageE
     }
 }
 
+async fn connect(target: &PostgresTarget) -> Result<AsyncPgConnection, StorageError> {
+    postgres::connect(target).await.map_err(|error| StorageError::Unavailable(error.to_string()))
+}
+
 async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Output, StorageError> {
-    let mut connection =
-        postgres::connect(target).await.map_err(|error| StorageError::Unavailable(error.to_string()))?;
+    let mut connection = connect(target).await?;
     // A migration may rightly take longer than a request's statement. The lock ends with the
     // connection.
     connection

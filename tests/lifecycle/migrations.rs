@@ -61,3 +61,22 @@ async fn a_server_that_may_not_migrate_refuses_an_old_schema_and_says_what_to_do
     let mut process = Process::start(variables).await;
     soon("the server is ready", process.examples()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_the_right_to_create_tables_starts_where_all_are_there() {
+    let database = TestDatabase::migrated(Engine::Postgres).await;
+    let inside = database.postgres.as_ref().unwrap();
+    // Roles belong to the whole cluster.
+    let role = format!("reader_of_{}", inside.name());
+    inside.admin(&format!(
+        "CREATE ROLE {role} LOGIN;
+         REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    ));
+    let url = database.url.replacen("//identity@", &format!("//{role}@"), 1);
+    assert_ne!(url, database.url);
+    for mode in ["check", "auto"] {
+        let mut process = Process::start(variables(&url, &[("IDENTITY_MIGRATE", mode)])).await;
+        soon("the server is ready", process.examples()).await;
+    }
+}
