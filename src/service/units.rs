@@ -8,7 +8,10 @@ use super::error::ServiceError;
 
 /// The units of work under way. Cheap to clone; all clones count together.
 #[derive(Clone, Default)]
-pub struct UnitsOfWork(TaskTracker);
+pub struct UnitsOfWork {
+    writes: TaskTracker,
+    asides: TaskTracker,
+}
 
 impl UnitsOfWork {
     /// Nothing under way.
@@ -25,7 +28,7 @@ impl UnitsOfWork {
         T: Send + 'static,
         F: Future<Output = Result<T, ServiceError>> + Send + 'static,
     {
-        match self.0.spawn(unit).await {
+        match self.writes.spawn(unit).await {
             Ok(result) => result,
             Err(panic) => Err(ServiceError::Fault(format!("a unit of work did not end: {panic}"))),
         }
@@ -33,12 +36,18 @@ impl UnitsOfWork {
 
     /// Runs `unit` when there is time for it; nobody waits for its result.
     pub(super) fn run_aside(&self, unit: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(unit);
+        self.asides.spawn(unit);
     }
 
-    /// Waits until everything that was started has ended. For use once no more calls come in.
+    /// Waits until every write that was started has ended. For use once no more calls come in.
     pub async fn finished(&self) {
-        self.0.close();
-        self.0.wait().await;
+        self.writes.close();
+        self.writes.wait().await;
+    }
+
+    /// Waits until that has ended, too, which nobody waits for.
+    pub async fn asides_finished(&self) {
+        self.asides.close();
+        self.asides.wait().await;
     }
 }
