@@ -95,11 +95,16 @@ impl Storage {
             DatabaseUrl::Postgres(target) => {
                 let connector =
                     Connector::new(target).map_err(|error| StorageError::Refused(error.to_string()))?;
+                // Hosts are tried one after the other, so that one that is silent needs time for the next.
+                let connect = match target.config().get_hosts() {
+                    [] | [_] => POSTGRES_LIMITS.connect,
+                    _ => connector.time_limit(),
+                };
                 let connector = Arc::new(connector);
                 let pool = |connections| {
                     let connector = Arc::clone(&connector);
                     Pool::new(
-                        PoolLimits { connections, ..POSTGRES_LIMITS },
+                        PoolLimits { connections, connect, ..POSTGRES_LIMITS },
                         Some(POSTGRES_MAX_LIFETIME),
                         move || connect_postgres(Arc::clone(&connector)).boxed(),
                     )
