@@ -16,7 +16,8 @@ impl MasterKey {
     /// Reads the key from the file at `path`.
     ///
     /// # Errors
-    /// [`MasterKeyError::Exposed`] when group or others have any access to the file (Unix);
+    /// [`MasterKeyError::Exposed`] when others have any access to the file, or the group more than to
+    /// read it (Unix): a Kubernetes secret is mounted so for a pod with an `fsGroup`;
     /// [`MasterKeyError::MalformedFile`]; [`MasterKeyError::File`], also when there is no such file.
     pub fn load(path: &Path) -> Result<Self, MasterKeyError> {
         let failed = |source| MasterKeyError::File { path: path.to_owned(), source };
@@ -94,7 +95,7 @@ impl Drop for Temporary {
 fn is_exposed(file: &File) -> io::Result<bool> {
     use std::os::unix::fs::PermissionsExt;
 
-    Ok(file.metadata()?.permissions().mode() & 0o077 != 0)
+    Ok(file.metadata()?.permissions().mode() & 0o037 != 0)
 }
 
 /// Elsewhere access is not a matter of nine bits, and the directory has to protect the file.
@@ -155,7 +156,7 @@ mod tests {
         let path = directory.path().join("key");
         MasterKey::load_or_create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        for mode in [0o640, 0o604, 0o620] {
+        for mode in [0o660, 0o604, 0o620] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = MasterKey::load_or_create(&path).unwrap_err();
             assert!(matches!(error, MasterKeyError::Exposed { .. }), "{mode:o}");

@@ -42,7 +42,7 @@ pub enum MasterKeyError {
         path: PathBuf,
     },
     /// Others than the file's owner may read or change it.
-    #[error("{path}: the master key must be accessible to its owner only; run: chmod 600 {path}",
+    #[error("{path}: the master key must be readable by its owner only (or its group); run: chmod 600 {path}",
         path = path.display())]
     Exposed {
         /// The file.
