@@ -17,11 +17,11 @@ impl Method {
         Self(request.uri().path_and_query().cloned())
     }
 
-    /// The name without the leading slash, cut off where it is absurdly long. ASCII without
-    /// control characters, since it was part of a URI.
+    /// The name without the leading slash, cut off where it is absurdly long. Without control
+    /// characters, since it was part of a URI.
     pub(super) fn name(&self) -> &str {
         let name = self.0.as_ref().map_or("", PathAndQuery::path).trim_start_matches('/');
-        name.get(..MAX_LOGGED_BYTES).unwrap_or(name)
+        &name[..name.floor_char_boundary(MAX_LOGGED_BYTES)]
     }
 
     /// Whether the call serves the operation of the service rather than its users: health checks
@@ -56,6 +56,8 @@ mod tests {
         let long = method(&format!("http://host/{}", "a".repeat(10_000)));
         assert_eq!(long.name().len(), 128);
         assert_eq!(method(&format!("http://host/{}", "a".repeat(10))).name().len(), 10);
+        let letters = method(&format!("http://host/a{}", "\u{e9}".repeat(5_000)));
+        assert_eq!(letters.name().len(), 127);
     }
 
     #[test]
