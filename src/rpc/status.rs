@@ -24,7 +24,6 @@ pub const RETRY_SOON: Duration = Duration::from_secs(1);
 /// learns that there was one, and its request id leads to the line.
 pub fn from_service(error: ServiceError) -> Status {
     match error {
-        ServiceError::InvalidFields(violations) => invalid_fields(violations),
         ServiceError::RequestIdReused => request_id_reused(),
         ServiceError::EmailTaken => email_taken(),
         ServiceError::LoginFailed => login_failed(),

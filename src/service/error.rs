@@ -3,15 +3,11 @@
 use std::time::Duration;
 
 use crate::crypto::hasher::HashError;
-use crate::domain::FieldViolation;
 use crate::storage::StorageError;
 
 /// The refusals and failures of all use cases. Each turns into one status in `rpc`.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// Fields break rules; all of them are named.
-    #[error("fields break rules")]
-    InvalidFields(Vec<FieldViolation>),
     /// A request id was used before, with other content.
     #[error("the request id was used with other content")]
     RequestIdReused,

@@ -89,29 +89,4 @@ impl ConnectError {
             _ => Self::Unreachable(error),
         }
     }
-
-    /// Whether trying again may help without anyone changing a setting.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Refused
-            | Self::Unreachable(_)
-            | Self::Timeout
-            | Self::BrokenOff
-            | Self::NotNow(_)
-            | Self::SessionAttributes
-            | Self::Session => true,
-            Self::Tls(_)
-            | Self::RootCertificates(_)
-            | Self::Authentication
-            | Self::NoSuchDatabase
-            | Self::Server(_) => false,
-        }
-    }
-}
-
-/// For `ManagerConfig::custom_setup`, whose error is diesel's.
-impl From<ConnectError> for diesel::ConnectionError {
-    fn from(error: ConnectError) -> Self {
-        Self::BadConnection(error.to_string())
-    }
 }
