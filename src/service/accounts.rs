@@ -197,7 +197,7 @@ impl Service {
     /// Opens a session for a user whose password was just found right, unless the user was disabled
     /// or got another password in the meantime.
     async fn open_session(&self, login: Login) -> Result<OpenedSession, ServiceError> {
-        // No need to ask the database again; it could only have become worse.
+        // Spares a transaction that would find the same.
         if login.user.state != UserState::Active {
             return Err(ServiceError::LoginFailed);
         }
