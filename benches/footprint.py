@@ -57,6 +57,8 @@ def main() -> None:
     print(f"binary               {os.path.getsize(binary) / 1e6:8.1f} MB")
     print(f"exec to SERVING      {statistics.median(times):8.1f} ms ({spread}; Python's client included)")
     print(f"idle resident memory {memory * 1024 / 1e6:8.1f} MB")
+    if os.path.getsize(binary) > 30e6 or statistics.median(times) > 50 or memory * 1024 > 20e6:
+        sys.exit("beyond what is promised: 30 MB, 50 ms, 20 MB")
 
 
 main()
