@@ -103,7 +103,8 @@ async fn reflection_lists_the_services() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let mut replies = client.server_reflection_info(futures_util::stream::iter([list])).await.unwrap().into_inner();
+    let mut replies =
+        client.server_reflection_info(futures_util::stream::iter([list])).await.unwrap().into_inner();
     let reply = replies.message().await.unwrap().unwrap().message_response.unwrap();
     let MessageResponse::ListServicesResponse(services) = reply else { panic!("{reply:?}") };
     let names: Vec<_> = services.service.iter().map(|service| service.name.as_str()).collect();

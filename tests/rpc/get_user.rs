@@ -2,20 +2,42 @@
 
 use identity::domain::{Clock as _, SystemClock, UserId};
 use identity::proto::v1::{Role, UserState};
+use identity::service::access::{Rule, rule};
+use prost::Message as _;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::Code;
+use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 
 use crate::database::{add_member, delete_tenant, execute, set_state, user_id_of};
-use crate::fixture::{refusal, refused, registered, visible};
+use crate::fixture::{call_raw, refusal, refused, registered, visible};
 use crate::support::service::{Engine, TestService, bad_fields, on_both_databases};
 
 on_both_databases!(
+    every_rpc_that_is_for_users_refuses_strangers,
     a_caller_sees_himself,
     a_caller_sees_the_others_of_his_tenant,
     a_user_of_another_tenant_looks_like_one_that_does_not_exist,
     two_users_of_the_same_id_in_two_tenants_are_kept_apart,
     what_is_no_uuid_is_named_but_not_to_strangers,
 );
+
+async fn every_rpc_that_is_for_users_refuses_strangers(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let set = FileDescriptorSet::decode(identity::proto::DESCRIPTOR_SET).unwrap();
+    let services =
+        set.file.iter().filter(|file| file.package() == "identity.v1").flat_map(|file| &file.service);
+    let mut refused_ones = 0;
+    for rpc in services.flat_map(|service| &service.method).map(MethodDescriptorProto::name) {
+        if rule(&format!("identity.v1.IdentityService/{rpc}")) != Some(Rule::Users) {
+            continue;
+        }
+        let answer = call_raw(&service.client(), rpc, Vec::new(), MetadataMap::new()).await;
+        assert_eq!(refusal(answer), refused(Code::Unauthenticated, "TOKEN_INVALID"), "{rpc}");
+        refused_ones += 1;
+    }
+    assert!(refused_ones > 0);
+}
 
 async fn a_caller_sees_himself(engine: Engine) {
     let service = TestService::start(engine).await;
