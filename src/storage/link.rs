@@ -120,6 +120,11 @@ impl<C: PoolableConnection + 'static> Pool<C> {
         }
     }
 
+    /// Notes that the database answers: whoever queues for a connection shall wait for it.
+    pub(super) fn note_answer(&self) {
+        self.away.set(false);
+    }
+
     /// Closes all connections, once those on loan have come back. From then on there are none to be
     /// had.
     pub(super) async fn close(&self) {
@@ -140,11 +145,10 @@ impl<C: PoolableConnection + 'static> Pool<C> {
         }
         let queued = async {
             tokio::select! {
-                // First, since whoever found the database away gives a turn back with the news: to
-                // take it would be to wait as long again.
-                biased;
+                // Whoever found the database away gives a turn back right after the news: to take it
+                // would be to wait as long again.
+                turn = turns.acquire_owned() => turn.ok().filter(|_| !self.away.is_known()),
                 () = self.away.found() => None,
-                turn = turns.acquire_owned() => turn.ok(),
             }
         };
         match timeout(self.limits.turn, queued).await {
@@ -221,6 +225,10 @@ fn is_read_only(error: &DieselError) -> bool {
 impl Away {
     fn set(&self, away: bool) {
         self.0.send_if_modified(|was| std::mem::replace(was, away) != away);
+    }
+
+    fn is_known(&self) -> bool {
+        *self.0.borrow()
     }
 
     async fn found(&self) {

@@ -170,7 +170,15 @@ impl Storage {
             Pools::Postgres { probe, .. } => Backend::Postgres(Box::new(probe.loan().await?)),
             Pools::Sqlite { probe, .. } => Backend::Sqlite(probe.loan().await?),
         });
-        migrate::find_latest(&mut conn).await.map(drop)
+        migrate::find_latest(&mut conn).await?;
+        match &*self.0 {
+            Pools::Postgres { all, .. } => all.note_answer(),
+            Pools::Sqlite { write, read, .. } => {
+                write.note_answer();
+                read.note_answer();
+            }
+        }
+        Ok(())
     }
 
     /// Closes all connections, once those in use have been given back; none is to be had from then
