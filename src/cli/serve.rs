@@ -24,11 +24,24 @@ pub(super) fn run(resolved: Resolved<Settings>) -> Outcome {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rpc").build()?;
     let outcome = runtime.block_on(serve(settings));
     // What still runs now is what the drain gave up.
     runtime.shutdown_background();
     outcome
+}
+
+/// Takes as many file descriptors as the system allows without asking: each connection is one, and
+/// the usual limit is kept low for programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(error = %error, "the limit of open files stays as it is");
+    }
 }
 
 async fn serve(settings: Settings) -> Outcome {
