@@ -13,7 +13,8 @@ pub enum StorageError {
     /// A stored row breaks a rule that writing it should have kept.
     #[error("stored data makes no sense: {0}")]
     Corrupt(String),
-    /// The database refused a statement. A fault of this program, or a schema of another version.
+    /// The database refused a statement by a rule of the schema, or a migration, or something is set up
+    /// wrongly: a fault of this program or of its settings.
     #[error("the database refused a statement: {0}")]
     Refused(String),
 }

@@ -46,7 +46,8 @@ enum Pools {
 }
 
 /// On PostgreSQL, a caller is told within two seconds that the database is away: opening a
-/// connection and running a statement are each given somewhat less.
+/// connection and running a statement are each given somewhat less. Where it goes away between the
+/// two, both limits add up.
 const POSTGRES_LIMITS: PoolLimits = PoolLimits {
     connections: 1,
     turn: Duration::from_secs(10),
