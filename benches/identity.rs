@@ -8,12 +8,11 @@
 mod support;
 
 use std::hint::black_box;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use identity::crypto::{
-    AccessTokens, Cost, Hasher, HasherSettings, Keyring, SigningKey, TokenSettings, TokenSubject,
+    AccessTokens, Cost, Hasher, HasherSettings, Keyring, SigningKey, Terms, TokenSettings, TokenSubject,
 };
 use identity::domain::{Clock as _, Password, Role, SessionId, SystemClock, TenantId, UserId};
 use identity::storage::{Storage, StorageSettings, users};
@@ -31,17 +30,13 @@ fn passwords(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("password");
     group.sample_size(10);
     for cost in [10, 12] {
-        let hasher = Hasher::start(HasherSettings {
-            threads: NonZeroUsize::MIN,
-            queue_capacity: 16,
-            cost: Cost::new(cost).unwrap(),
-        })
-        .unwrap();
+        let hasher = Hasher::start(HasherSettings::new(Cost::new(cost).unwrap())).unwrap();
+        let terms = Terms::default();
         let password = Password::new(PASSWORD.to_owned()).unwrap();
-        let hash = runtime.block_on(hasher.hash(&password, None)).unwrap();
+        let hash = runtime.block_on(hasher.hash(&password, &terms)).unwrap();
         group.bench_function(format!("verify at cost {cost}"), |bencher| {
             bencher.to_async(&runtime).iter(|| async {
-                black_box(hasher.verify(&password, Some(&hash), None).await.unwrap());
+                black_box(hasher.verify(&password, Some(&hash), &terms).await.unwrap());
             });
         });
     }

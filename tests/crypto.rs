@@ -4,7 +4,7 @@
 
 use std::num::NonZeroUsize;
 
-use identity::crypto::{Cost, Hasher, HasherSettings, Verdict};
+use identity::crypto::{Cost, Hasher, HasherSettings, Terms, Verdict};
 use identity::domain::{Password, PasswordHash, PasswordScheme};
 
 struct Vector {
@@ -31,8 +31,7 @@ fn vectors() -> Vec<Vector> {
 }
 
 fn hasher(cost: u32) -> Hasher {
-    let cost = Cost::new(cost).unwrap();
-    Hasher::start(HasherSettings { threads: NonZeroUsize::MIN, queue_capacity: 1, cost }).unwrap()
+    Hasher::start(HasherSettings::new(Cost::new(cost).unwrap())).unwrap()
 }
 
 fn password(text: &str) -> Password {
@@ -43,7 +42,7 @@ fn password(text: &str) -> Password {
 async fn every_hash_of_another_program_matches_its_password() {
     let hasher = hasher(4);
     for Vector { name, password: text, hash } in vectors() {
-        let verdict = hasher.verify(&password(&text), Some(&hash), None).await;
+        let verdict = hasher.verify(&password(&text), Some(&hash), &Terms::default()).await;
         let fits = text.len() <= 72 && !text.contains('\0');
         let (scheme, start) = match fits {
             true => (PasswordScheme::Bcrypt, "$2b$04$"),
@@ -60,10 +59,10 @@ async fn no_hash_of_another_program_matches_another_password() {
     for Vector { name, password: text, hash } in vectors() {
         let before: String = text.chars().take(1023).collect();
         let before = password(&format!("~{}", &before[..before.floor_char_boundary(1023)]));
-        let verdict = hasher.verify(&before, Some(&hash), None).await;
+        let verdict = hasher.verify(&before, Some(&hash), &Terms::default()).await;
         assert_eq!(verdict, Ok(Verdict::Mismatch), "{name}");
         if hash.scheme != PasswordScheme::BcryptTruncated && text.len() < 1024 {
-            let behind = hasher.verify(&password(&format!("{text}~")), Some(&hash), None).await;
+            let behind = hasher.verify(&password(&format!("{text}~")), Some(&hash), &Terms::default()).await;
             assert_eq!(behind, Ok(Verdict::Mismatch), "{name}");
         }
     }
@@ -71,9 +70,9 @@ async fn no_hash_of_another_program_matches_another_password() {
 
 #[tokio::test]
 async fn a_hash_of_any_other_cost_is_outdated() {
-    let hash = hasher(5).hash(&password("correct horse"), None).await.unwrap();
+    let hash = hasher(5).hash(&password("correct horse"), &Terms::default()).await.unwrap();
     for (cost, outdated) in [(4, true), (5, false), (6, true)] {
-        let verdict = hasher(cost).verify(&password("correct horse"), Some(&hash), None).await;
+        let verdict = hasher(cost).verify(&password("correct horse"), Some(&hash), &Terms::default()).await;
         assert_eq!(verdict, Ok(Verdict::Match { outdated }), "at cost {cost}");
     }
 }
@@ -83,7 +82,7 @@ async fn each_of_many_callers_gets_the_answer_to_his_own_question() {
     let settings = HasherSettings {
         threads: NonZeroUsize::new(2).unwrap(),
         queue_capacity: 1000,
-        cost: Cost::new(4).unwrap(),
+        ..HasherSettings::new(Cost::new(4).unwrap())
     };
     let hasher = Hasher::start(settings).unwrap();
     let callers: Vec<_> = (0..100)
@@ -93,18 +92,20 @@ async fn each_of_many_callers_gets_the_answer_to_his_own_question() {
                 let (right, wrong) = (password(&format!("right {number}")), password("wrong"));
                 if number % 5 == 0 {
                     // Asks and leaves.
-                    let asked = hasher.hash(&wrong, None);
+                    let terms = Terms::default();
+                    let asked = hasher.hash(&wrong, &terms);
                     let _ = tokio::time::timeout(std::time::Duration::ZERO, asked).await;
                 }
                 let hash = if number % 2 == 0 {
-                    hasher.hash(&right, None).await.unwrap()
+                    hasher.hash(&right, &Terms::default()).await.unwrap()
                 } else {
                     hasher.rehash(&right).await.unwrap()
                 };
+                let terms = Terms::default();
                 let verdicts = tokio::join!(
-                    hasher.verify(&right, Some(&hash), None),
-                    hasher.verify(&wrong, Some(&hash), None),
-                    hasher.verify(&right, None, None),
+                    hasher.verify(&right, Some(&hash), &terms),
+                    hasher.verify(&wrong, Some(&hash), &terms),
+                    hasher.verify(&right, None, &terms),
                 );
                 let expected =
                     (Ok(Verdict::Match { outdated: false }), Ok(Verdict::Mismatch), Ok(Verdict::Mismatch));

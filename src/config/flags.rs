@@ -49,9 +49,20 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "COST")]
     pub bcrypt_cost: Option<String>,
 
-    /// Threads that check passwords, 1 to 1024 [IDENTITY_HASH_THREADS; default: one for each core]
+    /// Threads that check passwords, 1 to 1024 [IDENTITY_HASH_THREADS; default: one for each core;
+    /// under a quota of processor time one less, so that calls keep a core's worth]
     #[arg(long, global = true, value_name = "NUMBER")]
     pub hash_threads: Option<String>,
+
+    /// Passwords that each of these threads checks side by side, 1 to 8
+    /// [IDENTITY_HASH_LANES; default: what is found best at start]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub hash_lanes: Option<String>,
+
+    /// How long a call without a deadline waits at most for a password to be checked; what would take
+    /// longer is refused at once; 100ms to 10m [IDENTITY_HASH_MAX_WAIT; default: 10s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub hash_max_wait: Option<String>,
 
     /// Fewest characters in a new password, 8 to 64 [IDENTITY_PASSWORD_MIN_LENGTH; default: 8]
     #[arg(long, global = true, value_name = "NUMBER")]

@@ -16,8 +16,8 @@ pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use flags::Flags;
 pub use secrets::MasterKeySource;
 pub use settings::{
-    DatabaseSettings, HashSettings, MaintenanceSettings, MigrateMode, ServerSettings, SessionSettings,
-    Settings,
+    DatabaseSettings, HashEngine, HashSettings, MaintenanceSettings, MigrateMode, ServerSettings,
+    SessionSettings, Settings,
 };
 
 /// One setting that is wrong.

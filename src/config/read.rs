@@ -18,8 +18,8 @@ impl Name {
         Self { variable, flag: Some(flag) }
     }
 
-    /// A secret, which has no flag.
-    pub(super) const fn secret(variable: &'static str) -> Self {
+    /// A secret, or what is not meant for every day: it has no flag.
+    pub(super) const fn without_flag(variable: &'static str) -> Self {
         Self { variable, flag: None }
     }
 

@@ -9,8 +9,8 @@ use super::read::{Name, Reader};
 use crate::crypto::MasterKey;
 use crate::storage::url::DatabaseUrl;
 
-const JWT_SECRET: Name = Name::secret("JWT_SECRET");
-const MASTER_KEY: Name = Name::secret("IDENTITY_MASTER_KEY");
+const JWT_SECRET: Name = Name::without_flag("JWT_SECRET");
+const MASTER_KEY: Name = Name::without_flag("IDENTITY_MASTER_KEY");
 const MASTER_KEY_FILE: Name =
     Name::with_flag("IDENTITY_MASTER_KEY_FILE", |flags| flags.master_key_file.as_deref());
 

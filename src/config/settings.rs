@@ -71,8 +71,23 @@ pub struct ServerSettings {
 pub struct HashSettings {
     /// The bcrypt cost of new hashes: 4 to 16.
     pub cost: u32,
-    /// Threads that compute hashes.
-    pub threads: NonZeroUsize,
+    /// Threads that compute hashes; `None` takes what the machine has to offer.
+    pub threads: Option<NonZeroUsize>,
+    /// Hashes that each thread computes side by side, 1 to 8; `None` finds out what is best.
+    pub lanes: Option<NonZeroUsize>,
+    /// How long a caller without a deadline waits at most for a hash.
+    pub max_wait: Duration,
+    /// What computes them.
+    pub engine: HashEngine,
+}
+
+/// What computes password hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashEngine {
+    /// Many side by side on each thread.
+    Lanes,
+    /// The `bcrypt` crate, one after the other on each thread: to compare with.
+    BcryptCrate,
 }
 
 /// Tokens and sessions.
@@ -109,6 +124,10 @@ const DRAIN_DELAY: Name = Name::with_flag("IDENTITY_DRAIN_DELAY", |flags| flags.
 const DRAIN_TIMEOUT: Name = Name::with_flag("IDENTITY_DRAIN_TIMEOUT", |flags| flags.drain_timeout.as_deref());
 const BCRYPT_COST: Name = Name::with_flag("IDENTITY_BCRYPT_COST", |flags| flags.bcrypt_cost.as_deref());
 const HASH_THREADS: Name = Name::with_flag("IDENTITY_HASH_THREADS", |flags| flags.hash_threads.as_deref());
+const HASH_LANES: Name = Name::with_flag("IDENTITY_HASH_LANES", |flags| flags.hash_lanes.as_deref());
+const HASH_MAX_WAIT: Name = Name::with_flag("IDENTITY_HASH_MAX_WAIT", |flags| flags.hash_max_wait.as_deref());
+/// For comparisons only, so it is in no help.
+const HASH_ENGINE: Name = Name::without_flag("IDENTITY_HASH_ENGINE");
 const PASSWORD_MIN_LENGTH: Name =
     Name::with_flag("IDENTITY_PASSWORD_MIN_LENGTH", |flags| flags.password_min_length.as_deref());
 const ISSUER: Name = Name::with_flag("IDENTITY_ISSUER", |flags| flags.issuer.as_deref());
@@ -125,6 +144,10 @@ const DEFAULT_CONNECTIONS: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0"
 const DEFAULT_BCRYPT_COST: u32 = 12;
 /// Below this, a stolen hash is guessed too fast (OWASP Password Storage Cheat Sheet, "bcrypt").
 const ADVISED_BCRYPT_COST: u32 = 10;
+/// As long as a person looks at a form that does nothing.
+const DEFAULT_HASH_MAX_WAIT: Duration = Duration::from_secs(10);
+/// From a fast hash to longer than any client waits.
+const HASH_WAIT_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 const DEFAULT_PASSWORD_MIN_LENGTH: u32 = 8;
 /// Which `iss` and `aud` are meant when the operator names none.
 const DEFAULT_NAME: &str = "identity";
@@ -244,11 +267,12 @@ fn hash(reader: &mut Reader<'_>) -> HashSettings {
     if cost < ADVISED_BCRYPT_COST {
         reader.warn(BCRYPT_COST, "below 10, stolen hashes are guessed too fast; this is for tests only");
     }
-    let threads =
-        reader.number(HASH_THREADS, 1..=1024).and_then(|threads| NonZeroUsize::new(threads as usize));
-    // Where the number of cores cannot be told, one thread does the work, only slower.
-    let threads = threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-    HashSettings { cost, threads }
+    let mut count = |name, most| reader.number(name, 1..=most).and_then(|n| NonZeroUsize::new(n as usize));
+    let (threads, lanes) = (count(HASH_THREADS, 1024), count(HASH_LANES, 8));
+    let max_wait = reader.duration(HASH_MAX_WAIT, HASH_WAIT_RANGE).unwrap_or(DEFAULT_HASH_MAX_WAIT);
+    let engines = [("lanes", HashEngine::Lanes), ("bcrypt", HashEngine::BcryptCrate)];
+    let engine = reader.choice(HASH_ENGINE, &engines).unwrap_or(HashEngine::Lanes);
+    HashSettings { cost, threads, lanes, max_wait, engine }
 }
 
 fn session(reader: &mut Reader<'_>) -> SessionSettings {

@@ -17,7 +17,7 @@ pub mod signing_key;
 
 pub use access_token::{AccessClaims, AccessToken, AccessTokens, InvalidToken, TokenSettings, TokenSubject};
 pub use fingerprint::Fingerprinter;
-pub use hasher::{Cost, HashError, Hasher, HasherSettings, Verdict};
+pub use hasher::{Cost, HashError, Hasher, HasherSettings, Terms, Verdict};
 pub use master_key::{DerivedKey, MasterKey, MasterKeyError, Unsealable};
 pub use refresh_token::{
     InvalidRefreshToken, ParsedRefreshToken, RefreshToken, RefreshTokens, SessionSecret,

@@ -66,6 +66,11 @@ impl Email {
     pub fn as_normalized(&self) -> &str {
         &self.normalized
     }
+
+    /// The domain in the form in which addresses are compared.
+    pub fn domain(&self) -> &str {
+        self.normalized.rsplit_once('@').map_or("", |(_, domain)| domain)
+    }
 }
 
 impl fmt::Debug for Email {

@@ -1,4 +1,6 @@
-//! What a call is made under: its deadline.
+//! What a call is made under: its deadline, and where it comes from.
+
+use std::net::SocketAddr;
 
 use tokio::time::Instant;
 use tonic::Request;
@@ -10,7 +12,15 @@ use crate::service::CallContext;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);
 
+/// Where a call comes from, in its request's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
+
 /// What the use case is told about the call.
 pub(super) fn context<T>(request: &Request<T>) -> CallContext {
-    CallContext { deadline: request.extensions().get::<Deadline>().map(|deadline| deadline.0.into_std()) }
+    let extensions = request.extensions();
+    CallContext {
+        deadline: extensions.get::<Deadline>().map(|deadline| deadline.0.into_std()),
+        source: extensions.get::<PeerAddress>().map(|peer| peer.0.ip()),
+    }
 }

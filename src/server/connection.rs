@@ -21,8 +21,9 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt as _};
 
 use super::drain::{Counted, InFlight, OpenEnded};
-use super::listener::{ListenerSettings, PeerAddress};
+use super::listener::ListenerSettings;
 use super::preface::{self, AfterPreface, NoPreface};
+use crate::rpc::call::PeerAddress;
 
 /// The most bytes of a request's headers, counted as HPACK does (RFC 7541, 4.1): a few access
 /// tokens' worth.

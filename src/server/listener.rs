@@ -64,10 +64,6 @@ impl Default for ListenerSettings {
     }
 }
 
-/// Where a call comes from, in its request's extensions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerAddress(pub SocketAddr);
-
 /// A listening socket on `addr`; port 0 takes any free one. An address that a stopped process
 /// listened on can be taken at once (SO_REUSEADDR).
 ///
@@ -89,7 +85,7 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 /// tells every client with a GOAWAY, waits for the calls in flight and returns: at the latest
 /// [`ListenerSettings::drain_timeout`] after `shutdown`.
 ///
-/// Requests carry their [`PeerAddress`]. Dropping the future stops accepting and leaves the open
+/// Requests carry their [`PeerAddress`](crate::rpc::call::PeerAddress). Dropping the future stops accepting and leaves the open
 /// connections to themselves; cancel `shutdown` instead.
 pub async fn serve<S, B>(
     listener: TcpListener,

@@ -7,10 +7,10 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::sleep;
 
-use crate::config::{MasterKeySource, MigrateMode, Settings};
+use crate::config::{self, HashSettings, MasterKeySource, MigrateMode, Settings};
 use crate::crypto::access_token::{AccessTokens, TokenSettings};
 use crate::crypto::fingerprint::Fingerprinter;
-use crate::crypto::hasher::{Cost, Hasher, HasherSettings};
+use crate::crypto::hasher::{Cost, HashEngine, Hasher, HasherSettings, Staffing, Width};
 use crate::crypto::master_key::{MasterKey, MasterKeyError};
 use crate::crypto::refresh_token::RefreshTokens;
 use crate::crypto::signing_key::{Keyring, SigningKey};
@@ -23,8 +23,9 @@ use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
-/// Jobs that wait for a hash thread, for each thread: half a minute's worth at cost 12.
-const HASH_QUEUE_PER_THREAD: usize = 128;
+/// Jobs that wait at most, for each hash thread. It bounds memory, some hundred bytes a job; what
+/// bounds the wait is the admission by time.
+const HASH_QUEUE_PER_THREAD: usize = 1024;
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,13 +80,7 @@ impl Foundations {
         clock: Arc<dyn Clock>,
         units: UnitsOfWork,
     ) -> Result<Self, StartError> {
-        let hasher = Hasher::start(HasherSettings {
-            threads: settings.hash.threads,
-            queue_capacity: settings.hash.threads.get() * HASH_QUEUE_PER_THREAD,
-            cost: Cost::new(settings.hash.cost)
-                .ok_or(StartError::Setting("the bcrypt cost is out of range"))?,
-        })
-        .map_err(StartError::Hasher)?;
+        let hasher = Hasher::start(hasher_settings(&settings.hash)?).map_err(StartError::Hasher)?;
         let master_key = master_key(&settings.master_key, settings.jwt_secret.as_ref())?;
         Ok(Self { settings, storage, hasher, master_key, clock, units })
     }
@@ -162,6 +157,26 @@ impl Foundations {
             .map_err(|_| StartError::Setting("JWT_SECRET is too short"))?;
         Ok(keys::load(&self.storage, &self.master_key, secret, &*self.clock).await?)
     }
+}
+
+fn hasher_settings(settings: &HashSettings) -> Result<HasherSettings, StartError> {
+    let cost = Cost::new(settings.cost).ok_or(StartError::Setting("the bcrypt cost is out of range"))?;
+    let Staffing { threads, duty } = settings.threads.map_or_else(Staffing::of_this_machine, Staffing::of);
+    let lanes = settings.lanes.map(|lanes| {
+        Width::new(lanes.get()).ok_or(StartError::Setting("the number of lanes is out of range"))
+    });
+    Ok(HasherSettings {
+        threads,
+        duty,
+        lanes: lanes.transpose()?,
+        queue_capacity: threads.get() * HASH_QUEUE_PER_THREAD,
+        max_wait: settings.max_wait,
+        cost,
+        engine: match settings.engine {
+            config::HashEngine::Lanes => HashEngine::Lanes,
+            config::HashEngine::BcryptCrate => HashEngine::BcryptCrate,
+        },
+    })
 }
 
 fn master_key(source: &MasterKeySource, jwt_secret: Option<&SecretString>) -> Result<MasterKey, StartError> {

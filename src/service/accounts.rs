@@ -63,7 +63,7 @@ impl Service {
         context: CallContext,
     ) -> Result<OpenedSession, ServiceError> {
         let registration = Arc::new(registration);
-        let hash = self.0.hasher.hash(&registration.password, context.deadline).await?;
+        let hash = self.0.hasher.hash(&registration.password, &context.terms(&registration.email)).await?;
         let written = {
             let (service, registration) = (self.clone(), Arc::clone(&registration));
             self.0.units.run(async move { service.write_registration(&registration, &hash).await }).await?
@@ -153,7 +153,8 @@ impl Service {
         };
         let login = login.ok_or(ServiceError::RequestIdReused)?;
         let stored = Some(&login.password);
-        match self.0.hasher.verify(&registration.password, stored, context.deadline).await? {
+        let terms = context.terms(&registration.email);
+        match self.0.hasher.verify(&registration.password, stored, &terms).await? {
             Verdict::Mismatch => Err(ServiceError::RequestIdReused),
             Verdict::Match { .. } => self.open_session(login).await,
         }
@@ -182,7 +183,7 @@ impl Service {
         // A user who may not log in is checked as nobody is: no verdict, and no time, tells of the hash.
         let found = found.filter(|login| login.user.state == UserState::Active);
         let stored = found.as_ref().map(|login| &login.password);
-        let verdict = self.0.hasher.verify(&password, stored, context.deadline).await?;
+        let verdict = self.0.hasher.verify(&password, stored, &context.terms(email)).await?;
         let (Some(login), Verdict::Match { outdated }) = (found, verdict) else {
             return Err(ServiceError::LoginFailed);
         };

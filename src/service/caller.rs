@@ -1,8 +1,10 @@
 //! Who is calling, and under which terms.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::domain::{SessionId, TenantId, UserId};
+use crate::crypto::hasher::{Origin, Terms};
+use crate::domain::{Email, SessionId, TenantId, UserId};
 
 use super::{Service, ServiceError};
 
@@ -46,6 +48,18 @@ pub struct CallContext {
     /// When the caller stops waiting, if that is known. Work that cannot end by then is refused at
     /// once.
     pub deadline: Option<Instant>,
+    /// The address that the call came from, if that is known.
+    pub source: Option<IpAddr>,
+}
+
+impl CallContext {
+    /// The terms of hashing a password for the user of this e-mail, who need not exist.
+    ///
+    /// The e-mail's domain stands for the tenant: it is known before anybody is looked up, so that a
+    /// refusal says the same of those who exist and of those who do not.
+    pub(super) fn terms(&self, email: &Email) -> Terms {
+        Terms { deadline: self.deadline, origin: Origin::new(self.source, email.domain()) }
+    }
 }
 
 impl Service {

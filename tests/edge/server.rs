@@ -13,12 +13,12 @@ use identity::proto::v1::identity_service_server::{IdentityService, IdentityServ
 use identity::proto::v1::{
     GetUserRequest, GetUserResponse, LoginRequest, LoginResponse, RegisterRequest, RegisterResponse, User,
 };
-use identity::rpc::call::Deadline;
+use identity::rpc::call::{Deadline, PeerAddress};
 use identity::rpc::status;
 use identity::server::drain::Drained;
 use identity::server::edge::{CallId, EdgeSettings};
 use identity::server::health::HealthHandle;
-use identity::server::listener::{ListenerSettings, PeerAddress};
+use identity::server::listener::ListenerSettings;
 use identity::server::{edge, health, listener, reflection};
 use prost::Message;
 use prost::bytes::Bytes;

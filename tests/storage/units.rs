@@ -1,6 +1,5 @@
 //! A write goes on when its caller has gone, and happens once.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,11 +41,10 @@ impl Clock for SignallingClock {
 async fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -> Service {
     let master_key = MasterKey::generate();
     let keyring = keys::load(&fixture.storage, &master_key, None, &*clock).await.unwrap();
-    let settings = HasherSettings { threads: NonZeroUsize::MIN, queue_capacity: 8, cost: Cost::MIN };
     let hour = Duration::from_secs(3_600);
     Service::new(Parts {
         storage: fixture.storage.clone(),
-        hasher: Hasher::start(settings).unwrap(),
+        hasher: Hasher::start(HasherSettings::new(Cost::MIN)).unwrap(),
         access_tokens: AccessTokens::new(
             keyring,
             TokenSettings { issuer: "test".into(), audience: "test".into(), access_ttl: hour },

@@ -104,19 +104,28 @@ impl fmt::Debug for Key {
 /// One computation.
 #[derive(Clone)]
 pub struct Job {
-    pub(crate) key: Key,
-    pub(crate) salt: Salt,
-    pub(crate) cost: Cost,
-    pub(crate) goal: Goal,
+    /// What the password became.
+    pub key: Key,
+    /// What it is salted with.
+    pub salt: Salt,
+    /// How much work it is.
+    pub cost: Cost,
+    /// What it is for.
+    pub goal: Goal,
 }
 
 /// What a computation is for.
 #[derive(Clone)]
-pub(crate) enum Goal {
+pub enum Goal {
     /// To know the digest.
     Digest,
-    /// To know whether it is this one; if not, to have worked as hard as `floor` asks.
-    Check { expected: Digest, floor: Cost },
+    /// To know whether it is a certain one.
+    Check {
+        /// The one.
+        expected: Digest,
+        /// When it is not: to have worked as hard as a hash at this cost, at least.
+        floor: Cost,
+    },
 }
 
 impl Goal {
@@ -185,6 +194,6 @@ impl fmt::Debug for Outcome {
 }
 
 /// Whether two digests are the same, in a time that does not depend on where they differ.
-pub(crate) fn same(a: &Digest, b: &Digest) -> bool {
+pub fn same(a: &Digest, b: &Digest) -> bool {
     a.ct_eq(b).into()
 }

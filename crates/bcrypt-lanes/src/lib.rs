@@ -9,7 +9,7 @@ mod measure;
 mod pi;
 
 pub use hash::{Hash, NotAHash, Variant};
-pub use job::{Cost, Digest, Job, Key, MAX_KEY_BYTES, Outcome, Salt};
+pub use job::{Cost, Digest, Goal, Job, Key, MAX_KEY_BYTES, Outcome, Salt, same};
 pub use lanes::{Advance, Lanes, Width};
 pub use measure::Measurement;
 

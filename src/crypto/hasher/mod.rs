@@ -6,8 +6,12 @@
 //! good enough, and who may try how often, is decided elsewhere.
 
 mod engine;
+mod line;
+mod origin;
 mod pace;
 mod queue;
+mod staffing;
+mod statistics;
 mod task;
 mod worker;
 
@@ -15,13 +19,21 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bcrypt_lanes::Lanes;
 use tokio::sync::oneshot;
 
-use self::engine::{BcryptCrate, Engine};
-use self::queue::{Job, Priority, Queue};
-use self::task::{Answer, Task};
+use self::engine::{Engine, Serial};
+use self::pace::Ideal;
+use self::queue::{Limits, Queue};
+use self::task::{Answer, Caller, Task};
 use super::scheme::StoredHash;
 use crate::domain::{Password, PasswordHash};
+
+pub use self::origin::Origin;
+pub use self::staffing::Staffing;
+pub use self::statistics::{HasherStatistics, WAIT_BUCKETS, Waits};
+pub use self::worker::Duty;
+pub use bcrypt_lanes::Width;
 
 /// How often bcrypt stretches a password: 2 to the power of this, from 4 to 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,17 +54,22 @@ impl Cost {
     pub const fn get(self) -> u32 {
         self.0
     }
+}
 
-    /// The work of one computation, in rounds of the key schedule.
-    const fn rounds(self) -> u64 {
-        1 << self.0
+impl From<Cost> for bcrypt_lanes::Cost {
+    fn from(cost: Cost) -> Self {
+        Self::new(cost.0).expect("bcrypt defines every cost from 4 to 31")
     }
+}
 
-    /// The costs from this one up to, but without, `end`. Computing each of them once and this one
-    /// once more is as much work as `end` once: `2^c + 2^c + … + 2^(end-1) = 2^end`.
-    fn up_to(self, end: Self) -> impl Iterator<Item = Self> + use<> {
-        (self.0..end.0).map(Self)
-    }
+/// What computes the hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HashEngine {
+    /// Many side by side on each thread, by `bcrypt-lanes`.
+    #[default]
+    Lanes,
+    /// One after the other, by the `bcrypt` crate: to compare with.
+    BcryptCrate,
 }
 
 /// How a [`Hasher`] is sized.
@@ -60,10 +77,43 @@ impl Cost {
 pub struct HasherSettings {
     /// Threads that do nothing but hash.
     pub threads: NonZeroUsize,
-    /// Jobs that wait at most, beyond those that run. Rehashes have a queue of the same size.
+    /// Whether they pause.
+    pub duty: Duty,
+    /// Hashes that each thread computes side by side; `None` finds out what is best.
+    pub lanes: Option<Width>,
+    /// Jobs that wait at most, beyond those in flight. Rehashes have a queue of the same size.
     pub queue_capacity: usize,
+    /// How long a caller without a deadline waits at most, his own hash included.
+    pub max_wait: Duration,
     /// The cost of new hashes, and the time that every failed check takes at least.
     pub cost: Cost,
+    /// What computes.
+    pub engine: HashEngine,
+}
+
+impl HasherSettings {
+    /// Settings for one thread that computes at `cost`, with room for 128 jobs that wait ten seconds
+    /// at most.
+    pub const fn new(cost: Cost) -> Self {
+        Self {
+            threads: NonZeroUsize::MIN,
+            duty: Duty::Full,
+            lanes: None,
+            queue_capacity: 128,
+            max_wait: Duration::from_secs(10),
+            cost,
+            engine: HashEngine::Lanes,
+        }
+    }
+}
+
+/// For whom a hash is computed, and by when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// When the caller stops waiting, if that is known.
+    pub deadline: Option<Instant>,
+    /// Whose share of the queue the job takes.
+    pub origin: Origin,
 }
 
 /// What a check of a password found.
@@ -111,44 +161,60 @@ struct Front {
 }
 
 impl Hasher {
-    /// Starts the threads, named `hash-0` and so on, at the lowest priority the system has for
-    /// ordinary threads (on Linux nice 19; elsewhere the usual one).
+    /// Measures the machine for some milliseconds and starts the threads, named `hash-0` and so on, at
+    /// a low priority (on Linux; elsewhere the usual one).
     ///
     /// # Errors
     /// The system refuses to start a thread; those that were started have been told to stop.
     pub fn start(settings: HasherSettings) -> std::io::Result<Self> {
-        Self::start_with(settings, || BcryptCrate)
+        match settings.engine {
+            HashEngine::Lanes => {
+                let (width, ideal) = engine::measure_lanes(settings.lanes);
+                Self::start_with(settings, ideal, || Lanes::new(width))
+            }
+            HashEngine::BcryptCrate => {
+                let ideal = engine::measure_bcrypt_crate();
+                Self::start_with(settings, ideal, || Serial::new(engine::bcrypt_crate))
+            }
+        }
     }
 
-    fn start_with<E: Engine>(settings: HasherSettings, engine: impl Fn() -> E) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::new(settings.threads, settings.queue_capacity));
+    fn start_with<E: Engine<Caller>>(
+        settings: HasherSettings,
+        ideal: Ideal,
+        engine: impl Fn() -> E,
+    ) -> std::io::Result<Self> {
+        let limits = Limits { capacity: settings.queue_capacity, max_wait: settings.max_wait };
+        let queue = Arc::new(Queue::new(settings.threads, ideal, limits));
         let hasher = Self { front: Arc::new(Front { queue, cost: settings.cost }) };
         for index in 0..settings.threads.get() {
-            worker::spawn(index, Arc::clone(&hasher.front.queue), engine())?;
+            worker::spawn(index, Arc::clone(&hasher.front.queue), engine(), settings.duty)?;
         }
         Ok(hasher)
     }
 
-    /// Stops the threads as soon as each is through with the job it has. Jobs that wait, and all that
-    /// come later, get [`HashError::Stopped`]. Returns at once.
+    /// Stops the threads as soon as each is through with what it has in flight. Jobs that wait, and all
+    /// that come later, get [`HashError::Stopped`]. Returns at once.
     pub fn stop(&self) {
         self.front.queue.close();
+    }
+
+    /// What is going on, and what has been done since the start.
+    pub fn statistics(&self) -> HasherStatistics {
+        self.front.queue.statistics()
     }
 
     /// Computes a new hash of `password`: bcrypt, or bcrypt over a digest when bcrypt would not see
     /// all of the password.
     ///
-    /// Dropping the future withdraws the job unless it is being computed already.
+    /// Dropping the future abandons the job: within a millisecond, if it is being computed already.
     ///
     /// # Errors
-    /// [`HashError::Overloaded`] at once when the queue is full or the hash is not expected by
-    /// `deadline`; [`HashError::Stopped`].
-    pub async fn hash(
-        &self,
-        password: &Password,
-        deadline: Option<Instant>,
-    ) -> Result<PasswordHash, HashError> {
-        self.hash_at(Priority::Urgent, password, deadline).await
+    /// [`HashError::Overloaded`] at once when the queue is full, the origin has had its share of it, or
+    /// the hash is not expected by the deadline; [`HashError::Stopped`].
+    pub async fn hash(&self, password: &Password, terms: &Terms) -> Result<PasswordHash, HashError> {
+        let task = |answer| Task::hash(password, self.front.cost, terms.deadline, answer);
+        self.ask(task, |task| self.front.queue.push(task, terms)).await
     }
 
     /// Computes a new hash as [`Hasher::hash`] does, for nobody who waits: it is started only while
@@ -157,74 +223,65 @@ impl Hasher {
     /// # Errors
     /// [`HashError::Overloaded`] when too many rehashes wait already; [`HashError::Stopped`].
     pub async fn rehash(&self, password: &Password) -> Result<PasswordHash, HashError> {
-        self.hash_at(Priority::Idle, password, None).await
+        let task = |answer| Task::hash(password, self.front.cost, None, answer);
+        self.ask(task, |task| self.front.queue.push_rehash(task)).await
     }
 
     /// Checks `password` against `stored`, or against nothing (`None`: there is no such user), which
     /// costs one hash at the configured cost and never matches.
     ///
-    /// A mismatch takes at least the time of one hash at the configured cost, whatever `stored` is
-    /// and however the password is shaped; a match takes the time of the stored hash's own cost.
-    /// Dropping the future withdraws the job unless it is being computed already.
+    /// A mismatch takes at least the work of one hash at the configured cost, whatever `stored` is
+    /// and however the password is shaped; a match takes the work of the stored hash's own cost.
+    /// Dropping the future abandons the job: within a millisecond, if it is being computed already.
     ///
     /// # Errors
     /// [`HashError::Unreadable`] for a stored hash that makes no sense; [`HashError::Overloaded`] at
-    /// once when the queue is full or the verdict is not expected by `deadline`;
-    /// [`HashError::Stopped`].
+    /// once when the queue is full, the origin has had its share of it, or the verdict is not expected
+    /// by the deadline; [`HashError::Stopped`].
     pub async fn verify(
         &self,
         password: &Password,
         stored: Option<&PasswordHash>,
-        deadline: Option<Instant>,
+        terms: &Terms,
     ) -> Result<Verdict, HashError> {
         let stored = stored.map(StoredHash::read).transpose().map_err(|_| HashError::Unreadable)?;
-        let task = |answer| Task::verify(password.clone(), stored, self.front.cost, answer);
-        self.ask(Priority::Urgent, deadline, task).await
-    }
-
-    async fn hash_at(
-        &self,
-        priority: Priority,
-        password: &Password,
-        deadline: Option<Instant>,
-    ) -> Result<PasswordHash, HashError> {
-        self.ask(priority, deadline, |answer| Task::hash(password.clone(), self.front.cost, answer)).await
+        let task = |answer| Task::verify(password, stored.as_ref(), self.front.cost, terms.deadline, answer);
+        self.ask(task, |task| self.front.queue.push(task, terms)).await
     }
 
     async fn ask<T>(
         &self,
-        priority: Priority,
-        deadline: Option<Instant>,
         task: impl FnOnce(Answer<T>) -> Task,
+        push: impl FnOnce(Task) -> Result<(), HashError>,
     ) -> Result<T, HashError> {
-        let queue = &self.front.queue;
         let (reply, answer) = oneshot::channel();
-        queue.push(priority, Job { task: task(Answer::new(reply)), deadline })?;
-        let presence = Presence { queue };
-        let outcome = answer.await.unwrap_or(Err(HashError::Stopped));
-        presence.end();
-        outcome
+        push(task(Answer::new(reply)))?;
+        let presence = Presence { queue: &self.front.queue, answer };
+        presence.wait().await
     }
 }
 
 /// A caller who waits. Dropped early, it lets the queue know that a place can be had.
-struct Presence<'a> {
+struct Presence<'a, T> {
     queue: &'a Queue,
+    answer: oneshot::Receiver<Result<T, HashError>>,
 }
 
-impl Presence<'_> {
-    /// The caller has the answer, so nothing of the job is left in the queue.
-    fn end(self) {
-        std::mem::forget(self);
+impl<T> Presence<'_, T> {
+    async fn wait(mut self) -> Result<T, HashError> {
+        (&mut self.answer).await.unwrap_or(Err(HashError::Stopped))
     }
 }
 
-impl Drop for Presence<'_> {
+impl<T> Drop for Presence<'_, T> {
     fn drop(&mut self) {
-        self.queue.caller_left();
+        // Closed here and not after this: the queue looks at it. Once answered, nothing is left to drop.
+        if !self.answer.is_terminated() {
+            self.answer.close();
+            self.queue.caller_left();
+        }
     }
 }
-
 impl std::fmt::Debug for Hasher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hasher").field("cost", &self.front.cost).finish_non_exhaustive()

@@ -1,7 +1,7 @@
-//! The queue between callers and workers: bounded, first in first out, and honest about its length.
+//! The queue between callers and workers: bounded, fair, and honest about how long it is.
 //!
-//! It is a plain mutex and condition variable: what is done under the lock takes a microsecond, and
-//! a job takes a hundred thousand.
+//! It is a plain mutex and condition variable: what is done under the lock takes a microsecond or two,
+//! and a job takes ten thousand and more.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -9,151 +9,199 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::HashError;
-use super::pace::Pace;
+use super::line::Line;
+use super::pace::{Ideal, Pace};
+use super::statistics::{Counters, HasherStatistics};
 use super::task::Task;
+use super::{HashError, Terms};
 
 /// Bounds of what a refused caller is told to wait: not so short that all of them return at once,
 /// not so long that a person gives up.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// Which of the two queues a job waits in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Priority {
-    /// Somebody waits for the answer.
-    Urgent,
-    /// It can wait until nothing urgent is queued.
-    Idle,
+/// How long the queue may become.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Jobs that wait at most. Rehashes have a queue of the same size.
+    pub(super) capacity: usize,
+    /// How long a caller without a deadline waits at most, his own hash included.
+    pub(super) max_wait: Duration,
 }
 
-/// A task and the time by which its caller wants the answer.
-pub(super) struct Job {
-    /// What to do.
-    pub(super) task: Task,
-    /// After this the answer is worth nothing.
-    pub(super) deadline: Option<Instant>,
-}
-
-/// Jobs that wait for a worker.
+/// Jobs that wait for a worker, and what the workers are at.
 pub(super) struct Queue {
-    threads: NonZeroUsize,
-    capacity: usize,
+    /// Jobs that one worker has in flight at most.
+    width: usize,
+    limits: Limits,
     state: Mutex<State>,
     changed: Condvar,
     /// A caller has left since abandoned jobs were last looked for: refusing has to stay cheap just
     /// when there is much to refuse.
     has_abandoned: AtomicBool,
+    counters: Counters,
 }
 
-#[derive(Default)]
 struct State {
-    urgent: VecDeque<Job>,
-    idle: VecDeque<Job>,
-    /// Work of the urgent jobs that wait, in rounds.
-    waiting_rounds: u64,
-    /// Work of the jobs that run, in rounds, as if they had just begun.
-    running_rounds: u64,
-    running: usize,
+    line: Line<Task>,
+    /// What nobody waits for.
+    rehashes: VecDeque<Task>,
+    workers: Vec<Worker>,
+    /// Workers that wait for a job.
+    sleeping: usize,
     pace: Pace,
     closed: bool,
 }
 
+/// What a worker has in flight.
+#[derive(Clone, Copy, Default)]
+struct Worker {
+    lanes: usize,
+    /// The most work that is left, in expansions.
+    left: u64,
+}
+
+/// What there is to do.
+pub(super) enum Next {
+    /// This.
+    Job(Task),
+    /// Nothing more than what is in flight.
+    Nothing,
+    /// Nothing, ever again.
+    Closed,
+}
+
+/// What a worker did in one slice, and what it has in flight after that.
+pub(super) struct Report {
+    /// Lanes that were in flight.
+    pub(super) lanes: usize,
+    /// Expansions that each was advanced by.
+    pub(super) expansions: u64,
+    /// How long that took.
+    pub(super) elapsed: Duration,
+    /// Lanes that are in flight still.
+    pub(super) lanes_left: usize,
+    /// Their work that is left, in expansions.
+    pub(super) work_left: u64,
+    /// Jobs that are done.
+    pub(super) finished: usize,
+    /// Jobs whose callers have left.
+    pub(super) abandoned: usize,
+}
+
 impl Queue {
-    /// An empty queue for `threads` workers that lets `capacity` jobs of either priority wait.
-    pub(super) fn new(threads: NonZeroUsize, capacity: usize) -> Self {
+    /// An empty queue for `workers` workers, each with as many lanes as `ideal` has paces for.
+    pub(super) fn new(workers: NonZeroUsize, ideal: Ideal, limits: Limits) -> Self {
         Self {
-            threads,
-            capacity,
-            state: Mutex::default(),
+            width: ideal.width(),
+            limits,
+            state: Mutex::new(State {
+                line: Line::new(),
+                rehashes: VecDeque::new(),
+                workers: vec![Worker::default(); workers.get()],
+                sleeping: 0,
+                pace: Pace::new(ideal),
+                closed: false,
+            }),
             changed: Condvar::new(),
             has_abandoned: AtomicBool::new(false),
+            counters: Counters::default(),
         }
     }
 
-    /// Adds a job, or answers at once why not. Jobs whose caller has left make room.
-    pub(super) fn push(&self, priority: Priority, job: Job) -> Result<(), HashError> {
+    /// Adds a job that somebody waits for, or answers at once why not. Jobs whose caller has left make
+    /// room.
+    pub(super) fn push(&self, task: Task, terms: &Terms) -> Result<(), HashError> {
         let mut state = self.lock();
         if state.closed {
             return Err(HashError::Stopped);
         }
-        if let Err(first) = self.admit(&state, priority, &job) {
-            if !self.has_abandoned.swap(false, Ordering::Acquire) {
-                return Err(first);
-            }
-            state.drop_abandoned();
-            self.admit(&state, priority, &job)?;
+        self.drop_abandoned(&mut state);
+        let admitted = state.admit(task, terms, self.limits, self.width);
+        let wakes = admitted.is_ok() && state.sleeping > 0;
+        drop(state);
+        if wakes {
+            self.changed.notify_one();
         }
-        match priority {
-            Priority::Urgent => {
-                state.waiting_rounds += job.task.rounds();
-                state.urgent.push_back(job);
-            }
-            Priority::Idle => state.idle.push_back(job),
+        if admitted.is_err() {
+            self.counters.refused();
         }
+        admitted
+    }
+
+    /// Adds a job that nobody waits for.
+    pub(super) fn push_rehash(&self, task: Task) -> Result<(), HashError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(HashError::Stopped);
+        }
+        self.drop_abandoned(&mut state);
+        if state.rehashes.len() >= self.limits.capacity {
+            return Err(overloaded(state.wait(Instant::now())));
+        }
+        state.rehashes.push_back(task);
         drop(state);
         self.changed.notify_one();
         Ok(())
     }
 
-    fn admit(&self, state: &State, priority: Priority, job: &Job) -> Result<(), HashError> {
-        let waiting = match priority {
-            Priority::Urgent => state.urgent.len(),
-            Priority::Idle => state.idle.len(),
-        };
-        let wait = self.expected_wait(state);
-        let too_late = job.deadline.is_some_and(|deadline| {
-            let needed = wait.saturating_add(state.duration_of(job.task.rounds()));
-            deadline.saturating_duration_since(Instant::now()) < needed
-        });
-        if too_late || !self.has_room(state, waiting) {
-            return Err(overloaded(wait));
-        }
-        Ok(())
-    }
-
-    /// A free thread is room as well, so that a capacity of 0 means that nothing waits.
-    fn has_room(&self, state: &State, waiting: usize) -> bool {
-        let free = self.threads.get().saturating_sub(state.running);
-        waiting < self.capacity.saturating_add(free)
-    }
-
-    /// How long a job that is added now waits for a thread, at most.
-    fn expected_wait(&self, state: &State) -> Duration {
-        if state.urgent.is_empty() && state.running < self.threads.get() {
-            return Duration::ZERO;
-        }
-        let threads = u64::try_from(self.threads.get()).unwrap_or(u64::MAX);
-        state.duration_of((state.waiting_rounds + state.running_rounds) / threads)
-    }
-
-    /// The next task worth running, after as long as it takes, with its place among those that run;
-    /// `None` when the queue is closed.
-    pub(super) fn pop(&self) -> Option<(Task, Place<'_>)> {
+    /// The next job worth running for a worker that has `in_flight` jobs already, and room for one
+    /// more. Waits for one only when it has none.
+    pub(super) fn next(&self, worker: usize, in_flight: usize) -> Next {
         let mut state = self.lock();
         loop {
             if state.closed {
-                return None;
+                return Next::Closed;
             }
-            while let Some(job) = state.next() {
-                if job.task.is_abandoned() {
-                    continue;
-                }
-                if job.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                    job.task.refuse(overloaded(self.expected_wait(&state)));
-                    continue;
-                }
-                state.running += 1;
-                let rounds = job.task.rounds();
-                state.running_rounds += rounds;
-                return Some((job.task, Place { queue: self, rounds }));
+            // What workers without any work were woken for is left to them: two cores do more than one.
+            if (in_flight == 0 || state.line.len() > state.sleeping)
+                && let Some(task) = self.pop(&mut state)
+            {
+                self.counters.waited(task.since.elapsed());
+                return state.assign(task, worker);
             }
+            // A rehash takes the last lane only when there is but one: somebody may come who waits.
+            if (in_flight == 0 || in_flight + 1 < self.width)
+                && state.line.len() == 0
+                && let Some(task) = state.rehashes.pop_front()
+            {
+                return state.assign(task, worker);
+            }
+            if in_flight > 0 {
+                return Next::Nothing;
+            }
+            state.sleeping += 1;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleeping -= 1;
         }
     }
 
-    /// Notes that `rounds` took a worker `elapsed`.
-    pub(super) fn measured(&self, rounds: u64, elapsed: Duration) {
-        self.lock().pace.record(rounds, elapsed, Instant::now());
+    /// The first job whose caller is still there and can still be served in time.
+    fn pop(&self, state: &mut State) -> Option<Task> {
+        while let Some(entry) = state.line.pop() {
+            if entry.item.caller.has_left() {
+                self.counters.abandoned(1);
+                continue;
+            }
+            let now = Instant::now();
+            if entry.item.deadline.is_some_and(|deadline| deadline <= now) {
+                self.counters.refused();
+                entry.item.caller.refuse(overloaded(state.wait(now)));
+                continue;
+            }
+            return Some(entry.item);
+        }
+        None
+    }
+
+    /// Notes what a worker did and has left to do.
+    pub(super) fn report(&self, worker: usize, report: &Report) {
+        self.counters.finished(report.finished);
+        self.counters.abandoned(report.abandoned);
+        let mut state = self.lock();
+        state.workers[worker] = Worker { lanes: report.lanes_left, left: report.work_left };
+        if report.lanes > 0 {
+            state.pace.record(report.lanes, report.expansions, report.elapsed, Instant::now());
+        }
     }
 
     /// Notes that a caller no longer waits; his end of the channel must be gone already.
@@ -165,12 +213,33 @@ impl Queue {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.waiting_rounds = 0;
-        let jobs = (std::mem::take(&mut state.urgent), std::mem::take(&mut state.idle));
+        let waiting = state.line.take_all();
+        let rehashes = std::mem::take(&mut state.rehashes);
         drop(state);
         self.changed.notify_all();
-        for job in jobs.0.into_iter().chain(jobs.1) {
-            job.task.refuse(HashError::Stopped);
+        for task in waiting.chain(rehashes) {
+            task.caller.refuse(HashError::Stopped);
+        }
+    }
+
+    /// What is going on, and what has been done since the start.
+    pub(super) fn statistics(&self) -> HasherStatistics {
+        let state = self.lock();
+        HasherStatistics {
+            waiting: state.line.len(),
+            rehashes_waiting: state.rehashes.len(),
+            lanes_in_use: state.workers.iter().map(|worker| worker.lanes).sum(),
+            lanes: self.width * state.workers.len(),
+            ..self.counters.statistics()
+        }
+    }
+
+    fn drop_abandoned(&self, state: &mut State) {
+        if self.has_abandoned.swap(false, Ordering::Acquire) {
+            let before = state.rehashes.len();
+            state.rehashes.retain(|task| !task.caller.has_left());
+            let gone = state.line.remove_if(|task| task.caller.has_left());
+            self.counters.abandoned(gone + before - state.rehashes.len());
         }
     }
 
@@ -180,41 +249,50 @@ impl Queue {
     }
 }
 
-/// A task's place among those that run, until it is dropped.
-pub(super) struct Place<'a> {
-    queue: &'a Queue,
-    rounds: u64,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut state = self.queue.lock();
-        state.running -= 1;
-        state.running_rounds -= self.rounds;
-    }
-}
-
 impl State {
-    fn next(&mut self) -> Option<Job> {
-        match self.urgent.pop_front() {
-            Some(job) => {
-                self.waiting_rounds -= job.task.rounds();
-                Some(job)
-            }
-            None => self.idle.pop_front(),
+    /// Puts a task in line, unless the line is too long for it.
+    fn admit(&mut self, task: Task, terms: &Terms, limits: Limits, width: usize) -> Result<(), HashError> {
+        let (now, work) = (Instant::now(), task.expansions());
+        let due = task.deadline.unwrap_or_else(|| now + limits.max_wait);
+        let running: usize = self.workers.iter().map(|worker| worker.lanes).sum();
+        let is_idle = running + self.line.len() == 0;
+        let is_served_at_once = running + self.line.len() < self.workers.len() * width;
+        let (pace, in_flight) = (self.pace.at(now), self.in_flight());
+        let wait = |ahead| pace.work(in_flight.saturating_add(ahead), self.workers.len());
+        let forecast = |ahead, work| wait(ahead).saturating_add(pace.job(work));
+        let place = self.line.place(terms.origin, work, now, forecast);
+        let (fits, needed) = if is_idle {
+            (true, self.pace.job_alone(work))
+        } else if is_served_at_once {
+            (true, pace.job(work))
+        } else {
+            // What waits for a party counts twice, in number and in time: so one that comes often
+            // leaves half of what there is to those who come seldom.
+            let free = limits.capacity.saturating_sub(self.line.len());
+            (place.own_jobs < free, forecast(place.ahead.saturating_add(place.own_work), work))
+        };
+        if !fits || due.saturating_duration_since(now) < needed {
+            return Err(overloaded(wait(self.line.work())));
         }
+        self.line.insert(place, terms.origin, work, due, task);
+        Ok(())
     }
 
-    /// Forgets the jobs whose caller has left.
-    fn drop_abandoned(&mut self) {
-        for jobs in [&mut self.urgent, &mut self.idle] {
-            jobs.retain(|job| !job.task.is_abandoned());
-        }
-        self.waiting_rounds = self.urgent.iter().map(|job| job.task.rounds()).sum();
+    /// The most work that the workers have in flight, in expansions.
+    fn in_flight(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.left).sum()
     }
 
-    fn duration_of(&self, rounds: u64) -> Duration {
-        self.pace.duration_of(rounds, Instant::now())
+    /// How long one who comes at `now` would wait for a lane behind all that waits, at most.
+    fn wait(&self, now: Instant) -> Duration {
+        self.pace.at(now).work(self.in_flight().saturating_add(self.line.work()), self.workers.len())
+    }
+
+    fn assign(&mut self, task: Task, worker: usize) -> Next {
+        let worker = &mut self.workers[worker];
+        worker.lanes += 1;
+        worker.left += task.expansions();
+        Next::Job(task)
     }
 }
 

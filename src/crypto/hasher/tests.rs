@@ -1,55 +1,59 @@
-//! The hasher with an engine that tells what it is asked for and waits to be let on.
+//! The hasher with an engine that tells what it is asked for and waits to be let on, and with the
+//! real one where it matters that many are in flight.
 
 use std::pin::Pin;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::engine::Computation;
+use bcrypt_lanes::{Job, Outcome};
+
 use super::*;
-use crate::crypto::scheme::Digest;
 use crate::domain::PasswordScheme;
 
 /// What the engine was asked for: the first byte of the key, and the cost.
 type Seen = (u8, u32);
 
+/// One that waits for a permit before each job, and tells what it was asked for and how much work that was.
 struct Probe {
     seen: Sender<Seen>,
+    worked: Sender<u64>,
     permits: Receiver<()>,
 }
 
-impl Engine for Probe {
-    fn compute(&mut self, computation: &Computation) -> Digest {
-        let first = computation.key.as_bytes()[0];
-        let _ = self.seen.send((first, computation.cost.get()));
+impl Probe {
+    fn compute(&mut self, job: &Job) -> (Outcome, u64) {
+        let first = job.key.to_bytes()[0];
+        let _ = self.seen.send((first, job.cost.get()));
         // Without a test that gives permits any more, none is needed.
         let _ = self.permits.recv();
         assert_ne!(first, b'!', "the engine was asked to panic");
-        BcryptCrate.compute(computation)
+        let (outcome, expansions) = engine::bcrypt_crate(job);
+        let _ = self.worked.send(expansions);
+        (outcome, expansions)
     }
 }
 
 struct Bench {
     hasher: Hasher,
     seen: Receiver<Seen>,
+    worked: Receiver<u64>,
     permits: Sender<()>,
 }
 
 impl Bench {
-    /// One thread that has done its first measurement; every other computation needs a permit.
+    /// One thread whose every job needs a permit.
     fn new(queue_capacity: usize, cost: u32) -> Self {
-        let ((seen_by, seen), (permits, permits_of)) = (channel(), channel());
-        let probe = Mutex::new(Some(Probe { seen: seen_by, permits: permits_of }));
-        let settings =
-            HasherSettings { threads: NonZeroUsize::MIN, queue_capacity, cost: Cost::new(cost).unwrap() };
-        let hasher = Hasher::start_with(settings, || {
-            probe.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap()
+        let ((seen_by, seen), (worked_by, worked), (permits, permits_of)) = (channel(), channel(), channel());
+        let probe = Probe { seen: seen_by, worked: worked_by, permits: permits_of };
+        let probe = Mutex::new(Some(probe));
+        let settings = HasherSettings { queue_capacity, ..HasherSettings::new(Cost::new(cost).unwrap()) };
+        let hasher = Hasher::start_with(settings, engine::measure_bcrypt_crate(), || {
+            let mut probe = probe.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap();
+            Serial::new(move |job: &Job| probe.compute(job))
         })
         .unwrap();
-        let bench = Self { hasher, seen, permits };
-        assert_eq!(bench.next_seen(), (b'd', 4));
-        bench.permit(1);
-        bench
+        Self { hasher, seen, worked, permits }
     }
 
     fn permit(&self, count: usize) {
@@ -67,6 +71,9 @@ impl Bench {
     }
 }
 
+/// No deadline, and nobody's share.
+const ANY: Terms = Terms { deadline: None, origin: Origin::NOBODY };
+
 fn password(text: &str) -> Password {
     Password::new(text.to_owned()).unwrap()
 }
@@ -75,11 +82,19 @@ fn poll<T>(future: &mut Pin<Box<impl Future<Output = T>>>) -> Poll<T> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// Waits until the statistics satisfy `condition`.
+fn eventually(hasher: &Hasher, condition: impl Fn(&HasherStatistics) -> bool) {
+    let began = Instant::now();
+    while !condition(&hasher.statistics()) {
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", hasher.statistics());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// The hash of `text` at cost 4, or with the cost written over.
 async fn stored(text: &str, scheme: PasswordScheme) -> PasswordHash {
-    let threads = NonZeroUsize::MIN;
-    let hasher = Hasher::start(HasherSettings { threads, queue_capacity: 1, cost: Cost::MIN }).unwrap();
-    PasswordHash { scheme, ..hasher.hash(&password(text), None).await.unwrap() }
+    let hasher = Hasher::start(HasherSettings::new(Cost::MIN)).unwrap();
+    PasswordHash { scheme, ..hasher.hash(&password(text), &ANY).await.unwrap() }
 }
 
 #[tokio::test]
@@ -92,15 +107,15 @@ async fn a_password_that_bcrypt_would_not_see_whole_is_digested_first() {
         ("x".repeat(1024), PasswordScheme::BcryptSha256),
         ("a\0a".to_owned(), PasswordScheme::BcryptSha256),
     ] {
-        let hash = bench.hasher.hash(&password(&text), None).await.unwrap();
+        let hash = bench.hasher.hash(&password(&text), &ANY).await.unwrap();
         let prefix =
             if scheme == PasswordScheme::Bcrypt { "$2b$04$" } else { "$bcrypt-sha256$v=2,t=2b,r=4$" };
         assert_eq!((hash.scheme, hash.text.starts_with(prefix)), (scheme, true), "{text:?}");
-        let again = bench.hasher.hash(&password(&text), None).await.unwrap();
+        let again = bench.hasher.hash(&password(&text), &ANY).await.unwrap();
         assert_ne!(again, hash, "every hash has a salt of its own");
-        let verdict = bench.hasher.verify(&password(&text), Some(&hash), None).await;
+        let verdict = bench.hasher.verify(&password(&text), Some(&hash), &ANY).await;
         assert_eq!(verdict, Ok(Verdict::Match { outdated: false }), "{text:?}");
-        let verdict = bench.hasher.verify(&password(&text[..1]), Some(&hash), None).await;
+        let verdict = bench.hasher.verify(&password(&text[..1]), Some(&hash), &ANY).await;
         assert_eq!(verdict, Ok(Verdict::Mismatch), "{text:?}");
     }
 }
@@ -109,7 +124,7 @@ async fn a_password_that_bcrypt_would_not_see_whole_is_digested_first() {
 async fn nobody_costs_one_hash_at_the_configured_cost() {
     let bench = Bench::new(1, 6);
     bench.permit(1);
-    assert_eq!(bench.hasher.verify(&password("pw"), None, None).await, Ok(Verdict::Mismatch));
+    assert_eq!(bench.hasher.verify(&password("pw"), None, &ANY).await, Ok(Verdict::Mismatch));
     assert_eq!(bench.all_seen(), [(b'd', 6)]);
 }
 
@@ -117,14 +132,13 @@ async fn nobody_costs_one_hash_at_the_configured_cost() {
 async fn a_failed_check_of_a_cheap_hash_is_topped_up_and_a_match_is_not() {
     let (bench, hash) = (Bench::new(1, 7), stored("pw", PasswordScheme::Bcrypt).await);
     bench.permit(100);
-    assert_eq!(bench.hasher.verify(&password("no"), Some(&hash), None).await, Ok(Verdict::Mismatch));
-    let seen = bench.all_seen();
-    assert_eq!(seen, [(b'n', 4), (b'd', 6), (b'd', 5), (b'd', 4)]);
-    assert_eq!(seen.iter().map(|(_, cost)| 1 << cost).sum::<u32>(), 1 << 7);
+    let work = |exponent| bcrypt_lanes::Cost::new(exponent).unwrap().expansions();
+    assert_eq!(bench.hasher.verify(&password("no"), Some(&hash), &ANY).await, Ok(Verdict::Mismatch));
+    assert_eq!((bench.all_seen(), bench.worked.recv()), (vec![(b'n', 4)], Ok(work(7))));
 
-    let verdict = bench.hasher.verify(&password("pw"), Some(&hash), None).await;
+    let verdict = bench.hasher.verify(&password("pw"), Some(&hash), &ANY).await;
     assert_eq!(verdict, Ok(Verdict::Match { outdated: true }));
-    assert_eq!(bench.all_seen(), [(b'p', 4)]);
+    assert_eq!((bench.all_seen(), bench.worked.recv()), (vec![(b'p', 4)], Ok(work(4))));
 }
 
 #[tokio::test]
@@ -133,12 +147,13 @@ async fn what_the_scheme_would_have_cut_off_never_matches_and_costs_the_same() {
     let (bench, hash) = (Bench::new(1, 5), stored(&text, PasswordScheme::Bcrypt).await);
     bench.permit(100);
     for longer in [format!("{text}y"), "x\0x".to_owned()] {
-        let verdict = bench.hasher.verify(&password(&longer), Some(&hash), None).await;
+        let verdict = bench.hasher.verify(&password(&longer), Some(&hash), &ANY).await;
         assert_eq!(verdict, Ok(Verdict::Mismatch));
-        assert_eq!(bench.all_seen(), [(b'x', 4), (b'd', 4)]);
+        assert_eq!(bench.all_seen(), [(b'x', 4)]);
+        assert_eq!(bench.worked.recv(), Ok(bcrypt_lanes::Cost::new(5).unwrap().expansions()));
     }
     let truncated = PasswordHash { scheme: PasswordScheme::BcryptTruncated, ..hash };
-    let verdict = bench.hasher.verify(&password(&format!("{text}y")), Some(&truncated), None).await;
+    let verdict = bench.hasher.verify(&password(&format!("{text}y")), Some(&truncated), &ANY).await;
     assert_eq!(verdict, Ok(Verdict::Match { outdated: true }));
 }
 
@@ -170,7 +185,7 @@ async fn a_stored_hash_that_makes_no_sense_is_unreadable_at_once() {
         (PasswordScheme::BcryptSha256, format!("{digested}$")),
     ] {
         let hash = PasswordHash { scheme, text };
-        let verdict = bench.hasher.verify(&password("pw"), Some(&hash), None).await;
+        let verdict = bench.hasher.verify(&password("pw"), Some(&hash), &ANY).await;
         assert_eq!(verdict, Err(HashError::Unreadable), "{}", hash.text);
     }
     assert_eq!(bench.all_seen(), []);
@@ -180,13 +195,13 @@ async fn a_stored_hash_that_makes_no_sense_is_unreadable_at_once() {
 async fn a_full_queue_refuses_at_once_and_serves_the_rest_in_order() {
     let bench = Bench::new(2, 4);
     let [a, b, c, d] = ["a", "b", "c", "d"].map(password);
-    let mut first = Box::pin(bench.hasher.hash(&a, None));
+    let mut first = Box::pin(bench.hasher.hash(&a, &ANY));
     assert!(poll(&mut first).is_pending());
     assert_eq!(bench.next_seen(), (b'a', 4));
-    let mut second = Box::pin(bench.hasher.hash(&b, None));
-    let mut third = Box::pin(bench.hasher.hash(&c, None));
+    let mut second = Box::pin(bench.hasher.hash(&b, &ANY));
+    let mut third = Box::pin(bench.hasher.hash(&c, &ANY));
     assert!(poll(&mut second).is_pending() && poll(&mut third).is_pending());
-    let Err(HashError::Overloaded { retry_after }) = bench.hasher.hash(&d, None).await else {
+    let Err(HashError::Overloaded { retry_after }) = bench.hasher.hash(&d, &ANY).await else {
         panic!("the queue has no room for a fourth");
     };
     assert!((Duration::from_millis(100)..=Duration::from_secs(30)).contains(&retry_after));
@@ -200,18 +215,18 @@ async fn a_full_queue_refuses_at_once_and_serves_the_rest_in_order() {
 async fn the_job_of_a_caller_who_left_is_skipped_and_makes_room() {
     let bench = Bench::new(1, 4);
     let [a, b, c, d] = ["a", "b", "c", "d"].map(password);
-    let mut first = Box::pin(bench.hasher.hash(&a, None));
+    let mut first = Box::pin(bench.hasher.hash(&a, &ANY));
     assert!(poll(&mut first).is_pending());
     assert_eq!(bench.next_seen(), (b'a', 4));
-    let mut second = Box::pin(bench.hasher.hash(&b, None));
+    let mut second = Box::pin(bench.hasher.hash(&b, &ANY));
     assert!(poll(&mut second).is_pending());
     drop(second);
-    let mut third = Box::pin(bench.hasher.verify(&c, None, None));
+    let mut third = Box::pin(bench.hasher.verify(&c, None, &ANY));
     assert!(poll(&mut third).is_pending(), "the place of the one who left is free");
     drop(third);
     bench.permit(2);
     assert!(first.await.is_ok());
-    assert!(bench.hasher.hash(&d, None).await.is_ok());
+    assert!(bench.hasher.hash(&d, &ANY).await.is_ok());
     assert_eq!(bench.all_seen(), [(b'd', 4)]);
 }
 
@@ -220,13 +235,13 @@ async fn what_cannot_be_done_by_the_deadline_is_refused_without_being_tried() {
     let bench = Bench::new(100, 16);
     bench.permit(1);
     let cheap = stored("pw", PasswordScheme::Bcrypt).await;
-    let verdict = bench.hasher.verify(&password("pw"), Some(&cheap), None).await;
+    let verdict = bench.hasher.verify(&password("pw"), Some(&cheap), &ANY).await;
     assert_eq!(verdict, Ok(Verdict::Match { outdated: true }));
     assert_eq!(bench.all_seen(), [(b'p', 4)]);
 
     // Cost 16 takes seconds, as the computation at cost 4 has let be known.
     let deadline = Some(Instant::now() + Duration::from_millis(20));
-    let refused = bench.hasher.hash(&password("pw"), deadline).await;
+    let refused = bench.hasher.hash(&password("pw"), &Terms { deadline, ..ANY }).await;
     assert!(matches!(refused, Err(HashError::Overloaded { .. })), "{refused:?}");
     assert_eq!(bench.all_seen(), []);
 }
@@ -235,12 +250,12 @@ async fn what_cannot_be_done_by_the_deadline_is_refused_without_being_tried() {
 async fn a_rehash_waits_until_nothing_else_does() {
     let bench = Bench::new(10, 4);
     let [a, r, b, c] = ["a", "r", "b", "c"].map(password);
-    let mut first = Box::pin(bench.hasher.hash(&a, None));
+    let mut first = Box::pin(bench.hasher.hash(&a, &ANY));
     assert!(poll(&mut first).is_pending());
     assert_eq!(bench.next_seen(), (b'a', 4));
     let mut rehash = Box::pin(bench.hasher.rehash(&r));
-    let mut second = Box::pin(bench.hasher.hash(&b, None));
-    let mut third = Box::pin(bench.hasher.hash(&c, None));
+    let mut second = Box::pin(bench.hasher.hash(&b, &ANY));
+    let mut third = Box::pin(bench.hasher.hash(&c, &ANY));
     assert!(poll(&mut rehash).is_pending());
     assert!(poll(&mut second).is_pending() && poll(&mut third).is_pending());
     bench.permit(4);
@@ -252,9 +267,9 @@ async fn a_rehash_waits_until_nothing_else_does() {
 async fn a_panic_ends_its_job_and_nothing_else() {
     let bench = Bench::new(10, 4);
     bench.permit(2);
-    let failed = bench.hasher.hash(&password("!"), None).await;
+    let failed = bench.hasher.hash(&password("!"), &ANY).await;
     assert_eq!(failed, Err(HashError::Stopped));
-    assert!(bench.hasher.hash(&password("a"), None).await.is_ok());
+    assert!(bench.hasher.hash(&password("a"), &ANY).await.is_ok());
     assert_eq!(bench.all_seen(), [(b'!', 4), (b'a', 4)]);
 }
 
@@ -262,10 +277,10 @@ async fn a_panic_ends_its_job_and_nothing_else() {
 async fn a_stopped_hasher_answers_those_who_wait_and_those_who_come() {
     let bench = Bench::new(10, 4);
     let [a, b] = ["a", "b"].map(password);
-    let mut first = Box::pin(bench.hasher.hash(&a, None));
+    let mut first = Box::pin(bench.hasher.hash(&a, &ANY));
     assert!(poll(&mut first).is_pending());
     assert_eq!(bench.next_seen(), (b'a', 4));
-    let mut second = Box::pin(bench.hasher.hash(&b, None));
+    let mut second = Box::pin(bench.hasher.hash(&b, &ANY));
     assert!(poll(&mut second).is_pending());
     bench.hasher.stop();
     assert_eq!(second.await, Err(HashError::Stopped));
@@ -276,7 +291,7 @@ async fn a_stopped_hasher_answers_those_who_wait_and_those_who_come() {
 
 #[test]
 fn the_threads_end_with_the_last_handle() {
-    let Bench { hasher, seen, permits: _permits } = Bench::new(1, 4);
+    let Bench { hasher, seen, permits: _permits, worked: _worked } = Bench::new(1, 4);
     drop(hasher.clone());
     assert_eq!(seen.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout));
     drop(hasher);
@@ -285,24 +300,136 @@ fn the_threads_end_with_the_last_handle() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_threads_are_named_and_have_the_lowest_priority() {
-    struct Look(Sender<(Option<String>, String)>);
-
-    impl Engine for Look {
-        fn compute(&mut self, computation: &Computation) -> Digest {
+fn the_threads_are_named_and_give_way() {
+    let (send, seen) = channel();
+    let settings =
+        HasherSettings { threads: NonZeroUsize::new(2).unwrap(), ..HasherSettings::new(Cost::MIN) };
+    let look = || {
+        let send = send.clone();
+        Serial::new(move |job: &Job| {
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
             // The 19th field of proc(5), counted from behind the name in parentheses, the 2nd.
             let nice = stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap();
-            let _ = self.0.send((std::thread::current().name().map(str::to_owned), nice.to_owned()));
-            BcryptCrate.compute(computation)
-        }
-    }
+            let _ = send.send((std::thread::current().name().map(str::to_owned), nice.to_owned()));
+            engine::bcrypt_crate(job)
+        })
+    };
+    let hasher = Hasher::start_with(settings, engine::measure_bcrypt_crate(), look).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let password = password("pw");
+    let looks: std::collections::BTreeSet<_> = std::iter::repeat_with(|| {
+        let both = async { tokio::join!(hasher.hash(&password, &ANY), hasher.hash(&password, &ANY)) };
+        assert!(matches!(runtime.block_on(both), (Ok(_), Ok(_))));
+        seen.try_iter().collect::<Vec<_>>()
+    })
+    .take(50)
+    .flatten()
+    .collect();
+    let expected = ["hash-0", "hash-1"].map(|name| (Some(name.to_owned()), worker::NICENESS.to_string()));
+    assert_eq!(looks.into_iter().collect::<Vec<_>>(), expected);
+}
 
-    let (send, seen) = channel();
-    let threads = NonZeroUsize::new(2).unwrap();
-    let settings = HasherSettings { threads, queue_capacity: 1, cost: Cost::MIN };
-    let _hasher = Hasher::start_with(settings, || Look(send.clone())).unwrap();
-    let mut looks: Vec<_> = seen.iter().take(2).map(|(name, nice)| (name.unwrap(), nice)).collect();
-    looks.sort();
-    assert_eq!(looks, [("hash-0", "19"), ("hash-1", "19")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+/// Takes ten seconds and more on any machine, if nobody abandons it.
+const DEAR: u32 = 16;
+
+/// One thread with two real lanes.
+fn two_lanes() -> Hasher {
+    let lanes = Some(Width::new(2).unwrap());
+    let max_wait = Duration::from_secs(600);
+    Hasher::start(HasherSettings { lanes, max_wait, ..HasherSettings::new(Cost::new(DEAR).unwrap()) })
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_job_joins_and_leaves_while_another_is_in_flight() {
+    let (hasher, hash) = (two_lanes(), stored("pw", PasswordScheme::Bcrypt).await);
+    let dear_password = password("dear");
+    let mut dear = Box::pin(hasher.hash(&dear_password, &ANY));
+    assert!(poll(&mut dear).is_pending());
+    eventually(&hasher, |statistics| statistics.lanes_in_use == 1);
+    for _ in 0..20 {
+        let verdict = hasher.verify(&password("pw"), Some(&hash), &ANY).await;
+        assert_eq!(verdict, Ok(Verdict::Match { outdated: true }));
+    }
+    assert!(poll(&mut dear).is_pending());
+    assert_eq!(hasher.statistics().hashes, 20);
+}
+
+#[tokio::test]
+async fn a_job_whose_caller_leaves_is_abandoned_in_its_lane() {
+    let hasher = two_lanes();
+    let dear_password = password("dear");
+    let mut dear = Box::pin(hasher.hash(&dear_password, &ANY));
+    assert!(poll(&mut dear).is_pending());
+    eventually(&hasher, |statistics| statistics.lanes_in_use == 1);
+    drop(dear);
+    eventually(&hasher, |statistics| statistics.abandoned == 1);
+    let statistics = hasher.statistics();
+    assert_eq!((statistics.lanes_in_use, statistics.hashes), (0, 0));
+}
+
+#[tokio::test]
+async fn a_rehash_leaves_a_lane_to_those_who_wait() {
+    let (hasher, hash) = (two_lanes(), stored("pw", PasswordScheme::Bcrypt).await);
+    let rehashed = password("old");
+    let mut rehashes = [(); 2].map(|()| Box::pin(hasher.rehash(&rehashed)));
+    assert!(rehashes.iter_mut().all(|rehash| poll(rehash).is_pending()));
+    eventually(&hasher, |statistics| statistics.lanes_in_use == 1);
+    let verdict = hasher.verify(&password("pw"), Some(&hash), &ANY).await;
+    assert_eq!(verdict, Ok(Verdict::Match { outdated: true }));
+    assert_eq!(hasher.statistics().rehashes_waiting, 1);
+}
+
+#[tokio::test]
+async fn a_thread_that_pauses_gets_its_work_done() {
+    let settings = HasherSettings { duty: Duty::Half, ..HasherSettings::new(Cost::MIN) };
+    let hasher = Hasher::start(settings).unwrap();
+    assert!(hasher.hash(&password("pw"), &ANY).await.is_ok());
+}
+
+/// Terms of a caller at 192.0.2.`host`, whose users are of a domain of their own.
+fn from(host: u8) -> Terms {
+    let source = std::net::IpAddr::from([192, 0, 2, host]);
+    Terms { deadline: None, origin: Origin::new(Some(source), &format!("{host}.example")) }
+}
+
+#[tokio::test]
+async fn one_source_neither_fills_the_queue_nor_holds_up_the_others() {
+    let bench = Bench::new(8, 4);
+    let [a, b] = ["a", "b"].map(password);
+    let (flood, other) = (from(1), from(2));
+    let mut first = Box::pin(bench.hasher.hash(&a, &flood));
+    assert!(poll(&mut first).is_pending());
+    bench.next_seen();
+    let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(bench.hasher.hash(&a, &flood))).collect();
+    assert!(waiting.iter_mut().all(|job| poll(job).is_pending()));
+    let refused = bench.hasher.hash(&a, &flood).await;
+    assert!(matches!(refused, Err(HashError::Overloaded { .. })), "{refused:?}");
+
+    let mut newcomer = Box::pin(bench.hasher.hash(&b, &other));
+    assert!(poll(&mut newcomer).is_pending());
+    bench.permit(6);
+    assert!(newcomer.await.is_ok());
+    for job in waiting {
+        assert!(job.await.is_ok());
+    }
+    let order: Vec<_> = bench.all_seen().into_iter().map(|(first, _)| first).collect();
+    assert_eq!(order, [b'a', b'b', b'a', b'a', b'a']);
+    assert_eq!(bench.hasher.statistics().refused, 1);
+}
+
+#[tokio::test]
+async fn a_caller_without_a_deadline_waits_no_longer_than_the_ceiling() {
+    let settings = HasherSettings {
+        max_wait: Duration::from_millis(100),
+        ..HasherSettings::new(Cost::new(DEAR).unwrap())
+    };
+    let hasher = Hasher::start(settings).unwrap();
+    let refused = hasher.hash(&password("pw"), &ANY).await;
+    assert!(matches!(refused, Err(HashError::Overloaded { .. })), "{refused:?}");
+    eventually(&hasher, |statistics| statistics.lanes_in_use == 0);
+    let patient = Terms { deadline: Some(Instant::now() + Duration::from_secs(3600)), ..ANY };
+    let pw = password("pw");
+    let mut admitted = Box::pin(hasher.hash(&pw, &patient));
+    assert!(poll(&mut admitted).is_pending());
 }

@@ -4,21 +4,35 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Cost;
-use super::engine::{Computation, Engine};
-use super::queue::{Place, Queue};
-use super::task::{Step, Task, dummy};
-use crate::crypto::scheme::Digest;
+use super::engine::Engine;
+use super::queue::{Next, Queue, Report};
+use super::task::Caller;
+
+/// How nice the threads are to the rest of the process and of the machine (see docs/performance.md for
+/// what was measured).
+pub(super) const NICENESS: i32 = 10;
+
+/// Whether a thread may use its core without a pause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Duty {
+    /// Whenever there is work and nobody else wants the core.
+    #[default]
+    Full,
+    /// For half of the time: the other half of the only core there is belongs to the calls.
+    Half,
+}
 
 /// Starts a thread that takes jobs from `queue` until that is closed.
-pub(super) fn spawn(index: usize, queue: Arc<Queue>, mut engine: impl Engine) -> std::io::Result<()> {
+pub(super) fn spawn(
+    index: usize,
+    queue: Arc<Queue>,
+    engine: impl Engine<Caller>,
+    duty: Duty,
+) -> std::io::Result<()> {
+    let worker = Worker { index, queue, engine, duty };
     std::thread::Builder::new().name(format!("hash-{index}")).spawn(move || {
         lower_priority();
-        // One cheap computation, so that the very first callers can be told how long the queue is.
-        guarded(|| _ = compute(&queue, &mut engine, &dummy(Cost::MIN)));
-        while let Some((task, place)) = queue.pop() {
-            guarded(|| run(task, place, &queue, &mut engine));
-        }
+        worker.work();
     })?;
     Ok(())
 }
@@ -27,39 +41,70 @@ pub(super) fn spawn(index: usize, queue: Arc<Queue>, mut engine: impl Engine) ->
 fn lower_priority() {
     // Linux counts niceness by thread, whatever POSIX says; elsewhere this would slow the process.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(19) {
+    if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::warn!(%error, "password hashing runs at normal priority");
     }
 }
 
-fn run(task: Task, place: Place<'_>, queue: &Queue, engine: &mut impl Engine) {
-    let mut step = task.start();
-    loop {
-        match step {
-            Step::Compute(task, computation) => {
-                let digest = compute(queue, engine, &computation);
-                step = task.step(&digest);
-            }
-            Step::Done(outcome) => {
-                // Before the answer: who has it and asks again must find the thread free.
-                drop(place);
-                return outcome.send();
+struct Worker<E> {
+    index: usize,
+    queue: Arc<Queue>,
+    engine: E,
+    duty: Duty,
+}
+
+impl<E: Engine<Caller>> Worker<E> {
+    fn work(mut self) {
+        while self.fill() {
+            let began = Instant::now();
+            self.advance();
+            if self.duty == Duty::Half {
+                std::thread::sleep(began.elapsed());
             }
         }
     }
-}
 
-fn compute(queue: &Queue, engine: &mut impl Engine, computation: &Computation) -> Digest {
-    let started = Instant::now();
-    let digest = engine.compute(computation);
-    queue.measured(computation.cost.rounds(), started.elapsed());
-    digest
-}
+    /// Takes jobs in while there are some and lanes for them; false once all is done.
+    fn fill(&mut self) -> bool {
+        while self.engine.in_flight() < self.engine.width() {
+            match self.queue.next(self.index, self.engine.in_flight()) {
+                Next::Job(task) => self.engine.join(task.caller, task.job),
+                Next::Nothing => return true,
+                // What is in flight is finished.
+                Next::Closed => return self.engine.in_flight() > 0,
+            }
+        }
+        true
+    }
 
-/// Runs `work`. A panic in it drops the task, whose caller is told by the closed channel; it costs
-/// neither the thread nor any other job.
-fn guarded(work: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        tracing::error!("a password hash was given up after a panic");
+    /// Goes on with what is in flight for a slice, and answers those whose jobs are done.
+    fn advance(&mut self) {
+        let began = Instant::now();
+        let (slice, abandoned) = match catch_unwind(AssertUnwindSafe(|| self.engine.advance())) {
+            Ok(slice) => (Some(slice), self.engine.abandon_if(Caller::has_left)),
+            Err(_) => {
+                // Nobody knows what state they are in. Their callers learn it by the closed channel; it
+                // costs neither the thread nor any job that waits.
+                tracing::error!("password hashes were given up after a panic");
+                self.engine.abandon_if(|_| true);
+                (None, 0)
+            }
+        };
+        // Before the answers: who has one and asks again must find the lane free.
+        self.queue.report(
+            self.index,
+            &Report {
+                lanes: slice.as_ref().map_or(0, |slice| slice.lanes),
+                expansions: slice.as_ref().map_or(0, |slice| slice.expansions),
+                elapsed: began.elapsed(),
+                lanes_left: self.engine.in_flight(),
+                work_left: self.engine.expansions_left(),
+                finished: slice.as_ref().map_or(0, |slice| slice.finished.len()),
+                abandoned,
+            },
+        );
+        for (caller, outcome) in slice.into_iter().flat_map(|slice| slice.finished) {
+            caller.tell(outcome);
+        }
     }
 }

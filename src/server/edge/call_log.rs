@@ -17,8 +17,8 @@ use tower::Service;
 
 use super::call_id::CallId;
 use super::method::Method;
+use crate::rpc::call::PeerAddress;
 use crate::rpc::status::code_name;
-use crate::server::listener::PeerAddress;
 
 /// Logs every call that `S` answers.
 #[derive(Clone)]
