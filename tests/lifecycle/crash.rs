@@ -20,7 +20,7 @@ use crate::support::service::{
 };
 
 const REGISTRATIONS: usize = 1_000;
-const AT_A_TIME: usize = 200;
+const AT_A_TIME: usize = 1_000;
 const CONNECTIONS: usize = 8;
 /// How many are acknowledged when the crash comes.
 const BEFORE_THE_CRASH: usize = 300;
