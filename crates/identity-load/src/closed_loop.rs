@@ -1,0 +1,66 @@
+//! Clients that call without a pause, each waiting for its answer before it calls again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::calls::Call;
+use crate::tally::Tally;
+
+/// How long clients call before it counts: until connections, caches and queues are as they stay.
+pub(crate) const WARM_UP: Duration = Duration::from_secs(2);
+
+/// What clients reached.
+pub(crate) struct Reached {
+    pub(crate) clients: u32,
+    pub(crate) seconds: u32,
+    /// The calls that ended within the measured time.
+    pub(crate) measured: Tally,
+    /// Those that ended in the warm-up, or were still running when the time was up.
+    pub(crate) outside: Tally,
+}
+
+impl Reached {
+    /// Calls answered OK, each second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.measured.count(Code::Ok) as f64 / f64::from(self.seconds)
+    }
+}
+
+/// Lets `clients` call for [`WARM_UP`] and then for `seconds`, and returns when each has its last answer.
+///
+/// # Panics
+/// A call panicked.
+pub(crate) async fn run(clients: u32, seconds: u32, call: impl Call) -> Reached {
+    let measured_from = Instant::now() + WARM_UP;
+    let until = measured_from + Duration::from_secs(seconds.into());
+    let (outcomes, mut ended) = mpsc::unbounded_channel();
+    let call = Arc::new(call);
+    let mut tasks = JoinSet::new();
+    for client in 0..clients {
+        let (call, outcomes) = (Arc::clone(&call), outcomes.clone());
+        tasks.spawn(async move {
+            let mut index = u64::from(client);
+            loop {
+                let now = Instant::now();
+                if now >= until || outcomes.send(call.call(index, now).await).is_err() {
+                    return;
+                }
+                index += u64::from(clients);
+            }
+        });
+    }
+    drop(outcomes);
+    let (mut measured, mut outside) = (Tally::default(), Tally::default());
+    while let Some(outcome) = ended.recv().await {
+        let counts = (measured_from..until).contains(&outcome.ended);
+        (if counts { &mut measured } else { &mut outside }).record(&outcome);
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.expect("no client panics");
+    }
+    Reached { clients, seconds, measured, outside }
+}

@@ -1,0 +1,150 @@
+//! Calls at a fixed rate, whatever became of those before.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task;
+
+use crate::calls::Call;
+use crate::tally::{Tally, Times};
+
+/// How many calls, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer {
+    /// Calls a second.
+    pub(crate) rate: u32,
+    pub(crate) seconds: u32,
+}
+
+/// What became of an offer.
+pub(crate) struct Offered {
+    pub(crate) offer: Offer,
+    pub(crate) tally: Tally,
+    /// Calls that were sent, each second.
+    pub(crate) achieved: f64,
+    /// How long after they were due calls were sent: what the generator itself adds to latency.
+    pub(crate) behind: Times,
+}
+
+impl Offer {
+    pub(crate) fn calls(self) -> u64 {
+        u64::from(self.rate) * u64::from(self.seconds)
+    }
+
+    /// When each call is due, from the start.
+    fn dues(self) -> impl Iterator<Item = Duration> {
+        (0..self.calls()).map(move |index| {
+            let nanos = u128::from(index) * 1_000_000_000 / u128::from(self.rate);
+            Duration::from_nanos(u64::try_from(nanos).expect("a run takes less than 500 years"))
+        })
+    }
+}
+
+/// Makes the calls of `offer`, and returns when the last of them has ended.
+///
+/// # Panics
+/// A call panicked, and is missing in the counts.
+pub(crate) async fn run(offer: Offer, call: impl Call) -> Offered {
+    let (outcomes, mut ended) = mpsc::unbounded_channel();
+    let (runtime, call) = (Handle::current(), Arc::new(call));
+    let pacer = task::spawn_blocking(move || {
+        let (began, mut behind) = (Instant::now(), Times::new());
+        pace(offer, began, |index, due| {
+            behind.record(due.elapsed());
+            let (call, outcomes) = (Arc::clone(&call), outcomes.clone());
+            // The other end is open until the last sender is gone.
+            runtime.spawn(async move { outcomes.send(call.call(index, due).await) });
+        });
+        (began.elapsed(), behind)
+    });
+    let mut tally = Tally::default();
+    while let Some(outcome) = ended.recv().await {
+        tally.record(&outcome);
+    }
+    let (took, behind) = pacer.await.expect("the pacer does not panic");
+    assert_eq!(tally.total(), offer.calls(), "every call ends in a count");
+    // Sending ends with the last call, one interval before the time is up.
+    let took = took.max(Duration::from_secs(offer.seconds.into()));
+    Offered { offer, tally, achieved: offer.calls() as f64 / took.as_secs_f64(), behind }
+}
+
+/// Calls `send` for every call of `offer` when it is due, or as soon after that as possible; none is
+/// left out because others were late.
+///
+/// Sleeps on a thread instead of in the runtime, whose timer rounds up to the next millisecond: several
+/// times what a look-up takes.
+fn pace(offer: Offer, began: Instant, mut send: impl FnMut(u64, Instant)) {
+    for (index, due) in (0..).zip(offer.dues()) {
+        let due = began + due;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        send(index, due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+    use crate::calls::Outcome;
+    use crate::tally::Codes;
+
+    #[test]
+    fn an_offer_is_exactly_its_rate_for_its_seconds() {
+        for (rate, seconds) in [(1, 1), (3, 2), (2000, 15), (7777, 3), (100_000, 1)] {
+            let offer = Offer { rate, seconds };
+            let dues: Vec<_> = offer.dues().collect();
+            assert_eq!(dues.len() as u64, u64::from(rate) * u64::from(seconds));
+            assert_eq!(dues[0], Duration::ZERO);
+            assert!(*dues.last().unwrap() < Duration::from_secs(seconds.into()));
+            for second in 0..seconds {
+                let second = Duration::from_secs(second.into())..Duration::from_secs((second + 1).into());
+                let within = dues.iter().filter(|due| second.contains(due)).count();
+                assert_eq!(within, rate as usize, "{rate} in {second:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_call_is_sent_before_it_is_due_and_each_once() {
+        let offer = Offer { rate: 50_000, seconds: 1 };
+        let began = Instant::now() - Duration::from_millis(900);
+        let mut sent = Vec::new();
+        pace(offer, began, |index, due| {
+            assert!(due <= Instant::now());
+            sent.push(index);
+        });
+        assert_eq!(sent, (0..50_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_pacer_that_is_behind_makes_up_for_it_and_keeps_the_times_that_were_due() {
+        let offer = Offer { rate: 1_000, seconds: 2 };
+        let began = Instant::now() - Duration::from_secs(60);
+        let mut dues = Vec::new();
+        pace(offer, began, |_, due| dues.push(due - began));
+        assert_eq!(dues, offer.dues().collect::<Vec<_>>());
+    }
+
+    /// Fails every third time, and takes its time over it.
+    struct Flaky;
+
+    impl Call for Flaky {
+        async fn call(&self, index: u64, due: Instant) -> Outcome {
+            tokio::time::sleep(Duration::from_millis(index % 20)).await;
+            let code = if index.is_multiple_of(3) { Code::Unavailable } else { Code::Ok };
+            Outcome { code, due, ended: Instant::now(), late: false, invites_retry: false }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_call_ends_in_a_count_also_when_it_fails_or_outlives_the_offer() {
+        let offered = run(Offer { rate: 3_000, seconds: 1 }, Flaky).await;
+        assert_eq!(offered.tally.codes(), Codes::from([("OK", 2_000), ("UNAVAILABLE", 1_000)]));
+        assert!(offered.achieved <= 3_000.0, "{}", offered.achieved);
+        assert!(offered.behind.latency().is_some());
+    }
+}

@@ -1,0 +1,48 @@
+//! More logins than can be served: what they do to look-ups, and how they are turned away.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{Stage, lookups};
+use crate::arguments;
+use crate::memory::Process;
+use crate::open_loop::{self, Offer};
+use crate::report::{Flood, Memory, Open, Report, ratio};
+
+pub(super) async fn run(stage: &Stage, arguments: &arguments::Flood) -> Result<Report, Box<dyn Error>> {
+    let process = arguments.pid.map(Process);
+    // A wrong id shall not be found out only after the first phase.
+    process.map(Process::resident_mb).transpose()?;
+    let logins = stage.logins(arguments.login_deadline).await?;
+    let lookups = stage.lookups().await?;
+
+    let offer = Offer { rate: arguments.rate.get(), seconds: arguments.seconds };
+    let lookups_alone = lookups::warm(lookups.clone(), offer).await;
+
+    let flood = Offer { rate: arguments.logins_per_second.get(), ..offer };
+    let (memory, lookups, logins) = tokio::join!(
+        watch(process, Duration::from_secs(arguments.seconds.into())),
+        open_loop::run(offer, lookups),
+        open_loop::run(flood, logins),
+    );
+    let lookups_flooded = Open::from(lookups);
+    let p99_ratio = match (&lookups_flooded.latency, &lookups_alone.latency) {
+        (Some(flooded), Some(alone)) => ratio(flooded.p99_ms, alone.p99_ms),
+        (None, _) | (_, None) => None,
+    };
+    let (logins, memory) = (logins.into(), memory?);
+    Ok(Report::Flood(Box::new(Flood { lookups_alone, lookups_flooded, p99_ratio, logins, memory })))
+}
+
+/// The memory of `process` now, and half way through and at the end of `length`.
+async fn watch(process: Option<Process>, length: Duration) -> io::Result<Option<Memory>> {
+    let Some(process) = process else { return Ok(None) };
+    let before_mb = process.resident_mb()?;
+    sleep(length / 2).await;
+    let middle_mb = process.resident_mb()?;
+    sleep(length / 2).await;
+    Ok(Some(Memory { before_mb, middle_mb, end_mb: process.resident_mb()? }))
+}
