@@ -54,6 +54,27 @@ fn every_published_hash_is_computed_alike() {
     }
 }
 
+/// Of libxcrypt: see `libxcrypt/make.py`.
+fn libxcrypt() -> Vec<(Vec<u8>, &'static str)> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    include_str!("libxcrypt/vectors.txt")
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(hex, hash)| (hex.trim_matches('-').as_bytes().chunks(2).map(byte).collect(), hash))
+        .collect()
+}
+
+#[test]
+fn libxcrypt_computes_the_same() {
+    let vectors = libxcrypt();
+    assert_eq!(vectors.len(), 270);
+    for (password, text) in vectors {
+        let hash: Hash = text.parse().unwrap();
+        let digest = bcrypt(&Key::of_password(&password), &hash.salt, hash.cost);
+        assert_eq!(Hash { digest, ..hash }.to_string(), text, "{password:?}");
+    }
+}
+
 #[test]
 fn all_published_hashes_verify_side_by_side_at_every_width() {
     for width in Width::all() {
