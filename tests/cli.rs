@@ -85,3 +85,42 @@ fn a_master_key_is_32_fresh_bytes_whatever_the_configuration() {
     });
     assert_ne!(keys[0], keys[1]);
 }
+
+#[test]
+fn calibrate_prints_a_figure_for_each_cost_and_number_of_lanes_and_recommends_a_cost() {
+    let (code, out, err) = identity(&["calibrate", "--time", "20ms", "--json"], &[]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let figures = report["figures"].as_array().unwrap();
+    assert_eq!(figures.len(), 13 * 8);
+    for figure in figures {
+        let [lanes, ms, rate] =
+            ["lanes", "ms", "hashes_per_second"].map(|name| figure[name].as_f64().unwrap());
+        assert!(ms > 0.0 && (rate * ms / 1e3 - lanes).abs() < 1e-6, "{figure}");
+    }
+    let (cost, best) = (&report["recommended_cost"], &report["best_lanes"]);
+    let recommended =
+        figures.iter().find(|figure| figure["cost"] == *cost && figure["lanes"] == *best).unwrap();
+    assert_eq!(report["target_ms"], 250.0);
+    assert_eq!(recommended["ms"].as_f64().unwrap() <= 250.0, report["meets_target"].as_bool().unwrap());
+
+    let (code, out, _) = identity(&["calibrate", "--time=20ms", "--target=1m"], &[]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("IDENTITY_BCRYPT_COST=16 is the highest cost within 1m"), "{out}");
+}
+
+#[test]
+fn calibrate_measures_what_is_configured_and_refuses_what_makes_no_sense() {
+    let variables = [("IDENTITY_HASH_THREADS", "3"), ("IDENTITY_HASH_LANES", "2")];
+    let (_, out, _) = identity(&["calibrate", "--time=1ms"], &variables);
+    assert!(out.contains("3 threads at once. The service uses 2 lanes"), "{out}");
+    for (arguments, variables) in [
+        (&["calibrate", "--target=0s"][..], &[][..]),
+        (&["calibrate", "--time=2h"], &[]),
+        (&["calibrate", "--time=fast"], &[]),
+        (&["calibrate"], &[("IDENTITY_HASH_LANES", "9")]),
+    ] {
+        let (code, out, err) = identity(arguments, variables);
+        assert_eq!((code, out.as_str()), (Some(64), ""), "{err}");
+    }
+}

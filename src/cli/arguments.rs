@@ -1,8 +1,9 @@
 //! What the command line may hold.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
 
@@ -48,6 +49,33 @@ pub(super) enum Command {
         #[command(subcommand)]
         action: KeysAction,
     },
+    /// Measure this machine, and recommend a bcrypt cost for it
+    ///
+    /// Prints how long a hash takes and how many a core computes in a second, for each cost and each
+    /// number of lanes (passwords that a thread checks side by side). Run it on an idle machine.
+    Calibrate(Calibrate),
+}
+
+/// How to measure, and what for.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Calibrate {
+    /// How long a hash may take while its core is busy with others, 1ms to 1m
+    #[arg(long, default_value = "250ms", value_name = "DURATION", value_parser = up_to_a_minute)]
+    pub(super) target: Duration,
+
+    /// How long to measure, 1ms to 1m
+    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = up_to_a_minute)]
+    pub(super) time: Duration,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn up_to_a_minute(text: &str) -> Result<Duration, &'static str> {
+    let range = Duration::from_millis(1)..=Duration::from_secs(60);
+    let duration = humantime::parse_duration(text).ok().filter(|duration| range.contains(duration));
+    duration.ok_or("must be a duration from 1ms to 1m, such as 250ms or 2s")
 }
 
 /// What to do with the migrations.

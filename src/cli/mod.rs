@@ -1,9 +1,10 @@
-//! The command line: `identity serve`, `identity migrate` and `identity keys`, one file each.
+//! The command line: `identity serve`, `migrate`, `keys` and `calibrate`, one file each.
 //!
 //! Exit codes: 0 when done, 1 when a command failed, 64 when the command line or the configuration
 //! is wrong (`EX_USAGE` of sysexits.h).
 
 mod arguments;
+mod calibrate;
 mod keys;
 mod migrate;
 mod serve;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::config::{Environment, Fault, MaintenanceSettings, Resolved, Settings};
+use crate::config::{Environment, Fault, HashSettings, MaintenanceSettings, Resolved, Settings};
 use arguments::{Cli, Command};
 
 /// `EX_USAGE` of sysexits.h.
@@ -52,12 +53,21 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
     Ok(match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(Settings::resolve(&cli.flags, environment)?),
         Command::Migrate { action } => {
-            let Resolved { settings, warnings } = MaintenanceSettings::resolve(&cli.flags, environment)?;
-            warnings.iter().for_each(|warning| eprintln!("identity: {warning}"));
+            let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
             migrate::run(settings, action)
         }
         Command::Keys { action } => keys::run(action),
+        Command::Calibrate(arguments) => {
+            let settings = warned(HashSettings::resolve(&cli.flags, environment)?);
+            calibrate::run(&settings, arguments)
+        }
     })
+}
+
+/// The settings, after their warnings were told.
+fn warned<T>(Resolved { settings, warnings }: Resolved<T>) -> T {
+    warnings.iter().for_each(|warning| eprintln!("identity: {warning}"));
+    settings
 }
 
 fn report(faults: &[Fault]) {

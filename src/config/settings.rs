@@ -209,6 +209,18 @@ impl MaintenanceSettings {
     }
 }
 
+impl HashSettings {
+    /// Reads the settings of password hashing, as [`Settings::resolve`] does.
+    ///
+    /// # Errors
+    /// Every one of these settings that is wrong, at once.
+    pub fn resolve(flags: &Flags, environment: &dyn Environment) -> Result<Resolved<Self>, Vec<Fault>> {
+        let mut reader = Reader::new(flags, environment);
+        let settings = hash(&mut reader);
+        reader.finish(settings)
+    }
+}
+
 impl<T> Resolved<Option<T>> {
     fn unwrap_settings(self) -> Resolved<T> {
         let settings = self.settings.expect("a setting is missing only after its fault was noted");

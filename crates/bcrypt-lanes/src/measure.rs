@@ -48,6 +48,14 @@ impl Measurement {
         Self { seconds }
     }
 
+    /// What is known already: the seconds that one expansion takes with 1, 2, 3, … lanes in flight.
+    ///
+    /// # Panics
+    /// When there are not as many as [`Width::all`].
+    pub fn of_expansions(seconds: &[f64]) -> Self {
+        Self { seconds: seconds.try_into().expect("a figure for each width") }
+    }
+
     /// How long one expansion of `lanes` lanes takes.
     pub fn expansion(&self, lanes: Width) -> Duration {
         Duration::from_secs_f64(self.seconds[lanes.get() - 1])
@@ -77,7 +85,7 @@ mod tests {
     use super::*;
 
     fn measured(micros: [u32; MAX_LANES]) -> Measurement {
-        Measurement { seconds: micros.map(|micros| f64::from(micros) / 1e6) }
+        Measurement::of_expansions(&micros.map(|micros| f64::from(micros) / 1e6))
     }
 
     #[test]

@@ -46,8 +46,13 @@ impl Cost {
     pub const MAX: Self = Self(16);
 
     /// The cost `exponent`, or `None` outside of [`Cost::MIN`] to [`Cost::MAX`].
-    pub fn new(exponent: u32) -> Option<Self> {
-        (Self::MIN.0..=Self::MAX.0).contains(&exponent).then_some(Self(exponent))
+    pub const fn new(exponent: u32) -> Option<Self> {
+        if exponent >= Self::MIN.0 && exponent <= Self::MAX.0 { Some(Self(exponent)) } else { None }
+    }
+
+    /// Every cost, from the least to the most.
+    pub fn all() -> impl DoubleEndedIterator<Item = Self> {
+        (Self::MIN.0..=Self::MAX.0).map(Self)
     }
 
     /// The exponent.
