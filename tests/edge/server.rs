@@ -136,7 +136,7 @@ impl IdentityService for Handler {
             _ => {}
         }
         let extensions = request.extensions();
-        let Deadline(deadline) = extensions.get().unwrap();
+        let deadline = extensions.get::<Deadline>().unwrap().at();
         let user = User {
             id: extensions.get::<CallId>().unwrap().as_str().to_owned(),
             email: extensions.get::<PeerAddress>().unwrap().0.to_string(),

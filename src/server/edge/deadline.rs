@@ -62,8 +62,10 @@ where
             Err(MalformedTimeout) => return DeadlineFuture::refused(status::malformed_deadline()),
         };
         let deadline = allowed.map(|allowed| Instant::now() + allowed);
-        if let Some(deadline) = deadline {
-            request.extensions_mut().insert(Deadline(deadline));
+        if let Some(at) = deadline {
+            let is_named = request.headers().contains_key(TIMEOUT);
+            let deadline = if is_named { Deadline::OfCaller(at) } else { Deadline::OfService(at) };
+            request.extensions_mut().insert(deadline);
         }
         DeadlineFuture::Going { inner: self.inner.call(request), sleep: None, deadline, open_ended }
     }
@@ -295,7 +297,7 @@ mod tests {
         let began = Instant::now();
         let response = call(|request| async move {
             let deadline = *request.extensions().get::<Deadline>().unwrap();
-            assert_eq!(deadline, Deadline(Instant::now() + Duration::from_secs(2)));
+            assert_eq!(deadline, Deadline::OfCaller(Instant::now() + Duration::from_secs(2)));
             tokio::time::sleep(Duration::from_secs(1)).await;
             Ok(Response::new(Body::empty()))
         })
