@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 def start(binary: str, folder: str) -> tuple[subprocess.Popen, float]:
     """Starts the server; the seconds until its health was SERVING come with it."""
-    environment = {"DATABASE_URL": f"sqlite:{folder}/identity.db", "IDENTITY_LISTEN": "127.0.0.1:0"}
+    environment = {"DATABASE_URL": f"sqlite:{folder}/identity.db", "IDENTITY_LISTEN": "127.0.0.1:0", "IDENTITY_HTTP_LISTEN": "127.0.0.1:0"}
     began = time.perf_counter()
     server = subprocess.Popen(
         [binary], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -4,13 +4,14 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
 use crate::config::{Resolved, Settings};
 use crate::domain::SystemClock;
-use crate::server::{Server, Stopped, listener};
+use crate::server::{Server, Sockets, Stopped, listener};
 use crate::telemetry::logs;
 
 /// Serves with the resolved settings until SIGTERM or SIGINT, then stops in order. A second signal
@@ -46,14 +47,18 @@ fn raise_file_limit() {
 
 async fn serve(settings: Settings) -> Outcome {
     let mut signals = Signals::listen()?;
-    let address = settings.server.listen;
     let database = settings.database.url.to_string();
     let shows_examples = settings.server.reflection;
-    let socket = listener::bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let sockets = Sockets {
+        grpc: bind("IDENTITY_LISTEN", settings.server.listen)?,
+        http: settings.server.http_listen.map(|address| bind("IDENTITY_HTTP_LISTEN", address)).transpose()?,
+    };
     let stop = CancellationToken::new();
-    let server = Server::start(settings, socket, Arc::new(SystemClock), stop.clone())?;
+    let server = Server::start(settings, sockets, Arc::new(SystemClock), stop.clone())?;
     let address = server.address();
-    say(&format!("identity {} is listening on {address}, with {database}\n", env!("CARGO_PKG_VERSION")));
+    let metrics = server.http_address().map(|http| format!(", metrics on http://{http}/metrics"));
+    let (version, metrics) = (env!("CARGO_PKG_VERSION"), metrics.unwrap_or_default());
+    say(&format!("identity {version} is listening on {address}, with {database}{metrics}\n"));
 
     tokio::select! {
         ready = server.ready() => {
@@ -73,6 +78,10 @@ async fn serve(settings: Settings) -> Outcome {
         stopped = server.stopped() => tell(stopped?),
         () = signals.next() => Err("stopped by a second signal, before the calls in flight had ended".into()),
     }
+}
+
+fn bind(variable: &str, address: SocketAddr) -> Result<TcpListener, String> {
+    listener::bind(address).map_err(|error| format!("cannot listen on {address} ({variable}): {error}"))
 }
 
 fn tell(stopped: Stopped) -> Outcome {

@@ -29,6 +29,11 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub listen: Option<String>,
 
+    /// Address and port for metrics and probes over HTTP; port 0 takes a free one, off listens nowhere
+    /// [IDENTITY_HTTP_LISTEN; default: 127.0.0.1:8081]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub http_listen: Option<String>,
+
     /// Whether clients may ask for the service's description: on or off
     /// [IDENTITY_REFLECTION; default: on]
     #[arg(long, global = true, value_name = "ON|OFF")]

@@ -58,6 +58,8 @@ pub struct DatabaseSettings {
 pub struct ServerSettings {
     /// Address and port for gRPC; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Address and port of the side port over HTTP; `None` switches it off.
+    pub http_listen: Option<SocketAddr>,
     /// Whether the reflection service is offered.
     pub reflection: bool,
     /// How long requests are still served normally after a signal to stop.
@@ -119,6 +121,7 @@ const DATABASE_CONNECTIONS: Name =
     Name::with_flag("IDENTITY_DATABASE_CONNECTIONS", |flags| flags.database_connections.as_deref());
 const MIGRATE: Name = Name::with_flag("IDENTITY_MIGRATE", |flags| flags.migrate.as_deref());
 const LISTEN: Name = Name::with_flag("IDENTITY_LISTEN", |flags| flags.listen.as_deref());
+const HTTP_LISTEN: Name = Name::with_flag("IDENTITY_HTTP_LISTEN", |flags| flags.http_listen.as_deref());
 const REFLECTION: Name = Name::with_flag("IDENTITY_REFLECTION", |flags| flags.reflection.as_deref());
 const DRAIN_DELAY: Name = Name::with_flag("IDENTITY_DRAIN_DELAY", |flags| flags.drain_delay.as_deref());
 const DRAIN_TIMEOUT: Name = Name::with_flag("IDENTITY_DRAIN_TIMEOUT", |flags| flags.drain_timeout.as_deref());
@@ -140,6 +143,7 @@ const LOG_FORMAT: Name = Name::with_flag("IDENTITY_LOG_FORMAT", |flags| flags.lo
 
 const DEFAULT_DATABASE: &str = "identity.db";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
+const DEFAULT_HTTP_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 const DEFAULT_CONNECTIONS: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
 const DEFAULT_BCRYPT_COST: u32 = 12;
 /// Below this, a stolen hash is guessed too fast (OWASP Password Storage Cheat Sheet, "bcrypt").
@@ -266,8 +270,16 @@ fn server(reader: &mut Reader<'_>) -> ServerSettings {
             "passwords and tokens reach this address in plaintext; let something in front of it speak TLS",
         );
     }
+    let http_listen = reader.parsed(HTTP_LISTEN, |text| match text {
+        "off" => Ok(None),
+        text => text
+            .parse::<SocketAddr>()
+            .map(Some)
+            .map_err(|_| "must be an address and a port, such as 127.0.0.1:8081 or [::]:8081, or off"),
+    });
     ServerSettings {
         listen,
+        http_listen: http_listen.unwrap_or(Some(DEFAULT_HTTP_LISTEN)),
         reflection: reader.choice(REFLECTION, &[("on", true), ("off", false)]).unwrap_or(true),
         drain_delay: reader.duration(DRAIN_DELAY, DRAIN_RANGE).unwrap_or(Duration::ZERO),
         drain_timeout: reader.duration(DRAIN_TIMEOUT, DRAIN_RANGE).unwrap_or(Duration::from_secs(20)),

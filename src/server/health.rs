@@ -54,6 +54,11 @@ impl HealthHandle {
         });
     }
 
+    /// Whether the process serves, as `readiness` tells it.
+    pub fn is_ready(&self) -> bool {
+        *self.phase.borrow() == Phase::Ready
+    }
+
     /// Says, for good, that the process stops serving, and ends every Watch after telling it so.
     pub fn stop(&self) {
         self.phase.send_replace(Phase::Stopping);

@@ -115,7 +115,7 @@ where
 
 /// Hands every new connection to `open`, with the slot that it occupies until it drops it. Never
 /// returns; the listening socket is closed when the future is dropped.
-async fn accept_all(
+pub(super) async fn accept_all(
     listener: TcpListener,
     max_connections: usize,
     open: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),

@@ -1,11 +1,13 @@
 //! Wiring and life cycle: what accepts connections, stands in front of every call, and stops.
 //!
 //! [`listener`] accepts connections and [`drain`] ends them; [`edge`] stands between a connection
-//! and the gRPC services; [`health`] says whether the process serves, and [`reflection`] what.
+//! and the gRPC services; [`health`] says whether the process serves, [`reflection`] what, and `http` tells
+//! both and more to those who speak no gRPC.
 
 pub mod drain;
 pub mod edge;
 pub mod health;
+mod http;
 pub mod listener;
 pub mod reflection;
 mod run;
@@ -14,5 +16,5 @@ mod startup;
 mod connection;
 mod preface;
 
-pub use run::{Server, Stopped};
+pub use run::{Server, Sockets, Stopped};
 pub use startup::StartError;

@@ -21,6 +21,7 @@ use crate::storage::{Storage, StorageSettings};
 use super::drain::Drained;
 use super::edge::{self, EdgeSettings};
 use super::health::{self, HealthHandle, ProbeSettings};
+use super::http;
 use super::listener::{self, ListenerSettings};
 use super::reflection;
 use super::startup::{Foundations, StartError};
@@ -38,27 +39,36 @@ pub struct Stopped {
     pub writes_finished: bool,
 }
 
+/// Where a server listens.
+pub struct Sockets {
+    /// For gRPC.
+    pub grpc: TcpListener,
+    /// For the side port, if there is one.
+    pub http: Option<TcpListener>,
+}
+
 /// A server that listens.
 pub struct Server {
     address: SocketAddr,
+    http_address: Option<SocketAddr>,
     ready: watch::Receiver<bool>,
     task: tokio::task::JoinHandle<Result<Stopped, StartError>>,
 }
 
 impl Server {
-    /// Starts to serve on `listener` until `stop` is cancelled. The server listens, and `liveness`
+    /// Starts to serve on `sockets` until `stop` is cancelled. The server listens, and `liveness`
     /// is SERVING, when this returns; the database is reached after that.
     ///
     /// # Errors
     /// [`StartError`] when something is wrong that can be told without the database.
     pub fn start(
         settings: Settings,
-        listener: TcpListener,
+        sockets: Sockets,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
-        let address =
-            listener.local_addr().map_err(|_| StartError::Setting("the listening socket has no address"))?;
+        let address = address_of(&sockets.grpc)?;
+        let http_address = sockets.http.as_ref().map(address_of).transpose()?;
         let storage = Storage::new(&StorageSettings {
             url: settings.database.url.clone(),
             connections: settings.database.connections,
@@ -68,12 +78,17 @@ impl Server {
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
         let (ready_sender, ready) = watch::channel(false);
         let run = Run { settings, storage, units, clock, stop, ready: ready_sender };
-        Ok(Self { address, ready, task: tokio::spawn(run.serve(listener, foundations)) })
+        Ok(Self { address, http_address, ready, task: tokio::spawn(run.serve(sockets, foundations)) })
     }
 
-    /// Where it listens.
+    /// Where it listens for gRPC.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its side port is, if it has one.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// Waits until calls are served; false when the server ended before.
@@ -93,6 +108,10 @@ impl Server {
     }
 }
 
+fn address_of(socket: &TcpListener) -> Result<SocketAddr, StartError> {
+    socket.local_addr().map_err(|_| StartError::Setting("the listening socket has no address"))
+}
+
 struct Run {
     settings: Settings,
     storage: Storage,
@@ -103,7 +122,8 @@ struct Run {
 }
 
 impl Run {
-    async fn serve(self, listener: TcpListener, foundations: Foundations) -> Result<Stopped, StartError> {
+    async fn serve(self, sockets: Sockets, foundations: Foundations) -> Result<Stopped, StartError> {
+        let Sockets { grpc, http } = sockets;
         let backend = Backend::new();
         let (health, health_service) = health::service([IdentityServiceServer::<IdentityRpc>::NAME]);
         let mut routes = RoutesBuilder::default();
@@ -112,6 +132,12 @@ impl Run {
             reflection::register(&mut routes)
                 .map_err(|_| StartError::Setting("the embedded descriptors are broken"))?;
         }
+        // Open to the very end: whoever watches a process that stops wants to see it.
+        let side_port = CancellationToken::new();
+        let _closes_side_port = side_port.clone().drop_guard();
+        if let Some(http) = http {
+            tokio::spawn(http::serve(http, health.clone(), foundations.hasher().clone(), side_port));
+        }
         let service = edge::layer(routes.routes(), EdgeSettings::default(), Arc::clone(&self.clock));
         let drain_timeout = self.settings.server.drain_timeout;
         let limits = ListenerSettings { drain_timeout, ..ListenerSettings::default() };
@@ -119,7 +145,7 @@ impl Run {
         // Cancelled when the listener shall close: after the delay that the settings ask for, or at
         // once when the start failed.
         let closing = CancellationToken::new();
-        let serving = listener::serve(listener, service, limits, closing.clone());
+        let serving = listener::serve(grpc, service, limits, closing.clone());
         let starting = self.come_up_and_stay(foundations, backend, health.clone());
         let watching = async {
             let outcome = tokio::select! {

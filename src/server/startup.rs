@@ -85,6 +85,11 @@ impl Foundations {
         Ok(Self { settings, storage, hasher, master_key, clock, units })
     }
 
+    /// What hashes passwords.
+    pub(super) fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
     /// Reaches the database and puts the use cases together, however long that takes: a PostgreSQL
     /// that is away is waited for. A local file is there or is not.
     pub(super) async fn build(&self) -> Result<Service, StartError> {

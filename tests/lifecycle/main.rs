@@ -7,6 +7,7 @@ mod support;
 
 mod clients;
 mod crash;
+mod http;
 mod leaving;
 mod logs;
 mod migrations;

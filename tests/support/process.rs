@@ -16,6 +16,7 @@ pub(crate) struct Process {
     log: Arc<Mutex<String>>,
     reader: JoinHandle<()>,
     pub(crate) address: SocketAddr,
+    pub(crate) http_address: SocketAddr,
 }
 
 impl Process {
@@ -27,6 +28,7 @@ impl Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_identity"))
             .env_clear()
             .env("IDENTITY_LISTEN", "127.0.0.1:0")
+            .env("IDENTITY_HTTP_LISTEN", "127.0.0.1:0")
             .envs(variables)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -42,7 +44,9 @@ impl Process {
         };
         let (_, rest) = line.split_once("listening on ").unwrap();
         let address = rest.split(',').next().unwrap().parse().unwrap();
-        Self { child, out, log, reader, address }
+        let (_, http) = rest.split_once("http://").unwrap();
+        let http_address = http.split('/').next().unwrap().parse().unwrap();
+        Self { child, out, log, reader, address, http_address }
     }
 
     /// Waits for the calls to paste that follow when the server is ready, and returns them.
@@ -86,6 +90,7 @@ pub(crate) async fn identity(
         .args(arguments)
         .env_clear()
         .env("IDENTITY_LISTEN", "127.0.0.1:0")
+        .env("IDENTITY_HTTP_LISTEN", "127.0.0.1:0")
         .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .kill_on_drop(true)

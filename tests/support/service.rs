@@ -9,7 +9,7 @@ use identity::proto::v1::identity_service_client::IdentityServiceClient;
 use identity::proto::v1::{
     GetUserRequest, GetUserResponse, LoginRequest, LoginResponse, RegisterRequest, RegisterResponse,
 };
-use identity::server::{Server, Stopped, listener};
+use identity::server::{Server, Sockets, Stopped, listener};
 use identity::storage::{DatabaseUrl, migrate};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -146,8 +146,8 @@ impl TestService {
     pub(crate) fn launch(database: TestDatabase, variables: &[(&str, &str)], clock: Arc<dyn Clock>) -> Self {
         let settings = settings(&database.url, variables);
         let stop = CancellationToken::new();
-        let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let server = Server::start(settings, socket, clock, stop.clone()).unwrap();
+        let sockets = Sockets { grpc: listener::bind("127.0.0.1:0".parse().unwrap()).unwrap(), http: None };
+        let server = Server::start(settings, sockets, clock, stop.clone()).unwrap();
         Self { database, server, stop }
     }
 

@@ -1,0 +1,149 @@
+//! The side port of the real binary: metrics and probes over HTTP.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::Code;
+
+use super::clients::{eventually, soon, variables};
+use crate::support::process::{Process, identity};
+use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, on_both_databases, registration};
+
+on_both_databases!(metrics_tell_what_becomes_of_passwords);
+
+async fn metrics_tell_what_becomes_of_passwords(engine: Engine) {
+    let database = TestDatabase::migrated(engine).await;
+    let mut process = Process::start(variables(&database.url, &[])).await;
+    soon("the server is ready", process.examples()).await;
+    let client = Client::new(&format!("http://{}", process.address));
+    let http = process.http_address;
+
+    let before = scrape(http).await;
+    assert_eq!(metric(&before, "identity_ready"), 1.0);
+    assert_eq!(metric(&before, "identity_password_lanes_in_use"), 0.0);
+    assert!(metric(&before, "identity_password_lanes") >= 1.0);
+    assert!(before.contains(&format!("identity_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))));
+    client.register(registration("ada@example.com")).await.unwrap();
+    client.login("ada@example.com", PASSWORD).await.unwrap();
+    assert_eq!(client.login("nobody@example.com", PASSWORD).await.unwrap_err().code(), Code::Unauthenticated);
+
+    let after = scrape(http).await;
+    let grown = |name| metric(&after, name) - metric(&before, name);
+    assert_eq!(grown("identity_password_hashes_total"), 3.0);
+    assert_eq!(grown("identity_password_wait_seconds_count"), 3.0);
+    assert_eq!(grown(r#"identity_password_wait_seconds_bucket{le="+Inf"}"#), 3.0);
+    assert_eq!(grown("identity_password_refused_total"), 0.0);
+    for name in ["identity_password_queue_length", "identity_password_rehashes_waiting"] {
+        assert_eq!(metric(&after, name), 0.0, "{name}");
+    }
+    assert!(after.ends_with("# EOF\n"), "{after}");
+    for secret in ["ada", "example.com", PASSWORD] {
+        assert!(!after.contains(secret), "{after}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_is_counted() {
+    let database = TestDatabase::migrated(Engine::Sqlite).await;
+    let dear = [("IDENTITY_BCRYPT_COST", "16"), ("IDENTITY_HASH_MAX_WAIT", "100ms")];
+    let mut process = Process::start(variables(&database.url, &dear)).await;
+    soon("the server is ready", process.examples()).await;
+    let client = Client::new(&format!("http://{}", process.address));
+    assert_eq!(
+        client.login("nobody@example.com", PASSWORD).await.unwrap_err().code(),
+        Code::ResourceExhausted
+    );
+    assert_eq!(metric(&scrape(process.http_address).await, "identity_password_refused_total"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_over_http_say_what_those_over_grpc_say() {
+    // Nothing listens there.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nowhere = format!("postgres://nobody@{free}/nothing");
+    let process = Process::start(variables(&nowhere, &[])).await;
+    assert_eq!(get(process.http_address, "/livez").await, (200, "alive\n".to_owned()));
+    assert_eq!(get(process.http_address, "/readyz").await, (503, "not ready\n".to_owned()));
+    assert_eq!(metric(&scrape(process.http_address).await, "identity_ready"), 0.0);
+    drop(process);
+
+    let database = TestDatabase::migrated(Engine::Sqlite).await;
+    let mut process = Process::start(variables(&database.url, &[("IDENTITY_DRAIN_DELAY", "1h")])).await;
+    soon("the server is ready", process.examples()).await;
+    let http = process.http_address;
+    assert_eq!(get(http, "/readyz").await, (200, "ready\n".to_owned()));
+    process.signal("TERM");
+    eventually("readiness ends", async || get(http, "/readyz").await.0 == 503).await;
+    assert_eq!(get(http, "/livez").await.0, 200);
+    process.signal("INT");
+    soon("the server ends", process.ended()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_side_port_does_not_serve_is_refused() {
+    let database = TestDatabase::migrated(Engine::Sqlite).await;
+    let process = Process::start(variables(&database.url, &[])).await;
+    let http = process.http_address;
+    assert_eq!(get(http, "/").await.0, 404);
+    assert_eq!(get(http, "/metrics/../etc/passwd").await.0, 404);
+    let request = |line: &str| format!("{line}\r\nhost: x\r\nconnection: close\r\n\r\n");
+    for (request, status) in [
+        (request("POST /metrics HTTP/1.1"), 405),
+        (request("rubbish"), 400),
+        (request(&format!("GET /livez HTTP/1.1\r\nx: {}", "x".repeat(20_000))), 431),
+    ] {
+        assert_eq!(send(http, &request).await.0, status, "{}", &request[..20]);
+    }
+    assert_eq!(get(http, "/livez").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_the_side_port_do_not_hold_up_the_exit() {
+    let database = TestDatabase::migrated(Engine::Sqlite).await;
+    let mut process = Process::start(variables(&database.url, &[])).await;
+    soon("the server is ready", process.examples()).await;
+    let mut half = TcpStream::connect(process.http_address).await.unwrap();
+    half.write_all(b"GET /metrics HTTP/1.1\r\n").await.unwrap();
+    let _silent = TcpStream::connect(process.http_address).await.unwrap();
+    process.signal("TERM");
+    let (status, log) = soon("the server ends", process.ended()).await;
+    assert!(status.success(), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_port_that_is_taken_is_told_by_name_and_one_that_is_off_is_none() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let database = TestDatabase::migrated(Engine::Sqlite).await;
+    let listens = variables(&database.url, &[("IDENTITY_HTTP_LISTEN", &address)]);
+    let (code, _, err) = soon("the start ends", identity(&["serve"], &listens)).await;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains(&format!("cannot listen on {address} (IDENTITY_HTTP_LISTEN)")), "{err}");
+}
+
+/// A GET's status and body.
+async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    send(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+}
+
+async fn send(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    soon("the reply", stream.read_to_string(&mut reply)).await.unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+async fn scrape(address: SocketAddr) -> String {
+    let (status, text) = get(address, "/metrics").await;
+    assert_eq!(status, 200, "{text}");
+    text
+}
+
+/// The value of a metric.
+fn metric(text: &str, name: &str) -> f64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
+}
