@@ -3,12 +3,14 @@
 //! Any number of processes may start at once: one migrates, the others wait and find nothing to do.
 //! PostgreSQL's take turns by an advisory lock of the session, SQLite's by the write lock.
 
+use std::path::Path;
+
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
 use diesel::migration::{Migration, MigrationSource};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Bool};
 use diesel::sqlite::Sqlite;
 use diesel::{ExpressionMethods, SqliteConnection};
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
@@ -49,31 +51,42 @@ pub async fn run(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
     with(url, Run).await
 }
 
-/// The names of the migrations that the database lacks, oldest first. Only reads; a database that
-/// cannot be asked which it has counts as lacking all.
+/// The names of the migrations that the database lacks, oldest first. Only reads; a database without
+/// a table that records them was never migrated, and lacks all.
 ///
 /// # Errors
-/// [`StorageError::Unavailable`] when the database cannot be reached.
+/// [`StorageError::Unavailable`] when the database cannot be reached, or does not tell.
 pub async fn pending(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
     match url {
         DatabaseUrl::Postgres(target) => {
             let mut connection = connect(target).await?;
-            let applied = applied::table.select(applied::version).load(&mut connection).await;
-            lacking::<Pg>(POSTGRES, &applied.unwrap_or_default())
+            let is_recorded = sql::<Bool>("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL");
+            let applied = if is_recorded.get_result(&mut connection).await? {
+                applied::table.select(applied::version).load(&mut connection).await?
+            } else {
+                Vec::new()
+            };
+            lacking::<Pg>(POSTGRES, &applied)
         }
         DatabaseUrl::Sqlite { path } if !path.exists() => lacking::<Sqlite>(SQLITE, &[]),
         DatabaseUrl::Sqlite { path } => {
             let path = path.clone();
-            let applied = tokio::task::spawn_blocking(move || {
-                let mut connection = sqlite::open(&path, Access::Read)?;
-                let applied = applied::table.select(applied::version);
-                Ok(diesel::RunQueryDsl::load(applied, &mut connection).unwrap_or_default())
-            });
-            let applied: Result<Vec<String>, StorageError> =
-                applied.await.map_err(|error| StorageError::Refused(error.to_string()))?;
+            let applied = tokio::task::spawn_blocking(move || applied_on_sqlite(&path))
+                .await
+                .map_err(|error| StorageError::Refused(error.to_string()))?;
             lacking::<Sqlite>(SQLITE, &applied?)
         }
     }
+}
+
+fn applied_on_sqlite(path: &Path) -> Result<Vec<String>, StorageError> {
+    let mut connection = sqlite::open(path, Access::Read)?;
+    let is_recorded =
+        sql::<Bool>("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '__diesel_schema_migrations')");
+    if !diesel::RunQueryDsl::get_result::<bool>(is_recorded, &mut connection)? {
+        return Ok(Vec::new());
+    }
+    Ok(diesel::RunQueryDsl::load(applied::table.select(applied::version), &mut connection)?)
 }
 
 /// The names of `migrations` whose versions are not among `applied`.
