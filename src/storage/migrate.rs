@@ -4,6 +4,7 @@
 //! PostgreSQL's take turns by an advisory lock of the session, SQLite's by the write lock.
 
 use std::path::Path;
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
@@ -15,6 +16,7 @@ use diesel::sqlite::Sqlite;
 use diesel::{ExpressionMethods, SqliteConnection};
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use tokio::time::timeout;
 
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
@@ -29,6 +31,9 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 /// The advisory lock that a migrating process holds: "identity" in ASCII.
 const POSTGRES_LOCK: i64 = i64::from_be_bytes(*b"identity");
 
+/// How long a server that answers takes to say so.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// One migration of this program, or one that the database has and this program does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationStatus {
@@ -41,8 +46,8 @@ pub struct MigrationStatus {
 /// Runs all pending migrations, and returns the names of those it ran, oldest first.
 ///
 /// # Errors
-/// [`StorageError::Unavailable`] when the database cannot be reached, [`StorageError::Refused`]
-/// when a migration fails; the failed one leaves nothing behind.
+/// [`StorageError::Unavailable`] when the database cannot be reached or goes away meanwhile,
+/// [`StorageError::Refused`] when it refuses a migration; the failed one leaves nothing behind.
 pub async fn run(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
     // What changes nothing needs neither the lock nor the right to create tables.
     if pending(url).await?.is_empty() {
@@ -237,10 +242,23 @@ async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Out
     // The harness blocks for as long as the migrations take, and with it all that shares its task.
     let perform = async move {
         let mut harness = AsyncMigrationHarness::<AsyncPgConnection>::new(connection);
-        task.perform::<Pg, _>(&mut harness, POSTGRES)
-            .map_err(|error| StorageError::Refused(error.to_string()))
+        match task.perform::<Pg, _>(&mut harness, POSTGRES) {
+            Ok(done) => Ok(done),
+            Err(error) if answers(harness.into_inner()).await => {
+                Err(StorageError::Refused(error.to_string()))
+            }
+            Err(error) => Err(StorageError::Unavailable(error.to_string())),
+        }
     };
     tokio::spawn(perform).await.map_err(|error| StorageError::Refused(error.to_string()))?
+}
+
+/// Whether the server still answers on a connection. What the harness failed with does not tell: the
+/// driver keeps no code by which a server that shuts down differs from a wrong statement.
+async fn answers(mut connection: AsyncPgConnection) -> bool {
+    // Good in every state of a session, a failed transaction included.
+    let answer = timeout(ANSWER, connection.batch_execute("ROLLBACK")).await;
+    matches!(answer, Ok(Ok(())))
 }
 
 fn on_sqlite<T: Task>(connection: &mut SqliteConnection, task: T) -> Result<T::Output, StorageError> {

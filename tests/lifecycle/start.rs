@@ -113,6 +113,24 @@ async fn a_server_lives_and_stops_while_a_migration_takes_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_lost_during_a_migration_is_waited_for() {
+    let database = TestDatabase::empty(Engine::Postgres);
+    let (blocker, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    // The migration makes a table of this name, and waits for whether there is one already.
+    blocker.batch_execute("BEGIN; CREATE TABLE tenants (a int)").await.unwrap();
+    let mut process = Process::start(variables(&database.url, &[])).await;
+    let waiting = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let count = format!("SELECT count(*) {waiting}");
+    eventually("the migration waits", async || database.number(&count) == 1).await;
+
+    assert_eq!(database.number(&format!("SELECT count(pg_terminate_backend(pid)) {waiting}")), 1);
+    eventually("it is told", async || process.log().contains("waiting for it")).await;
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    soon("the server is ready", process.examples()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_for_postgresql_is_named_in_the_log_and_shown_nowhere() {
     let cluster = block_in_place(Cluster::start);
     let database = block_in_place(|| cluster.create_database());
