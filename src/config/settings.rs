@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use super::read::{Name, Reader};
 use super::{Environment, Fault, Flags, MasterKeySource, Resolved, secrets};
+use crate::storage::postgres::Connector;
 use crate::storage::url::DatabaseUrl;
 use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 
@@ -221,6 +222,11 @@ fn database(reader: &mut Reader<'_>) -> Option<DatabaseSettings> {
         None => Some(DatabaseUrl::Sqlite { path: DEFAULT_DATABASE.into() }),
         Some(Ok((url, warnings))) => {
             warnings.iter().for_each(|warning| reader.warn(DATABASE_URL, warning));
+            if let DatabaseUrl::Postgres(target) = &url
+                && let Err(error) = Connector::new(target)
+            {
+                reader.fault(DATABASE_URL, format_args!("must have an sslrootcert that is of use: {error}"));
+            }
             Some(url)
         }
         Some(Err(problem)) => {

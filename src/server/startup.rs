@@ -162,8 +162,7 @@ impl Foundations {
 
     async fn master_key(&self) -> Result<MasterKey, StartError> {
         match &self.settings.master_key {
-            MasterKeySource::Inline(text) => Ok(MasterKey::from_base64(text.expose_secret())?),
-            MasterKeySource::File(path) => Ok(MasterKey::load(path)?),
+            MasterKeySource::Given(key) => Ok(key.clone()),
             MasterKeySource::BesideDatabase(path) => self.master_key_beside(path).await,
             MasterKeySource::FromJwtSecret => {
                 let secret = self.settings.jwt_secret.as_ref();

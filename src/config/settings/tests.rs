@@ -6,6 +6,7 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 use crate::config::MapEnvironment;
+use crate::crypto::MasterKey;
 
 const SECRET: &str = "correct horse battery staple, twice";
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -133,14 +134,15 @@ fn a_short_jwt_secret_is_refused_with_what_to_do() {
 fn the_master_key_comes_from_one_place() {
     const POSTGRES: (&str, &str) = ("DATABASE_URL", "postgres://h/d");
     let inline = ("IDENTITY_MASTER_KEY", KEY);
-    let file = ("IDENTITY_MASTER_KEY_FILE", "/run/secrets/key");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let written = MasterKey::load_or_create(&path).unwrap();
+    let file = ("IDENTITY_MASTER_KEY_FILE", path.to_str().unwrap());
     let jwt = ("JWT_SECRET", SECRET);
-    assert!(
-        matches!(settings(&[POSTGRES, inline, jwt]).master_key, MasterKeySource::Inline(key) if key.expose_secret() == KEY)
-    );
-    assert!(
-        matches!(settings(&[POSTGRES, file, jwt]).master_key, MasterKeySource::File(path) if path == Path::new(file.1))
-    );
+    for (variable, expected) in [(inline, KEY), (file, &*written.to_base64())] {
+        let source = settings(&[POSTGRES, variable, jwt]).master_key;
+        assert!(matches!(source, MasterKeySource::Given(key) if *key.to_base64() == expected));
+    }
     assert!(matches!(settings(&[POSTGRES, jwt]).master_key, MasterKeySource::FromJwtSecret));
     assert!(matches!(settings(&[jwt]).master_key, MasterKeySource::BesideDatabase(_)));
     assert!(refused(&[inline, file]).1.contains("together"));
