@@ -29,6 +29,11 @@ fn invalid(fields: &[&str]) -> (Code, String, Vec<String>) {
     (Code::InvalidArgument, "INVALID_FIELDS".to_owned(), fields)
 }
 
+/// The full name of a method of the identity service.
+fn method(name: &str) -> String {
+    format!("identity.v1.IdentityService/{name}")
+}
+
 async fn every_empty_field_is_named_at_once(engine: Engine) {
     let service = TestService::start(engine).await;
     let status = service.client().register(RegisterRequest::default()).await.unwrap_err();
@@ -138,7 +143,7 @@ async fn what_is_no_message_is_refused_by_every_rpc(engine: Engine) {
             if rpc == "GetUser" && message.len() == whole.len() - 1 {
                 continue;
             }
-            let result = call_raw(&client, rpc, message.clone(), authorized.clone()).await;
+            let result = call_raw(&client, &method(rpc), message.clone(), authorized.clone()).await;
             let expected = refused(Code::InvalidArgument, "MALFORMED_MESSAGE");
             assert_eq!(refusal(result), expected, "{rpc}: {case}");
         }
@@ -154,14 +159,14 @@ async fn fields_of_tomorrow_are_passed_over(engine: Engine) {
     let tail = [&[0xb8, 0x3e, 7][..], &[0xba, 0x3e, 2, 0xff, 0xff], &[0xb9, 0x3e], &[0; 8]].concat();
     let register =
         [registration("eve@example.com").encode_to_vec(), tail.clone(), b"\x0a\x0fada@example.com".to_vec()];
-    call_raw(&client, "Register", register.concat(), MetadataMap::new()).await.unwrap();
+    call_raw(&client, &method("Register"), register.concat(), MetadataMap::new()).await.unwrap();
     let login = LoginRequest { email: "ada@example.com".into(), password: PASSWORD.into() };
     let login = [login.encode_to_vec(), tail.clone()].concat();
-    let answer = call_raw(&client, "Login", login, MetadataMap::new()).await.unwrap();
+    let answer = call_raw(&client, &method("Login"), login, MetadataMap::new()).await.unwrap();
     let token = identity::proto::v1::LoginResponse::decode(answer.as_slice()).unwrap().access_token;
     let mut authorized = MetadataMap::new();
     authorized.insert("authorization", format!("Bearer {token}").parse().unwrap());
-    call_raw(&client, "GetUser", tail, authorized).await.unwrap();
+    call_raw(&client, &method("GetUser"), tail, authorized).await.unwrap();
 }
 
 async fn what_is_far_too_large_is_refused(engine: Engine) {
