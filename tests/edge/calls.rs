@@ -12,7 +12,8 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use crate::server::{Event, GET_USER, RawClient, Server, frame, grpc, refusal};
+use crate::raw::{GET_USER, RawClient, frame, grpc, refusal};
+use crate::server::{Event, Server};
 
 fn refused(code: Code, reason: &str) -> (Code, String) {
     (code, reason.to_owned())
