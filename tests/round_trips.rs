@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use identity::proto::v1::RegisterRequest;
 use support::postgres::Cluster;
 use support::service::{Client, Engine, PASSWORD, TestDatabase, TestService, registration};
 use support::wire::{CountingProxy, Trace};
@@ -86,6 +87,41 @@ async fn a_registration_is_one_transaction() {
     let expected = vec!["BEGIN", "INSERT", "INSERT", "INSERT", "INSERT", "INSERT", "COMMIT"];
     assert_eq!((trace.transactions, verbs(&trace)), (1, expected), "{trace:?}");
     assert_eq!(trace.round_trips, 7, "{trace:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_with_a_request_id_is_one_transaction_that_claims_it_first() {
+    let (service, proxy) = with_one_connection(&[]).await;
+    let client = service.client();
+    let number = std::sync::atomic::AtomicU32::new(1);
+    let trace = cost(&proxy, async || {
+        let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        client.register(numbered(number)).await.unwrap();
+    })
+    .await;
+    let claim = ["BEGIN", "DELETE", "INSERT"];
+    let rest = ["INSERT", "INSERT", "INSERT", "INSERT", "INSERT", "COMMIT"];
+    assert_eq!((trace.transactions, verbs(&trace)), (1, [&claim[..], &rest].concat()), "{trace:?}");
+    assert!(trace.statements[2].contains("request_outcomes"), "{trace:?}");
+    assert_eq!(trace.round_trips, 9, "{trace:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_registration_finds_its_outcome_and_then_costs_what_a_login_does() {
+    let (service, proxy) = with_one_connection(&[]).await;
+    let client = service.client();
+    client.register(numbered(1)).await.unwrap();
+    let trace = cost(&proxy, async || drop(client.register(numbered(1)).await.unwrap())).await;
+    let found = ["BEGIN", "DELETE", "INSERT", "SELECT", "ROLLBACK"];
+    let login = ["SELECT", "BEGIN", "SELECT", "SELECT", "INSERT", "COMMIT"];
+    assert_eq!((trace.transactions, verbs(&trace)), (3, [&found[..], &login].concat()), "{trace:?}");
+    assert_eq!(trace.round_trips, 11, "{trace:?}");
+}
+
+/// A registration that may be repeated.
+fn numbered(number: u32) -> RegisterRequest {
+    let request_id = uuid::Uuid::from_u128(number.into()).to_string();
+    RegisterRequest { request_id, ..registration(&format!("ada{number}@example.com")) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
