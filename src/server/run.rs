@@ -59,10 +59,11 @@ impl Server {
     ) -> Result<Self, StartError> {
         let address =
             listener.local_addr().map_err(|_| StartError::Setting("the listening socket has no address"))?;
-        let storage = Storage::new(&StorageSettings {
-            url: settings.database.url.clone(),
-            connections: settings.database.connections,
-        })?;
+        let database = &settings.database;
+        let storage = Storage::with_statement_limit(
+            &StorageSettings { url: database.url.clone(), connections: database.connections },
+            database.statement_limit,
+        )?;
         let units = UnitsOfWork::new();
         let foundations =
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
