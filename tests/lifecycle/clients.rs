@@ -159,6 +159,15 @@ impl Barrier {
     }
 }
 
+/// What the log, at level debug, has when a write waits behind a [`Barrier`].
+pub(crate) fn waiting_write(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Sqlite => "BEGIN IMMEDIATE",
+        // In JSON.
+        Engine::Postgres => r#"INSERT INTO \"sessions\""#,
+    }
+}
+
 /// The database's files, besides the main one, that are there.
 pub(crate) fn sqlite_leftovers(database: &TestDatabase) -> Vec<String> {
     assert!(database.postgres.is_none());
