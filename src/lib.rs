@@ -2,8 +2,8 @@
 //!
 //! A request comes in through [`rpc`], which turns the message into [`domain`] types that cannot be
 //! wrong; [`service`] decides access and runs the use case in one unit of work; [`storage`] runs
-//! one query per function, on PostgreSQL or on SQLite; [`crypto`] is the only user of bcrypt, JWT
-//! and random bytes. [`server`] wires these together and owns the life cycle, [`config`] and
+//! one query per function, on PostgreSQL or on SQLite; [`crypto`] is the only user of bcrypt and JWT,
+//! and makes all secrets. [`server`] wires these together and owns the life cycle, [`config`] and
 //! [`telemetry`] are read by it and by [`cli`] only.
 //!
 //! Dependencies point one way: `cli -> server -> rpc -> service -> {storage, crypto} -> domain`.

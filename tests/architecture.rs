@@ -15,8 +15,18 @@ const SIBLINGS: [(&str, &[&str]); 12] = [
     ("storage", &["domain"]),
     ("service", &["domain", "crypto", "storage"]),
     ("rpc", &["domain", "service", "proto"]),
-    // The settings are of the types that they are used as.
-    ("config", &["storage::url", "crypto::MasterKey", "telemetry"]),
+    // The settings are of the types that they are used as, and the files that they name are checked by
+    // those who read them.
+    (
+        "config",
+        &[
+            "storage::url",
+            "storage::postgres::Connector",
+            "crypto::MasterKey",
+            "crypto::MasterKeyError",
+            "telemetry",
+        ],
+    ),
     ("server", &["config", "domain", "crypto", "storage", "service", "rpc", "proto"]),
     ("cli", &["config", "domain", "crypto", "storage", "server", "telemetry"]),
     ("main", &[]),

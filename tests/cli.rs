@@ -68,6 +68,51 @@ fn every_fault_of_the_configuration_is_listed() {
 }
 
 #[test]
+fn files_that_the_configuration_names_are_faults_of_it_when_they_are_of_no_use() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str, mode| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let absent = folder.path().join("absent").to_str().unwrap().to_owned();
+    let key = identity(&["keys", "master"], &[]).1;
+    let exposed = file("exposed", &key, 0o604);
+    let no_key = file("no-key", "hunter2", 0o600);
+    for (key_file, problem) in [
+        (&absent, "No such file"),
+        (&exposed, "chmod 600"),
+        (&no_key, "32 bytes in base64; `identity keys master` makes one"),
+        // The key itself where its file belongs.
+        (&key.trim().to_owned(), "must name a file"),
+    ] {
+        for (certificates, cause) in [(&absent, "No such file"), (&no_key, "holds no certificate")] {
+            let url = format!("postgres://ada:hunter2@h/d?sslmode=verify-ca&sslrootcert={certificates}");
+            let variables = [
+                ("DATABASE_URL", url.as_str()),
+                ("IDENTITY_MASTER_KEY_FILE", key_file),
+                ("IDENTITY_BCRYPT_COST", "3"),
+            ];
+            let (code, out, err) = identity(&["serve"], &variables);
+            assert_eq!((code, out.as_str()), (Some(64), ""), "{err}");
+            let lines: Vec<_> = err.lines().collect();
+            assert_eq!((lines.len(), lines[0]), (4, "identity: the configuration has 3 faults"), "{err}");
+            let named = |line: &str, name: &str, text: &str| line.starts_with(name) && line.contains(text);
+            assert!(named(lines[1], "  DATABASE_URL (--database-url): ", cause), "{err}");
+            assert!(named(lines[1], "  DATABASE_URL", "sslrootcert"), "{err}");
+            assert!(named(lines[2], "  IDENTITY_MASTER_KEY_FILE (--master-key-file): ", problem), "{err}");
+            assert!(!err.contains("hunter2") && !err.contains(key.trim()), "{err}");
+
+            let (code, _, err) = identity(&["migrate", "status"], &variables[..1]);
+            assert!(code == Some(64) && err.contains("DATABASE_URL (--database-url): "), "{err}");
+        }
+    }
+}
+
+#[test]
 fn postgresql_without_a_master_key_names_the_command_that_makes_one() {
     let (code, _, err) = identity(&["serve"], &[("DATABASE_URL", "postgres://h/d")]);
     assert_eq!(code, Some(64));

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +12,12 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use identity::storage::postgres::{ConnectError, connect};
 use identity::storage::url::{DatabaseUrl, PostgresTarget};
 use tempfile::TempDir;
+
+#[path = "support/port.rs"]
+mod port;
+
+/// How often another free port is tried when somebody else was faster.
+const START_ATTEMPTS: u32 = 5;
 
 const PASSWORD: &str = "p/ss@w:rd?";
 const ENCODED_PASSWORD: &str = "p%2Fss%40w%3Ard%3F";
@@ -42,8 +47,7 @@ impl Cluster {
     fn start(ssl: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let cluster = Self { folder, port };
+        let mut cluster = Self { folder, port: 0 };
         cluster.make_certificates();
         fs::write(cluster.path("password"), PASSWORD).unwrap();
         if let Some(user) = server_user() {
@@ -56,19 +60,31 @@ impl Cluster {
             "--no-sync",
             &format!("--pwfile={}", cluster.path("password").display()),
         ]));
+        for attempt in 1.. {
+            cluster.port = port::free();
+            match cluster.serve(ssl) {
+                Ok(()) => break,
+                // Somebody else may have taken the port.
+                Err(why) => assert!(attempt < START_ATTEMPTS, "{why}"),
+            }
+        }
+        cluster
+    }
+
+    fn serve(&self, ssl: &str) -> Result<(), String> {
         let options = format!(
             "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off \
              -c ssl={ssl} -c ssl_cert_file={folder}/server.pem -c ssl_key_file={folder}/server.key",
-            folder = cluster.folder.path().display(),
+            port = self.port,
+            folder = self.folder.path().display(),
         );
-        let log = cluster.path("log");
-        run(cluster
-            .server_command("pg_ctl")
-            .args(["start", "-w", "-o", &options, "-D"])
-            .arg(&data)
-            .arg("-l")
-            .arg(&log));
-        cluster
+        try_run(
+            self.server_command("pg_ctl")
+                .args(["start", "-w", "-o", &options, "-D"])
+                .arg(self.path("data"))
+                .arg("-l")
+                .arg(self.path("log")),
+        )
     }
 
     fn make_certificates(&self) {
@@ -128,16 +144,22 @@ impl Drop for Cluster {
 }
 
 fn run(command: &mut Command) {
+    try_run(command).unwrap();
+}
+
+/// Runs a command; what it said when it failed.
+fn try_run(command: &mut Command) -> Result<(), String> {
     // A daemon that kept a pipe open would keep its reader waiting, so only files are its output.
     let log = tempfile::tempfile().unwrap();
     let mut read = log.try_clone().unwrap();
     let status = command.stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
-    if !status.success() {
-        use std::io::{Read as _, Seek as _};
-        let mut output = String::new();
-        read.rewind().and_then(|()| read.read_to_string(&mut output)).unwrap();
-        panic!("{command:?}: {output}");
+    if status.success() {
+        return Ok(());
     }
+    use std::io::{Read as _, Seek as _};
+    let mut output = String::new();
+    read.rewind().and_then(|()| read.read_to_string(&mut output)).unwrap();
+    Err(format!("{command:?}: {output}"))
 }
 
 /// Debian's folder of PostgreSQL's programs, the newest version's.
@@ -242,7 +264,7 @@ async fn a_server_without_tls_is_used_only_when_the_mode_allows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_is_told_from_one_that_is_silent() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = port::bind();
     let port = listener.local_addr().unwrap().port();
     let silent = target(&format!("postgres://ada@127.0.0.1:{port}/d?connect_timeout=1"));
     let error = attempt(&silent).await.unwrap_err();

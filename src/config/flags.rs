@@ -20,6 +20,11 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "NUMBER")]
     pub database_connections: Option<String>,
 
+    /// How long PostgreSQL may take for one statement, 100ms to 1m; one that has not answered a fifth
+    /// later counts as away [IDENTITY_STATEMENT_TIMEOUT; default: 1500ms]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub statement_timeout: Option<String>,
+
     /// What a start does about pending migrations: auto (run them) or check (refuse to start)
     /// [IDENTITY_MIGRATE; default: auto]
     #[arg(long, global = true, value_name = "MODE")]

@@ -1,7 +1,8 @@
 //! What the operator decides: typed settings, from flags over environment variables over defaults.
 //!
-//! Everything is checked before anything starts, and every fault is reported at once. No message
-//! quotes a value, since it may be a secret. Acting on the settings is left to their readers.
+//! Everything is checked before anything starts, the files that settings name included, and every fault
+//! is reported at once. No message quotes a value, since it may be a secret; only the certificates' path
+//! is shown. Acting on the settings is left to their readers.
 
 mod environment;
 mod flags;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::read::{Name, Reader};
-use crate::crypto::MasterKey;
+use crate::crypto::{MasterKey, MasterKeyError};
 use crate::storage::url::DatabaseUrl;
 
 const JWT_SECRET: Name = Name::without_flag("JWT_SECRET");
@@ -20,11 +20,10 @@ const JWT_SECRET_MIN_BYTES: usize = 32;
 /// Where the master key comes from.
 #[derive(Clone, Debug)]
 pub enum MasterKeySource {
-    /// The key itself, as [`MasterKey::from_base64`] takes it; checked.
-    Inline(SecretString),
-    /// A file that the operator made, with the key in base64. It is not opened here.
-    File(PathBuf),
-    /// The file beside an SQLite database, made with mode 0600 at the first start.
+    /// The key that the operator gave, or the content of the file that was named.
+    Given(MasterKey),
+    /// The file beside an SQLite database, made with mode 0600 at the first start. No setting names it,
+    /// so it is not opened here.
     BesideDatabase(PathBuf),
     /// Derived from `JWT_SECRET`, which is set.
     FromJwtSecret,
@@ -57,12 +56,16 @@ pub(super) fn master_key(
             None
         }
         (Some(key), None, _) => {
-            if MasterKey::from_base64(key.expose_secret()).is_err() {
-                reader.fault(MASTER_KEY, "must be 32 bytes in base64; `identity keys master` makes one");
-            }
-            Some(MasterKeySource::Inline(key))
+            let key = MasterKey::from_base64(key.expose_secret());
+            let problem = "must be 32 bytes in base64; `identity keys master` makes one";
+            key.map_err(|_| reader.fault(MASTER_KEY, problem)).ok().map(MasterKeySource::Given)
         }
-        (None, Some(file), _) => Some(MasterKeySource::File(file)),
+        (None, Some(file), _) => {
+            let key = MasterKey::load(&file);
+            key.map_err(|error| reader.fault(MASTER_KEY_FILE, problem_with_file(&error)))
+                .ok()
+                .map(MasterKeySource::Given)
+        }
         (None, None, Some(DatabaseUrl::Sqlite { path })) => {
             Some(MasterKeySource::BesideDatabase(beside(path)))
         }
@@ -78,6 +81,20 @@ pub(super) fn master_key(
             None
         }
         (None, None, None) => None,
+    }
+}
+
+/// What is wrong with a file that should hold the master key. Leaves its name out: it may be the key
+/// itself, put into the wrong variable.
+fn problem_with_file(error: &MasterKeyError) -> String {
+    match error {
+        MasterKeyError::File { source, .. } => format!("must name a file that can be read: {source}"),
+        MasterKeyError::Exposed { .. } => {
+            "must name a file that others cannot access and its group not write; chmod 600 makes it so".into()
+        }
+        MasterKeyError::Malformed | MasterKeyError::MalformedFile { .. } => {
+            "must name a file with 32 bytes in base64; `identity keys master` makes one".into()
+        }
     }
 }
 

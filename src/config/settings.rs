@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use super::read::{Name, Reader};
 use super::{Environment, Fault, Flags, MasterKeySource, Resolved, secrets};
+use crate::storage::postgres::Connector;
 use crate::storage::url::DatabaseUrl;
 use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 
@@ -49,6 +50,8 @@ pub struct DatabaseSettings {
     pub url: DatabaseUrl,
     /// Most connections to PostgreSQL. SQLite takes as many as it needs.
     pub connections: NonZeroU32,
+    /// How long PostgreSQL works on one statement at most.
+    pub statement_limit: Duration,
     /// What a start does about pending migrations.
     pub migrate: MigrateMode,
 }
@@ -119,6 +122,8 @@ pub enum MigrateMode {
 const DATABASE_URL: Name = Name::with_flag("DATABASE_URL", |flags| flags.database_url.as_deref());
 const DATABASE_CONNECTIONS: Name =
     Name::with_flag("IDENTITY_DATABASE_CONNECTIONS", |flags| flags.database_connections.as_deref());
+const STATEMENT_TIMEOUT: Name =
+    Name::with_flag("IDENTITY_STATEMENT_TIMEOUT", |flags| flags.statement_timeout.as_deref());
 const MIGRATE: Name = Name::with_flag("IDENTITY_MIGRATE", |flags| flags.migrate.as_deref());
 const LISTEN: Name = Name::with_flag("IDENTITY_LISTEN", |flags| flags.listen.as_deref());
 const HTTP_LISTEN: Name = Name::with_flag("IDENTITY_HTTP_LISTEN", |flags| flags.http_listen.as_deref());
@@ -144,7 +149,11 @@ const LOG_FORMAT: Name = Name::with_flag("IDENTITY_LOG_FORMAT", |flags| flags.lo
 const DEFAULT_DATABASE: &str = "identity.db";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
 const DEFAULT_HTTP_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+/// Somewhat less than the two seconds after which a caller hears that the database is away.
+const DEFAULT_STATEMENT_LIMIT: Duration = Duration::from_millis(1_500);
 const DEFAULT_CONNECTIONS: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
+/// From what a busy database may take to longer than anybody waits.
+const STATEMENT_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
 const DEFAULT_BCRYPT_COST: u32 = 12;
 /// Below this, a stolen hash is guessed too fast (OWASP Password Storage Cheat Sheet, "bcrypt").
 const ADVISED_BCRYPT_COST: u32 = 10;
@@ -237,6 +246,11 @@ fn database(reader: &mut Reader<'_>) -> Option<DatabaseSettings> {
         None => Some(DatabaseUrl::Sqlite { path: DEFAULT_DATABASE.into() }),
         Some(Ok((url, warnings))) => {
             warnings.iter().for_each(|warning| reader.warn(DATABASE_URL, warning));
+            if let DatabaseUrl::Postgres(target) = &url
+                && let Err(error) = Connector::new(target)
+            {
+                reader.fault(DATABASE_URL, format_args!("must have an sslrootcert that is of use: {error}"));
+            }
             Some(url)
         }
         Some(Err(problem)) => {
@@ -245,6 +259,7 @@ fn database(reader: &mut Reader<'_>) -> Option<DatabaseSettings> {
         }
     };
     let connections = reader.number(DATABASE_CONNECTIONS, 1..=1000).and_then(NonZeroU32::new);
+    let statement_limit = reader.duration(STATEMENT_TIMEOUT, STATEMENT_RANGE);
     let migrate = reader.choice(MIGRATE, &[("auto", MigrateMode::Auto), ("check", MigrateMode::Check)]);
     let url = url?;
     let limit = match &url {
@@ -254,6 +269,7 @@ fn database(reader: &mut Reader<'_>) -> Option<DatabaseSettings> {
     Some(DatabaseSettings {
         url,
         connections: connections.or(limit).unwrap_or(DEFAULT_CONNECTIONS),
+        statement_limit: statement_limit.unwrap_or(DEFAULT_STATEMENT_LIMIT),
         migrate: migrate.unwrap_or(MigrateMode::Auto),
     })
 }

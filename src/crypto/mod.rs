@@ -1,4 +1,5 @@
-//! Passwords, tokens and keys: the only user of bcrypt, JWT and random bytes.
+//! Passwords, tokens and keys: the only user of bcrypt and JWT, and the only source of random bytes,
+//! but for those that make a UUIDv7 unique.
 //!
 //! [`hasher`] computes and checks password hashes on threads of its own; [`calibration`] finds out
 //! what they can afford. [`master_key`] is the one

@@ -1,7 +1,7 @@
 //! The vocabulary of the service: types that cannot be wrong, and the rules they keep.
 //!
-//! Synchronous and free of I/O. Time and randomness come in as parameters, from [`clock`] and from
-//! the identifiers that a caller makes. Nothing here knows of gRPC, SQL or a hash function.
+//! Synchronous and free of I/O. Time comes in as a parameter, from [`clock`]; chance only makes new
+//! identifiers unique. Nothing here knows of gRPC, SQL or a hash function.
 
 pub mod clock;
 mod common_passwords;

@@ -2,6 +2,7 @@
 
 use tonic::{Request, Status};
 
+use crate::domain::FieldViolation;
 use crate::service::access::{self, Rule};
 use crate::service::{Caller, Service};
 
@@ -21,6 +22,20 @@ pub(super) fn caller<T>(service: &Service, rpc: &str, request: &Request<T>) -> R
     };
     access::admit(rpc, &caller).map_err(status::from_service)?;
     Ok(caller)
+}
+
+/// What a caller of an RPC for users is told whose request breaks a rule: first of all that the session
+/// has ended, when it has. A request in order needs no such look at the database, since the query that
+/// does its work finds that out as well.
+pub(super) async fn invalid_fields(
+    service: &Service,
+    caller: &Caller,
+    violations: Vec<FieldViolation>,
+) -> Status {
+    match service.require_session(caller).await {
+        Ok(()) => status::invalid_fields(violations),
+        Err(error) => status::from_service(error),
+    }
 }
 
 /// The caller that the request's metadata names, or nobody without any.

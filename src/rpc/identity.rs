@@ -50,7 +50,10 @@ impl IdentityService for IdentityRpc {
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
         let service = self.0.service()?;
         let caller = auth::caller(service, GET_USER, &request)?;
-        let wanted = convert::wanted_user(request.get_ref()).map_err(status::invalid_fields)?;
+        let wanted = match convert::wanted_user(request.get_ref()) {
+            Ok(wanted) => wanted,
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+        };
         let user = service.get_user(&caller, wanted).await.map_err(status::from_service)?;
         Ok(Response::new(GetUserResponse { user: Some(convert::user(user)) }))
     }

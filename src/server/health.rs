@@ -205,8 +205,9 @@ impl Default for ProbeSettings {
     }
 }
 
-/// Makes readiness follow `probe`, until [`HealthHandle::stop`]. The first probe begins at once; a
-/// probe that takes too long is dropped. Changes are logged, single failures are not.
+/// Makes readiness follow `probe`, from what `handle` says now, until [`HealthHandle::stop`]. The first
+/// probe begins at once; a probe that takes too long is dropped. Changes are logged, single failures are
+/// not.
 pub async fn follow<E: Display, P: Future<Output = Result<(), E>>>(
     handle: HealthHandle,
     probe: impl Fn() -> P,
@@ -214,7 +215,7 @@ pub async fn follow<E: Display, P: Future<Output = Result<(), E>>>(
 ) {
     let stopped = handle.stopped();
     let following = async {
-        let mut readiness = Readiness::new(settings);
+        let mut readiness = Readiness::new(settings, *handle.phase.borrow() == Phase::Ready);
         let mut ticks = interval(settings.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -251,8 +252,8 @@ struct Readiness {
 }
 
 impl Readiness {
-    fn new(settings: ProbeSettings) -> Self {
-        Self { settings, ready: false, against: 0 }
+    fn new(settings: ProbeSettings, ready: bool) -> Self {
+        Self { settings, ready, against: 0 }
     }
 
     /// Whether the process is ready now, if `result` changes that.
@@ -285,7 +286,7 @@ mod tests {
     use super::*;
 
     fn readiness(settings: ProbeSettings) -> impl FnMut(bool) -> Option<bool> {
-        let mut readiness = Readiness::new(settings);
+        let mut readiness = Readiness::new(settings, false);
         move |success| readiness.after(if success { Ok(()) } else { Err("away".to_owned()) })
     }
 
@@ -301,6 +302,26 @@ mod tests {
             let expected = expected.iter().find(|(at, _)| *at == index).map(|&(_, ready)| ready);
             assert_eq!(change, expected, "after probe {index}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_declared_ready_stops_being_so_when_no_probe_ever_succeeds() {
+        let (handle, _) = service([]);
+        handle.set_ready(true);
+        let probes = RefCell::new(0);
+        let probe = async || {
+            *probes.borrow_mut() += 1;
+            Err("away")
+        };
+        let mut phases = handle.phase.subscribe();
+        tokio::select! {
+            () = follow(handle.clone(), probe, ProbeSettings::default()) => unreachable!("nobody stops it"),
+            phase = phases.wait_for(|phase| *phase != Phase::Ready) => {
+                assert_eq!(*phase.unwrap(), Phase::Unready);
+            }
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("still ready"),
+        }
+        assert_eq!(*probes.borrow(), 2);
     }
 
     #[tokio::test(start_paused = true)]

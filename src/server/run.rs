@@ -69,10 +69,11 @@ impl Server {
     ) -> Result<Self, StartError> {
         let address = address_of(&sockets.grpc)?;
         let http_address = sockets.http.as_ref().map(address_of).transpose()?;
-        let storage = Storage::new(&StorageSettings {
-            url: settings.database.url.clone(),
-            connections: settings.database.connections,
-        })?;
+        let database = &settings.database;
+        let storage = Storage::with_statement_limit(
+            &StorageSettings { url: database.url.clone(), connections: database.connections },
+            database.statement_limit,
+        )?;
         let units = UnitsOfWork::new();
         let foundations =
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;

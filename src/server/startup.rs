@@ -1,10 +1,11 @@
 //! From settings to a service that answers: reach the database, bring its schema up to date, load
 //! the keys. Runs while the process listens already and says so by its health.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use tokio::time::sleep;
 
 use crate::config::{self, HashSettings, MasterKeySource, MigrateMode, Settings};
@@ -36,6 +37,18 @@ pub enum StartError {
     /// The master key cannot be read or made.
     #[error("the master key: {0}")]
     MasterKey(#[from] MasterKeyError),
+    /// An SQLite database that was used before has lost the file beside it.
+    #[error(
+        "the master key file {path} is missing, and the database was used with it: put it back, or set \
+         IDENTITY_MASTER_KEY_FILE or IDENTITY_MASTER_KEY to the same key. If it is lost for good, make \
+         another (identity keys master > {path}; chmod 600 {path}) and delete the rows of signing_keys: \
+         that ends all sessions",
+        path = path.display()
+    )]
+    MasterKeyMissing {
+        /// Where the file should be.
+        path: PathBuf,
+    },
     /// The database is not as it must be.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -66,14 +79,12 @@ pub(super) struct Foundations {
     settings: Settings,
     storage: Storage,
     hasher: Hasher,
-    master_key: MasterKey,
     clock: Arc<dyn Clock>,
     units: UnitsOfWork,
 }
 
 impl Foundations {
-    /// Starts the hash threads, prepares the pools and reads the master key (or makes it, beside an
-    /// SQLite file).
+    /// Starts the hash threads.
     pub(super) fn lay(
         settings: Settings,
         storage: Storage,
@@ -81,8 +92,7 @@ impl Foundations {
         units: UnitsOfWork,
     ) -> Result<Self, StartError> {
         let hasher = Hasher::start(hasher_settings(&settings.hash)?).map_err(StartError::Hasher)?;
-        let master_key = master_key(&settings.master_key, settings.jwt_secret.as_ref())?;
-        Ok(Self { settings, storage, hasher, master_key, clock, units })
+        Ok(Self { settings, storage, hasher, clock, units })
     }
 
     /// What hashes passwords.
@@ -116,7 +126,8 @@ impl Foundations {
 
     async fn try_build(&self) -> Result<Service, StartError> {
         self.bring_schema_up_to_date().await?;
-        let keyring = self.keyring().await?;
+        let master_key = self.master_key().await?;
+        let keyring = self.keyring(&master_key).await?;
         let session = &self.settings.session;
         Ok(Service::new(Parts {
             storage: self.storage.clone(),
@@ -129,8 +140,8 @@ impl Foundations {
                     access_ttl: session.access_ttl,
                 },
             ),
-            refresh_tokens: RefreshTokens::new(&self.master_key),
-            fingerprints: Fingerprinter::new(&self.master_key),
+            refresh_tokens: RefreshTokens::new(&master_key),
+            fingerprints: Fingerprinter::new(&master_key),
             password_policy: PasswordPolicy::new(self.settings.password_min_length),
             session_lifetime: SessionLifetime { idle: session.idle, max: session.max },
             clock: Arc::clone(&self.clock),
@@ -154,13 +165,42 @@ impl Foundations {
         }
     }
 
-    async fn keyring(&self) -> Result<Keyring, StartError> {
+    async fn master_key(&self) -> Result<MasterKey, StartError> {
+        match &self.settings.master_key {
+            MasterKeySource::Given(key) => Ok(key.clone()),
+            MasterKeySource::BesideDatabase(path) => self.master_key_beside(path).await,
+            MasterKeySource::FromJwtSecret => {
+                let secret = self.settings.jwt_secret.as_ref();
+                let secret = secret.ok_or(StartError::Setting("JWT_SECRET is not set"))?;
+                Ok(MasterKey::from_jwt_secret(secret.expose_secret().as_bytes()))
+            }
+        }
+    }
+
+    /// The key in the file beside an SQLite database. It is made for a new database only: one that was
+    /// restored without its file would be of no use with another key.
+    async fn master_key_beside(&self, path: &Path) -> Result<MasterKey, StartError> {
+        match MasterKey::load(path) {
+            Err(error) if error.is_absence() => {}
+            loaded => return Ok(loaded?),
+        }
+        if !keys::are_bound(&self.storage).await? {
+            return Ok(MasterKey::load_or_create(path)?);
+        }
+        // Another process may have started at the same time, made the file and used the database.
+        match MasterKey::load(path) {
+            Err(error) if error.is_absence() => Err(StartError::MasterKeyMissing { path: path.to_owned() }),
+            loaded => Ok(loaded?),
+        }
+    }
+
+    async fn keyring(&self, master_key: &MasterKey) -> Result<Keyring, StartError> {
         let secret = self.settings.jwt_secret.as_ref();
         let secret = secret
             .map(|secret| SigningKey::hs256(secret.expose_secret().as_bytes()))
             .transpose()
             .map_err(|_| StartError::Setting("JWT_SECRET is too short"))?;
-        Ok(keys::load(&self.storage, &self.master_key, secret, &*self.clock).await?)
+        Ok(keys::load(&self.storage, master_key, secret, &*self.clock).await?)
     }
 }
 
@@ -181,17 +221,5 @@ fn hasher_settings(settings: &HashSettings) -> Result<HasherSettings, StartError
             config::HashEngine::Lanes => HashEngine::Lanes,
             config::HashEngine::BcryptCrate => HashEngine::BcryptCrate,
         },
-    })
-}
-
-fn master_key(source: &MasterKeySource, jwt_secret: Option<&SecretString>) -> Result<MasterKey, StartError> {
-    Ok(match source {
-        MasterKeySource::Inline(text) => MasterKey::from_base64(text.expose_secret())?,
-        MasterKeySource::File(path) => MasterKey::load(path)?,
-        MasterKeySource::BesideDatabase(path) => MasterKey::load_or_create(path)?,
-        MasterKeySource::FromJwtSecret => {
-            let secret = jwt_secret.ok_or(StartError::Setting("JWT_SECRET is not set"))?;
-            MasterKey::from_jwt_secret(secret.expose_secret().as_bytes())
-        }
     })
 }

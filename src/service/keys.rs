@@ -63,6 +63,16 @@ pub async fn load(
     Ok(Keyring::new(signing, verifying))
 }
 
+/// Whether the database holds what was made under a master key: signing keys that are sealed under it,
+/// or tenants, whose sessions have refresh tokens.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn are_bound(storage: &Storage) -> Result<bool, StorageError> {
+    let mut conn = storage.read().await?;
+    Ok(storage::signing_keys::find_any(&mut conn).await? || storage::tenants::find_any(&mut conn).await?)
+}
+
 /// The keys in the database, after adding one if there was none.
 async fn create_first(
     storage: &Storage,

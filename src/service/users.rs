@@ -32,6 +32,14 @@ impl Service {
         user.ok_or(ServiceError::UserNotFound)
     }
 
+    /// Refuses a caller without a session that is open, for a use case whose work does not ask.
+    ///
+    /// # Errors
+    /// [`ServiceError::TokenInvalid`] as in [`Service::get_user`].
+    pub async fn require_session(&self, caller: &Caller) -> Result<(), ServiceError> {
+        self.get_user(caller, None).await.map(drop)
+    }
+
     /// Refuses a session that has ended, or whose user may do nothing any more.
     fn require_open(&self, standing: &SessionStanding) -> Result<(), ServiceError> {
         let now = self.0.clock.now();

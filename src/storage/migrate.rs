@@ -3,16 +3,20 @@
 //! Any number of processes may start at once: one migrates, the others wait and find nothing to do.
 //! PostgreSQL's take turns by an advisory lock of the session, SQLite's by the write lock.
 
+use std::path::Path;
+use std::time::Duration;
+
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
 use diesel::migration::{Migration, MigrationSource};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Bool};
 use diesel::sqlite::Sqlite;
 use diesel::{ExpressionMethods, SqliteConnection};
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use tokio::time::timeout;
 
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
@@ -27,6 +31,9 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 /// The advisory lock that a migrating process holds: "identity" in ASCII.
 const POSTGRES_LOCK: i64 = i64::from_be_bytes(*b"identity");
 
+/// How long a server that answers takes to say so.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// One migration of this program, or one that the database has and this program does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationStatus {
@@ -39,8 +46,8 @@ pub struct MigrationStatus {
 /// Runs all pending migrations, and returns the names of those it ran, oldest first.
 ///
 /// # Errors
-/// [`StorageError::Unavailable`] when the database cannot be reached, [`StorageError::Refused`]
-/// when a migration fails; the failed one leaves nothing behind.
+/// [`StorageError::Unavailable`] when the database cannot be reached or goes away meanwhile,
+/// [`StorageError::Refused`] when it refuses a migration; the failed one leaves nothing behind.
 pub async fn run(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
     // What changes nothing needs neither the lock nor the right to create tables.
     if pending(url).await?.is_empty() {
@@ -49,31 +56,42 @@ pub async fn run(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
     with(url, Run).await
 }
 
-/// The names of the migrations that the database lacks, oldest first. Only reads; a database that
-/// cannot be asked which it has counts as lacking all.
+/// The names of the migrations that the database lacks, oldest first. Only reads; a database without
+/// a table that records them was never migrated, and lacks all.
 ///
 /// # Errors
-/// [`StorageError::Unavailable`] when the database cannot be reached.
+/// [`StorageError::Unavailable`] when the database cannot be reached, or does not tell.
 pub async fn pending(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
     match url {
         DatabaseUrl::Postgres(target) => {
             let mut connection = connect(target).await?;
-            let applied = applied::table.select(applied::version).load(&mut connection).await;
-            lacking::<Pg>(POSTGRES, &applied.unwrap_or_default())
+            let is_recorded = sql::<Bool>("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL");
+            let applied = if is_recorded.get_result(&mut connection).await? {
+                applied::table.select(applied::version).load(&mut connection).await?
+            } else {
+                Vec::new()
+            };
+            lacking::<Pg>(POSTGRES, &applied)
         }
         DatabaseUrl::Sqlite { path } if !path.exists() => lacking::<Sqlite>(SQLITE, &[]),
         DatabaseUrl::Sqlite { path } => {
             let path = path.clone();
-            let applied = tokio::task::spawn_blocking(move || {
-                let mut connection = sqlite::open(&path, Access::Read)?;
-                let applied = applied::table.select(applied::version);
-                Ok(diesel::RunQueryDsl::load(applied, &mut connection).unwrap_or_default())
-            });
-            let applied: Result<Vec<String>, StorageError> =
-                applied.await.map_err(|error| StorageError::Refused(error.to_string()))?;
+            let applied = tokio::task::spawn_blocking(move || applied_on_sqlite(&path))
+                .await
+                .map_err(|error| StorageError::Refused(error.to_string()))?;
             lacking::<Sqlite>(SQLITE, &applied?)
         }
     }
+}
+
+fn applied_on_sqlite(path: &Path) -> Result<Vec<String>, StorageError> {
+    let mut connection = sqlite::open(path, Access::Read)?;
+    let is_recorded =
+        sql::<Bool>("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '__diesel_schema_migrations')");
+    if !diesel::RunQueryDsl::get_result::<bool>(is_recorded, &mut connection)? {
+        return Ok(Vec::new());
+    }
+    Ok(diesel::RunQueryDsl::load(applied::table.select(applied::version), &mut connection)?)
 }
 
 /// The names of `migrations` whose versions are not among `applied`.
@@ -224,10 +242,23 @@ async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Out
     // The harness blocks for as long as the migrations take, and with it all that shares its task.
     let perform = async move {
         let mut harness = AsyncMigrationHarness::<AsyncPgConnection>::new(connection);
-        task.perform::<Pg, _>(&mut harness, POSTGRES)
-            .map_err(|error| StorageError::Refused(error.to_string()))
+        match task.perform::<Pg, _>(&mut harness, POSTGRES) {
+            Ok(done) => Ok(done),
+            Err(error) if answers(harness.into_inner()).await => {
+                Err(StorageError::Refused(error.to_string()))
+            }
+            Err(error) => Err(StorageError::Unavailable(error.to_string())),
+        }
     };
     tokio::spawn(perform).await.map_err(|error| StorageError::Refused(error.to_string()))?
+}
+
+/// Whether the server still answers on a connection. What the harness failed with does not tell: the
+/// driver keeps no code by which a server that shuts down differs from a wrong statement.
+async fn answers(mut connection: AsyncPgConnection) -> bool {
+    // Good in every state of a session, a failed transaction included.
+    let answer = timeout(ANSWER, connection.batch_execute("ROLLBACK")).await;
+    matches!(answer, Ok(Ok(())))
 }
 
 fn on_sqlite<T: Task>(connection: &mut SqliteConnection, task: T) -> Result<T::Output, StorageError> {

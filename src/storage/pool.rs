@@ -48,19 +48,17 @@ enum Pools {
 /// On PostgreSQL, a caller is told within two seconds that the database is away: opening a
 /// connection and running a statement are each given somewhat less. Where it goes away between the
 /// two, both limits add up.
-const POSTGRES_LIMITS: PoolLimits = PoolLimits {
-    connections: 1,
-    turn: Duration::from_secs(10),
-    connect: Duration::from_millis(1_500),
-    statement: Some(POSTGRES_STATEMENT),
-};
+const POSTGRES_CONNECT: Duration = Duration::from_millis(1_500);
 
-/// The longest that a statement on PostgreSQL is waited for. Then the connection is given up.
-const POSTGRES_STATEMENT: Duration = Duration::from_millis(1_800);
+/// The longest wait for a connection to PostgreSQL while it answers.
+const POSTGRES_TURN: Duration = Duration::from_secs(10);
 
-/// After that, the server itself ends a statement: less, so that one which only waited for a lock
-/// costs no connection and is not taken for a server that does not answer.
-const POSTGRES_STATEMENT_ON_SERVER: Duration = Duration::from_millis(1_500);
+/// How long a statement is waited for that the server ends after `limit`. Then the connection is given
+/// up. The server comes first, so that a statement which only waited for a lock costs no connection
+/// and is not taken for a server that does not answer.
+fn postgres_wait(limit: Duration) -> Duration {
+    limit + limit / 5
+}
 
 /// The longest that a transaction may sit between statements: this process was stopped, or is gone.
 const IDLE_IN_TRANSACTION_MILLIS: u32 = 10_000;
@@ -86,28 +84,45 @@ const SQLITE_READERS: u32 = 16;
 const SQLITE_READ_THREADS: usize = 2;
 
 impl Storage {
-    /// Prepares the pools. Connections are opened when they are first needed, so this neither
-    /// waits nor fails; [`Storage::probe`] tells whether the database answers.
+    /// After that, PostgreSQL ends a statement, unless another limit is given.
+    pub const STATEMENT_LIMIT: Duration = Duration::from_millis(1_500);
+
+    /// As [`Storage::with_statement_limit`], with [`Storage::STATEMENT_LIMIT`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(settings: &StorageSettings) -> Result<Self, StorageError> {
+        Self::with_statement_limit(settings, Self::STATEMENT_LIMIT)
+    }
+
+    /// Prepares the pools. PostgreSQL ends a statement after `limit`; SQLite's have none. Connections
+    /// are opened when they are first needed, so this neither waits nor fails; [`Storage::probe`]
+    /// tells whether the database answers.
     ///
     /// # Errors
     /// [`StorageError::Refused`] when the certificates that the URL names cannot be read.
-    pub fn new(settings: &StorageSettings) -> Result<Self, StorageError> {
+    pub fn with_statement_limit(settings: &StorageSettings, limit: Duration) -> Result<Self, StorageError> {
         Ok(Self(Arc::new(match &settings.url {
             DatabaseUrl::Postgres(target) => {
                 let connector =
                     Connector::new(target).map_err(|error| StorageError::Refused(error.to_string()))?;
                 // Hosts are tried one after the other, so that one that is silent needs time for the next.
                 let connect = match target.config().get_hosts() {
-                    [] | [_] => POSTGRES_LIMITS.connect,
+                    [] | [_] => POSTGRES_CONNECT,
                     _ => connector.time_limit(),
                 };
                 let connector = Arc::new(connector);
                 let pool = |connections| {
                     let connector = Arc::clone(&connector);
                     Pool::new(
-                        PoolLimits { connections, connect, ..POSTGRES_LIMITS },
+                        PoolLimits {
+                            connections,
+                            connect,
+                            turn: POSTGRES_TURN,
+                            statement: Some(postgres_wait(limit)),
+                        },
                         Some(POSTGRES_MAX_LIFETIME),
-                        move || connect_postgres(Arc::clone(&connector)).boxed(),
+                        move || connect_postgres(Arc::clone(&connector), limit).boxed(),
                     )
                 };
                 Pools::Postgres { all: pool(settings.connections.get()), probe: pool(1) }
@@ -208,7 +223,10 @@ async fn connect_sqlite(
     Ok(AsyncSqliteConnection::with_runtime(connection, threads))
 }
 
-async fn connect_postgres(connector: Arc<Connector>) -> Result<AsyncPgConnection, StorageError> {
+async fn connect_postgres(
+    connector: Arc<Connector>,
+    limit: Duration,
+) -> Result<AsyncPgConnection, StorageError> {
     let mut connection =
         connector.connect().await.map_err(|error| StorageError::Unavailable(error.to_string()))?;
     // The server ends what takes too long, and transactions that nobody ends.
@@ -216,7 +234,7 @@ async fn connect_postgres(connector: Arc<Connector>) -> Result<AsyncPgConnection
         .batch_execute(&format!(
             "SET statement_timeout = {limit}; SET lock_timeout = {limit}; \
              SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MILLIS}",
-            limit = POSTGRES_STATEMENT_ON_SERVER.as_millis(),
+            limit = limit.as_millis(),
         ))
         .await?;
     instrument(|instrumentation| connection.set_instrumentation(instrumentation));

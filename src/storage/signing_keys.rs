@@ -60,6 +60,15 @@ pub async fn list(conn: &mut Conn, now: Timestamp) -> Result<Vec<StoredSigningKe
     query!(conn, |c| found.load::<StoredSigningKey>(c))
 }
 
+/// Whether there is any key, be it in use or not.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn find_any(conn: &mut Conn) -> Result<bool, StorageError> {
+    let any = diesel::select(diesel::dsl::exists(signing_keys::table.select(signing_keys::kid)));
+    query!(conn, |c| any.get_result::<bool>(c))
+}
+
 /// Keeps others from adding a key until the transaction ends, so that "there is none yet" stays true.
 ///
 /// # Errors

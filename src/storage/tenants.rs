@@ -4,11 +4,20 @@ use diesel::ExpressionMethods as _;
 use diesel_async::RunQueryDsl as _;
 
 use super::columns::{DbId, DbInstant};
-use super::connection::query;
+use super::connection::{Conn, query};
 use super::error::StorageError;
 use super::schema::tenants;
 use super::transaction::Tx;
 use crate::domain::Tenant;
+
+/// Whether there is any tenant.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn find_any(conn: &mut Conn) -> Result<bool, StorageError> {
+    let any = diesel::select(diesel::dsl::exists(diesel::QueryDsl::select(tenants::table, tenants::id)));
+    query!(conn, |c| any.get_result::<bool>(c))
+}
 
 /// Adds a tenant.
 ///

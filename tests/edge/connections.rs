@@ -13,7 +13,8 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::server::{Event, RawClient, Server};
+use crate::raw::RawClient;
+use crate::server::{Event, Server};
 
 fn waiting() -> GetUserRequest {
     GetUserRequest { user_id: "wait".to_owned() }

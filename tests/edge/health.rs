@@ -11,7 +11,8 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::server::{RawClient, SERVICE, Server, grpc};
+use crate::raw::{RawClient, grpc};
+use crate::server::{SERVICE, Server};
 
 const FOLLOWING: [&str; 3] = ["", "readiness", SERVICE];
 

@@ -13,7 +13,8 @@ use serde_json::Value;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::server::{Event, RawClient, Server, grpc};
+use crate::raw::{RawClient, grpc};
+use crate::server::{Event, Server};
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

@@ -6,4 +6,6 @@ mod calls;
 mod connections;
 mod health;
 mod logs;
+#[path = "../support/raw.rs"]
+mod raw;
 mod server;

@@ -1,13 +1,8 @@
 //! A server made of the edge, the health service and a handler that does what a test asks of it.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http2::{SendRequest, handshake};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::domain::SystemClock;
 use identity::proto::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use identity::proto::v1::{
@@ -20,19 +15,14 @@ use identity::server::edge::{CallId, EdgeSettings};
 use identity::server::health::HealthHandle;
 use identity::server::listener::ListenerSettings;
 use identity::server::{edge, health, listener, reflection};
-use prost::Message;
-use prost::bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status};
-use tonic_types::StatusExt as _;
+use tonic::{Response, Status};
 
 pub(crate) const SERVICE: &str = "identity.v1.IdentityService";
-pub(crate) const GET_USER: &str = "/identity.v1.IdentityService/GetUser";
 
 /// What the handler has come to, told to the test.
 #[derive(Debug, PartialEq, Eq)]
@@ -145,82 +135,4 @@ impl IdentityService for Handler {
         };
         Ok(Response::new(GetUserResponse { user: Some(user) }))
     }
-}
-
-/// A client that sends what no gRPC library would.
-pub(crate) struct RawClient(SendRequest<Full<Bytes>>);
-
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) http_status: StatusCode,
-    /// Headers and trailers.
-    pub(crate) metadata: HeaderMap,
-    pub(crate) body: Bytes,
-}
-
-impl RawClient {
-    pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).await.unwrap();
-        let (client, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        Self(client)
-    }
-
-    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Reply {
-        let (head, body) = self.0.send_request(request).await.unwrap().into_parts();
-        let collected = body.collect().await.unwrap();
-        let mut metadata = head.headers;
-        metadata.extend(collected.trailers().cloned().unwrap_or_default());
-        Reply { http_status: head.status, metadata, body: collected.to_bytes() }
-    }
-
-    /// Calls GetUser with `headers` on top of those that gRPC demands.
-    pub(crate) async fn get_user(&mut self, user_id: &str, headers: &[(&'static str, &str)]) -> Reply {
-        let message = GetUserRequest { user_id: user_id.to_owned() };
-        self.send(grpc(GET_USER, headers, frame(&message.encode_to_vec()))).await
-    }
-}
-
-/// A gRPC request to `path` with `body` as it is.
-pub(crate) fn grpc(path: &str, headers: &[(&'static str, &str)], body: Vec<u8>) -> Request<Full<Bytes>> {
-    let mut request = Request::post(format!("http://identity{path}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    request.body(Full::new(body.into())).unwrap()
-}
-
-/// `message` as gRPC frames it: not compressed, its length, itself.
-pub(crate) fn frame(message: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    [&[0], length.as_slice(), message].concat()
-}
-
-impl Reply {
-    pub(crate) fn request_id(&self) -> &str {
-        self.metadata["x-request-id"].to_str().unwrap()
-    }
-
-    pub(crate) fn status(&self) -> Status {
-        Status::from_header_map(&self.metadata).expect("a reply has a gRPC status")
-    }
-
-    /// The code and the reason of a refusal.
-    pub(crate) fn refusal(&self) -> (Code, String) {
-        refusal(&self.status())
-    }
-
-    pub(crate) fn user(&self) -> User {
-        assert_eq!(self.status().code(), Code::Ok, "{self:?}");
-        GetUserResponse::decode(&self.body[5..]).unwrap().user.unwrap()
-    }
-}
-
-/// The code and the reason of a refusal.
-pub(crate) fn refusal(status: &Status) -> (Code, String) {
-    let info = status.get_details_error_info().expect("a refusal has a reason");
-    assert_eq!((info.domain.as_str(), info.metadata), ("identity", HashMap::new()));
-    (status.code(), info.reason)
 }

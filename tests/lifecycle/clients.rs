@@ -15,7 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt as _;
 
-use crate::support::service::{Engine, MASTER_KEY, TestDatabase, reason};
+use crate::support::service::{Engine, MASTER_KEY, PATIENT_STATEMENTS, TestDatabase, reason};
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,7 +94,12 @@ pub(crate) fn variables<'v>(
     url: &'v str,
     others: &[(&'static str, &'v str)],
 ) -> Vec<(&'static str, &'v str)> {
-    let shared = [("DATABASE_URL", url), ("IDENTITY_BCRYPT_COST", "4"), ("IDENTITY_MASTER_KEY", MASTER_KEY)];
+    let shared = [
+        ("DATABASE_URL", url),
+        ("IDENTITY_BCRYPT_COST", "4"),
+        ("IDENTITY_MASTER_KEY", MASTER_KEY),
+        PATIENT_STATEMENTS,
+    ];
     [&shared, others].concat()
 }
 
@@ -151,6 +156,15 @@ impl Barrier {
         if let Self::Sqlite(mut connection) = self {
             connection.batch_execute("ROLLBACK").unwrap();
         }
+    }
+}
+
+/// What the log, at level debug, has when a write waits behind a [`Barrier`].
+pub(crate) fn waiting_write(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Sqlite => "BEGIN IMMEDIATE",
+        // In JSON.
+        Engine::Postgres => r#"INSERT INTO \"sessions\""#,
     }
 }
 

@@ -1,10 +1,9 @@
 //! Callers who leave, and networks that break, while their write is under way.
 
 use identity::proto::v1::RegisterRequest;
-use tokio::task::JoinHandle;
 use tonic::Status;
 
-use super::clients::{Barrier, assert_unavailable, eventually, soon, variables};
+use super::clients::{Barrier, assert_unavailable, eventually, soon, variables, waiting_write};
 use crate::support::postgres::Cluster;
 use crate::support::process::Process;
 use crate::support::service::{
@@ -24,7 +23,7 @@ async fn a_registration_whose_caller_leaves_is_completed_once(engine: Engine) {
     let request = RegisterRequest { request_id: REQUEST_ID.into(), ..registration("ada@example.com") };
     let repeated = request.clone();
     let barrier = Barrier::raise(&database).await;
-    leave(engine, &process, tokio::spawn(async move { client.register(request).await })).await;
+    leave(engine, &process, async move { client.register(request).await }).await;
     barrier.lower();
     eventually("the user is written", async || database.number("SELECT count(*) FROM users") == 1).await;
 
@@ -39,8 +38,9 @@ async fn a_login_whose_caller_leaves_is_completed_once(engine: Engine) {
     let (database, process, client) = served(engine).await;
     client.register(registration("ada@example.com")).await.unwrap();
     let barrier = Barrier::raise(&database).await;
-    let login = tokio::spawn(async move { client.login("ada@example.com", PASSWORD).await });
-    leave(engine, &process, login).await;
+    // What it logged is there, so that what comes behind it is the next call's.
+    eventually("the registration is logged", async || process.log().contains("call finished")).await;
+    leave(engine, &process, async move { client.login("ada@example.com", PASSWORD).await }).await;
     barrier.lower();
     eventually("the session is written", async || database.number("SELECT count(*) FROM sessions") == 2)
         .await;
@@ -59,13 +59,14 @@ async fn served(engine: Engine) -> (TestDatabase, Process, Client) {
 }
 
 /// Gives `call` up while it waits to write, and waits until the server has noticed.
-async fn leave<T>(engine: Engine, process: &Process, call: JoinHandle<Result<T, Status>>) {
+async fn leave<T: Send + 'static>(
+    engine: Engine,
+    process: &Process,
+    call: impl Future<Output = Result<T, Status>> + Send + 'static,
+) {
     let before = process.log().len();
-    let blocked = match engine {
-        Engine::Sqlite => "BEGIN IMMEDIATE",
-        Engine::Postgres => "sessions",
-    };
-    eventually("the write waits", async || process.log()[before..].contains(blocked)).await;
+    let call = tokio::spawn(call);
+    eventually("the write waits", async || process.log()[before..].contains(waiting_write(engine))).await;
     call.abort();
     assert!(call.await.is_err_and(|error| error.is_cancelled()), "nothing was to let the call end");
     eventually("the server notices", async || process.log()[before..].contains("CANCELLED")).await;

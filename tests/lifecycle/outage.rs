@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use super::clients::{Health, assert_unavailable, backends, eventually};
+use super::clients::{Health, PATIENCE, assert_unavailable, backends, eventually};
 use crate::support::postgres::Cluster;
 use crate::support::service::{Client, PASSWORD, TestDatabase, TestService, registration};
 use crate::support::wire::CountingProxy;
@@ -18,16 +19,22 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 /// What the service may open, its health probe's connection included.
 const CONNECTIONS: i64 = 11;
 
+/// Lets the tests here run one after the other: each measures how long calls take, with a cluster of its
+/// own.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
 /// A service whose database can be taken away.
 struct Bench {
     service: TestService,
     proxy: CountingProxy,
     token: String,
     cluster: Cluster,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Bench {
     async fn start() -> Self {
+        let turn = ONE_AT_A_TIME.lock().await;
         let cluster = block_in_place(Cluster::start);
         let database = block_in_place(|| cluster.create_database());
         let proxy = CountingProxy::start(cluster.addr());
@@ -36,10 +43,10 @@ impl Bench {
             folder: tempfile::tempdir().unwrap(),
             postgres: Some(database),
         };
-        let service = TestService::start_with(database, &[]).await;
+        let service = TestService::start_with(database, &[("IDENTITY_STATEMENT_TIMEOUT", "")]).await;
         let client = service.client();
         let token = client.register(registration("ada@example.com")).await.unwrap().access_token;
-        let bench = Self { service, proxy, token, cluster };
+        let bench = Self { service, proxy, token, cluster, _turn: turn };
         // All connections are open, so that all of them break.
         assert!(bench.storm("before").await.iter().all(Result::is_ok));
         bench
@@ -49,7 +56,8 @@ impl Bench {
         self.service.server.address()
     }
 
-    /// Many calls of all kinds at once: how each ended, all of them in time.
+    /// Many calls of all kinds at once: how each ended, all of them in time. That of the others is a
+    /// hash's as well, which on a busy machine is long in coming.
     async fn storm(&self, name: &str) -> Vec<Result<(), tonic::Status>> {
         let mut calls = JoinSet::new();
         for number in 0..60 {
@@ -57,12 +65,12 @@ impl Bench {
             let email = format!("{name}{number}@example.com");
             calls.spawn(async move {
                 let began = Instant::now();
-                let (call, outcome) = match number % 3 {
-                    0 => ("GetUser", client.get_user(Some(&token), "").await.map(drop)),
-                    1 => ("Login", client.login("ada@example.com", PASSWORD).await.map(drop)),
-                    _ => ("Register", client.register(registration(&email)).await.map(drop)),
+                let (call, limit, outcome) = match number % 3 {
+                    0 => ("GetUser", ANSWERED_WITHIN, client.get_user(Some(&token), "").await.map(drop)),
+                    1 => ("Login", PATIENCE, client.login("ada@example.com", PASSWORD).await.map(drop)),
+                    _ => ("Register", PATIENCE, client.register(registration(&email)).await.map(drop)),
                 };
-                assert!(began.elapsed() < ANSWERED_WITHIN, "{call} took {:?}: {outcome:?}", began.elapsed());
+                assert!(began.elapsed() < limit, "{call} took {:?}: {outcome:?}", began.elapsed());
                 outcome
             });
         }
@@ -106,12 +114,10 @@ impl Bench {
         health.assert(ServingStatus::NotServing).await;
 
         come_back(&self).await;
-        let back = Instant::now();
         readiness.becomes(ServingStatus::Serving).await;
         health.assert(ServingStatus::Serving).await;
         let client: Client = self.service.client();
         eventually("calls succeed", async || client.get_user(Some(&self.token), "").await.is_ok()).await;
-        assert!(back.elapsed() < Duration::from_secs(10), "it took {:?} to recover", back.elapsed());
         for outcome in self.storm("after").await {
             outcome.unwrap();
         }
@@ -156,7 +162,8 @@ async fn a_lost_connection_is_replaced_without_any_caller_noticing() {
             .cluster
             .admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test_%'")
     });
-    eventually("the connections are gone", async || backends(&bench.service.database) <= 1).await;
+    // The probe may have opened its own one again.
+    eventually("the service has noticed", async || bench.proxy.open() <= 1).await;
     for outcome in bench.storm("after").await {
         outcome.unwrap();
     }

@@ -4,7 +4,9 @@ use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use super::clients::{Barrier, Health, backends, eventually, soon, sqlite_leftovers, variables};
+use super::clients::{
+    Barrier, Health, backends, eventually, soon, sqlite_leftovers, variables, waiting_write,
+};
 use crate::support::process::Process;
 use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, on_both_databases, registration};
 
@@ -23,6 +25,8 @@ async fn served(engine: Engine, others: &[(&'static str, &str)]) -> (TestDatabas
     soon("the server is ready", process.examples()).await;
     let client = Client::new(&format!("http://{}", process.address));
     client.register(registration("ada@example.com")).await.unwrap();
+    // What it logged is there, so that what comes behind it is the next call's.
+    eventually("the registration is logged", async || process.log().contains("call finished")).await;
     (database, process, client)
 }
 
@@ -103,7 +107,7 @@ async fn a_write_that_outlasts_the_drain_does_not_hold_up_the_exit(engine: Engin
     let barrier = Barrier::raise(&database).await;
     let before = process.log().len();
     let call = tokio::spawn(async move { client.login("ada@example.com", PASSWORD).await });
-    eventually("the call is in flight", async || process.log()[before..].contains("login_names")).await;
+    eventually("the write waits", async || process.log()[before..].contains(waiting_write(engine))).await;
     process.signal("TERM");
     let (status, log) = soon("the server stops", process.ended()).await;
     assert_eq!(status.code(), Some(1), "{log}");
@@ -117,13 +121,15 @@ async fn a_write_that_outlasts_the_drain_does_not_hold_up_the_exit(engine: Engin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_get_no_time_beyond_that_of_the_drain() {
-    // SQLite itself gives the write up after five seconds: within twice this time.
-    let (database, process, client) =
-        served(Engine::Sqlite, &[("IDENTITY_DRAIN_TIMEOUT", "3s"), ("IDENTITY_LOG", "debug")]).await;
+    // PostgreSQL gives the write up after this time, and before twice of it.
+    let others =
+        [("IDENTITY_DRAIN_TIMEOUT", "6s"), ("IDENTITY_STATEMENT_TIMEOUT", "11s"), ("IDENTITY_LOG", "debug")];
+    let (database, process, client) = served(Engine::Postgres, &others).await;
     let _barrier = Barrier::raise(&database).await;
     let before = process.log().len();
     let call = tokio::spawn(async move { client.login("ada@example.com", PASSWORD).await });
-    eventually("the write waits", async || process.log()[before..].contains("BEGIN IMMEDIATE")).await;
+    let waiting = waiting_write(Engine::Postgres);
+    eventually("the write waits", async || process.log()[before..].contains(waiting)).await;
     process.signal("TERM");
     let (status, log) = soon("the server stops", process.ended()).await;
     assert_eq!(status.code(), Some(1), "{log}");

@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 
 use crate::database::census;
 use crate::fixture::{call_raw, refusal, refused, registered};
+use crate::support::raw::{RawClient, Reply, frame, grpc};
 use crate::support::service::{
     Engine, PASSWORD, TestService, bad_fields, on_both_databases, reason, registration,
 };
@@ -18,7 +19,10 @@ on_both_databases!(
     what_is_no_message_is_refused_by_every_rpc,
     fields_of_tomorrow_are_passed_over,
     what_is_far_too_large_is_refused,
+    whatever_is_sent_is_answered_and_the_service_goes_on,
 );
+
+const LOGIN: &str = "/identity.v1.IdentityService/Login";
 
 fn named(status: &Status) -> (Code, String, Vec<String>) {
     (status.code(), reason(status), bad_fields(status))
@@ -27,6 +31,11 @@ fn named(status: &Status) -> (Code, String, Vec<String>) {
 fn invalid(fields: &[&str]) -> (Code, String, Vec<String>) {
     let fields = fields.iter().map(|field| (*field).to_owned()).collect();
     (Code::InvalidArgument, "INVALID_FIELDS".to_owned(), fields)
+}
+
+/// The full name of a method of the identity service.
+fn method(name: &str) -> String {
+    format!("identity.v1.IdentityService/{name}")
 }
 
 async fn every_empty_field_is_named_at_once(engine: Engine) {
@@ -138,7 +147,7 @@ async fn what_is_no_message_is_refused_by_every_rpc(engine: Engine) {
             if rpc == "GetUser" && message.len() == whole.len() - 1 {
                 continue;
             }
-            let result = call_raw(&client, rpc, message.clone(), authorized.clone()).await;
+            let result = call_raw(&client, &method(rpc), message.clone(), authorized.clone()).await;
             let expected = refused(Code::InvalidArgument, "MALFORMED_MESSAGE");
             assert_eq!(refusal(result), expected, "{rpc}: {case}");
         }
@@ -154,14 +163,14 @@ async fn fields_of_tomorrow_are_passed_over(engine: Engine) {
     let tail = [&[0xb8, 0x3e, 7][..], &[0xba, 0x3e, 2, 0xff, 0xff], &[0xb9, 0x3e], &[0; 8]].concat();
     let register =
         [registration("eve@example.com").encode_to_vec(), tail.clone(), b"\x0a\x0fada@example.com".to_vec()];
-    call_raw(&client, "Register", register.concat(), MetadataMap::new()).await.unwrap();
+    call_raw(&client, &method("Register"), register.concat(), MetadataMap::new()).await.unwrap();
     let login = LoginRequest { email: "ada@example.com".into(), password: PASSWORD.into() };
     let login = [login.encode_to_vec(), tail.clone()].concat();
-    let answer = call_raw(&client, "Login", login, MetadataMap::new()).await.unwrap();
+    let answer = call_raw(&client, &method("Login"), login, MetadataMap::new()).await.unwrap();
     let token = identity::proto::v1::LoginResponse::decode(answer.as_slice()).unwrap().access_token;
     let mut authorized = MetadataMap::new();
     authorized.insert("authorization", format!("Bearer {token}").parse().unwrap());
-    call_raw(&client, "GetUser", tail, authorized).await.unwrap();
+    call_raw(&client, &method("GetUser"), tail, authorized).await.unwrap();
 }
 
 async fn what_is_far_too_large_is_refused(engine: Engine) {
@@ -174,4 +183,82 @@ async fn what_is_far_too_large_is_refused(engine: Engine) {
     let result = service.client().login("ada@example.com", &huge.email).await;
     assert_eq!(refusal(result), refused(Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
     registered(&service, "ada@example.com").await;
+}
+
+/// What a client gets that sends what no gRPC library would.
+enum Answer {
+    Refused(Code, &'static str),
+    /// In terms of HTTP, since it did not speak gRPC.
+    Http(u16),
+}
+
+impl Answer {
+    fn assert(&self, case: &str, reply: &Reply) {
+        match *self {
+            Self::Refused(code, reason) => assert_eq!(reply.refusal(), refused(code, reason), "{case}"),
+            Self::Http(status) => assert_eq!(reply.http_status, status, "{case}"),
+        }
+        assert!(!reply.request_id().is_empty(), "{case}");
+    }
+}
+
+async fn whatever_is_sent_is_answered_and_the_service_goes_on(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let ada = registered(&service, "ada@example.com").await;
+    let before = census(&service.database);
+
+    let login = |email: &str, password: &str| {
+        let message = LoginRequest { email: email.into(), password: password.into() };
+        frame(&message.encode_to_vec())
+    };
+    let valid = || login("ada@example.com", PASSWORD);
+    let to = |path: &str, body| grpc(path, &[], body);
+    let with = |name, value: &str| grpc(LOGIN, &[(name, value)], valid());
+    let as_type = |kind: &str| {
+        let mut request = grpc(LOGIN, &[], valid());
+        request.headers_mut().insert("content-type", kind.parse().unwrap());
+        request
+    };
+    let malformed = || Answer::Refused(Code::InvalidArgument, "MALFORMED_MESSAGE");
+    let invalid = || Answer::Refused(Code::InvalidArgument, "INVALID_FIELDS");
+    let bad_deadline = || Answer::Refused(Code::InvalidArgument, "MALFORMED_DEADLINE");
+    let too_large = || Answer::Refused(Code::ResourceExhausted, "MESSAGE_TOO_LARGE");
+    let unknown = || Answer::Refused(Code::Unimplemented, "UNKNOWN_METHOD");
+    let cases = [
+        ("an unknown method", to("/identity.v1.IdentityService/Fly", valid()), unknown()),
+        ("an unknown service", to("/no.such.Service/Login", valid()), unknown()),
+        ("no method at all", to("/", valid()), unknown()),
+        ("JSON", as_type("application/json"), Answer::Http(415)),
+        ("gRPC-Web", as_type("application/grpc-web"), Answer::Http(415)),
+        ("a deadline without a unit", with("grpc-timeout", "1"), bad_deadline()),
+        ("a deadline without a number", with("grpc-timeout", "S"), bad_deadline()),
+        ("a deadline before the call", with("grpc-timeout", "-1S"), bad_deadline()),
+        ("a deadline of nine digits", with("grpc-timeout", "123456789S"), bad_deadline()),
+        (
+            "a deadline that is over",
+            with("grpc-timeout", "0n"),
+            Answer::Refused(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        ),
+        ("an e-mail of 10 MB", to(LOGIN, login(&"a".repeat(10_000_000), PASSWORD)), too_large()),
+        ("NUL bytes", to(LOGIN, login("ada@example.com\0", "\0")), invalid()),
+        ("NUL bytes and nothing else", to(LOGIN, login(&"\0".repeat(1_000), PASSWORD)), invalid()),
+        ("text that is not UTF-8", to(LOGIN, frame(&[0x0a, 2, 0xc3, 0x28])), malformed()),
+        ("a message that ends too early", to(LOGIN, frame(&[0x0a, 5, b'a'])), malformed()),
+        ("a frame that ends too early", to(LOGIN, valid()[..9].to_vec()), malformed()),
+        ("no frame", to(LOGIN, Vec::new()), malformed()),
+        ("a length of 4 GiB", to(LOGIN, vec![0, 0xff, 0xff, 0xff, 0xff]), too_large()),
+        ("noise", to(LOGIN, (0..=255).rev().cycle().take(4_096).collect()), malformed()),
+    ];
+    let mut client = RawClient::connect(service.server.address()).await;
+    for (case, request, answer) in cases {
+        answer.assert(case, &client.send(request).await);
+    }
+
+    // On the same connection as all that, and on others.
+    let absurd = client.send(with("grpc-timeout", "99999999H")).await;
+    assert_eq!(absurd.status().code(), Code::Ok);
+    assert_eq!(service.client().get_user(Some(&ada.access_token), "").await.unwrap().user, ada.user);
+    service.client().login("ada@example.com", PASSWORD).await.unwrap();
+    let [tenants, users, names, passwords, sessions] = before;
+    assert_eq!(census(&service.database), [tenants, users, names, passwords, sessions + 2]);
 }

@@ -84,14 +84,14 @@ pub(crate) fn claim(token: &str, name: &str) -> String {
     decode_token(token).1[name].as_str().unwrap().to_owned()
 }
 
-/// Calls `rpc` of the identity service with a message of any bytes; returns those of the answer.
+/// Calls `rpc`, by its full name, with a message of any bytes; returns those of the answer.
 pub(crate) async fn call_raw(
     client: &Client,
     rpc: &str,
     message: Vec<u8>,
     metadata: MetadataMap,
 ) -> Result<Vec<u8>, Status> {
-    let path = PathAndQuery::try_from(format!("/identity.v1.IdentityService/{rpc}")).unwrap();
+    let path = PathAndQuery::try_from(format!("/{rpc}")).unwrap();
     let request = Request::from_parts(metadata, http::Extensions::new(), message);
     let mut grpc = tonic::client::Grpc::new(client.channel.clone());
     grpc.ready().await.unwrap();

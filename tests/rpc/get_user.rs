@@ -9,8 +9,8 @@ use tonic::Code;
 use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 
-use crate::database::{add_member, delete_tenant, execute, set_state, user_id_of};
-use crate::fixture::{call_raw, refusal, refused, registered, visible};
+use crate::database::{add_member, delete_tenant, execute, revoke, set_state, user_id_of};
+use crate::fixture::{call_raw, claim, refusal, refused, registered, visible};
 use crate::support::service::{Engine, TestService, bad_fields, on_both_databases};
 
 on_both_databases!(
@@ -20,19 +20,21 @@ on_both_databases!(
     a_user_of_another_tenant_looks_like_one_that_does_not_exist,
     two_users_of_the_same_id_in_two_tenants_are_kept_apart,
     what_is_no_uuid_is_named_but_not_to_strangers,
+    what_is_no_uuid_is_not_named_to_those_whose_session_has_ended,
 );
 
 async fn every_rpc_that_is_for_users_refuses_strangers(engine: Engine) {
     let service = TestService::start(engine).await;
     let set = FileDescriptorSet::decode(identity::proto::DESCRIPTOR_SET).unwrap();
-    let services =
-        set.file.iter().filter(|file| file.package() == "identity.v1").flat_map(|file| &file.service);
+    let files = set.file.iter().filter(|file| file.package() == "identity.v1");
+    let rpcs = files.flat_map(|file| &file.service).flat_map(|service| {
+        let name =
+            |method: &MethodDescriptorProto| format!("identity.v1.{}/{}", service.name(), method.name());
+        service.method.iter().map(name).collect::<Vec<_>>()
+    });
     let mut refused_ones = 0;
-    for rpc in services.flat_map(|service| &service.method).map(MethodDescriptorProto::name) {
-        if rule(&format!("identity.v1.IdentityService/{rpc}")) != Some(Rule::Users) {
-            continue;
-        }
-        let answer = call_raw(&service.client(), rpc, Vec::new(), MetadataMap::new()).await;
+    for rpc in rpcs.filter(|rpc| rule(rpc) == Some(Rule::Users)) {
+        let answer = call_raw(&service.client(), &rpc, Vec::new(), MetadataMap::new()).await;
         assert_eq!(refusal(answer), refused(Code::Unauthenticated, "TOKEN_INVALID"), "{rpc}");
         refused_ones += 1;
     }
@@ -122,5 +124,21 @@ async fn what_is_no_uuid_is_named_but_not_to_strangers(engine: Engine) {
         assert_eq!(named, (Code::InvalidArgument, vec!["user_id".to_owned()]), "{text:?}");
         let stranger = client.get_user(None, text).await;
         assert_eq!(refusal(stranger), refused(Code::Unauthenticated, "TOKEN_INVALID"), "{text:?}");
+    }
+}
+
+async fn what_is_no_uuid_is_not_named_to_those_whose_session_has_ended(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let client = service.client();
+    let ada = registered(&service, "ada@example.com").await;
+    let eve = registered(&service, "eve@example.com").await;
+    let (user, disabled) = (ada.user.unwrap(), eve.user.unwrap());
+    revoke(&service.database, &user, &claim(&ada.access_token, "sid")).await;
+    set_state(&service.database, &disabled, identity::domain::UserState::Disabled).await;
+    for token in [&ada.access_token, &eve.access_token] {
+        let well_formed = client.get_user(Some(token), &user.id).await.unwrap_err();
+        assert_eq!(refusal::<()>(Err(well_formed.clone())), refused(Code::Unauthenticated, "TOKEN_INVALID"));
+        let malformed = client.get_user(Some(token), "1").await.unwrap_err();
+        assert_eq!(visible(&malformed), visible(&well_formed));
     }
 }

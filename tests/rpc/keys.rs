@@ -108,3 +108,47 @@ async fn another_master_key_is_refused_by_name(engine: Engine) {
     let service = TestService::start_with(database, &[]).await;
     service.client().get_user(Some(&token), "").await.unwrap();
 }
+
+/// Without the variable, as a start by hand is: the key is in a file beside the database.
+const KEY_FILE: (&str, &str) = ("IDENTITY_MASTER_KEY", "");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sqlite_database_that_was_used_is_not_given_a_new_key_file() {
+    for (algorithm, variables) in MODES {
+        let variables = [variables, &[KEY_FILE]].concat();
+        let service = TestService::start_with(TestDatabase::empty(Engine::Sqlite), &variables).await;
+        let ada = registered(&service, "ada@example.com").await;
+        let (_, database) = service.stop().await;
+        let file = database.folder.path().join("identity.db.key");
+        let key = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+
+        let service = TestService::launch(database, &variables, Arc::new(SystemClock));
+        assert!(!service.server.ready().await, "{algorithm}: started without its key");
+        let message = service.server.stopped().await.unwrap_err().to_string();
+        for text in [file.to_str().unwrap(), "is missing", "IDENTITY_MASTER_KEY_FILE", "identity keys master"]
+        {
+            assert!(message.contains(text), "{algorithm}: {message}");
+        }
+        assert!(!file.exists(), "{algorithm}: a key was made");
+
+        // With its file back it goes on.
+        write_private(&file, &key);
+        let service = TestService::start_with(service.database, &variables).await;
+        service.client().get_user(Some(&ada.access_token), "").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sqlite_database_with_tables_and_nothing_in_them_gets_a_key_file() {
+    let database = TestDatabase::migrated(Engine::Sqlite).await;
+    let service = TestService::start_with(database, &[KEY_FILE]).await;
+    assert!(service.database.folder.path().join("identity.db.key").exists());
+}
+
+fn write_private(path: &std::path::Path, content: &[u8]) {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path).unwrap().write_all(content).unwrap();
+}

@@ -14,6 +14,7 @@ on_both_databases!(
 );
 
 async fn servers_that_start_at_once_on_an_empty_database_make_one_schema_and_one_key(engine: Engine) {
+    let migrated = TestDatabase::migrated(engine).await;
     for round in 0..5 {
         let first = TestService::launch(TestDatabase::empty(engine), &[], Arc::new(SystemClock));
         let others: Vec<_> =
@@ -27,8 +28,10 @@ async fn servers_that_start_at_once_on_an_empty_database_make_one_schema_and_one
         }
         let database = &servers[0].database;
         assert_eq!(count(database, "signing_keys"), 1);
-        let versions = "SELECT version AS value FROM __diesel_schema_migrations";
-        assert_eq!(values(database, versions).len(), 1);
+        assert_eq!(
+            count(database, "__diesel_schema_migrations"),
+            count(&migrated, "__diesel_schema_migrations")
+        );
 
         let ada = registered(&servers[0], "ada@example.com").await;
         for server in &servers {

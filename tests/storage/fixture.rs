@@ -37,6 +37,12 @@ impl Fixture {
         Self { storage: open(&database, connections), database }
     }
 
+    /// On PostgreSQL, with one connection whose statements end after `limit`.
+    pub(crate) async fn with_limit(limit: Duration) -> Self {
+        let database = TestDatabase::migrated(Engine::Postgres).await;
+        Self { storage: open_with_limit(&database, 1, limit), database }
+    }
+
     pub(crate) async fn outside(&self) -> Outside {
         Outside::connect(&self.database).await
     }
@@ -60,9 +66,15 @@ impl Fixture {
     }
 }
 
+/// Leaves PostgreSQL more time for a statement than operation does, since tests run on busy machines.
 pub(crate) fn open(database: &TestDatabase, connections: u32) -> Storage {
+    open_with_limit(database, connections, LONG)
+}
+
+pub(crate) fn open_with_limit(database: &TestDatabase, connections: u32, limit: Duration) -> Storage {
     let connections = NonZeroU32::new(connections).unwrap();
-    Storage::new(&StorageSettings { url: database.parsed(), connections }).unwrap()
+    let settings = StorageSettings { url: database.parsed(), connections };
+    Storage::with_statement_limit(&settings, limit).unwrap()
 }
 
 /// Writes what a registration writes, its outcome included.

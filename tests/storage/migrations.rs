@@ -15,6 +15,8 @@ on_both_databases!(
     a_migration_of_a_newer_program_is_shown_and_does_not_keep_this_one_from_starting,
     a_migration_of_a_newer_program_cannot_be_reverted,
     a_running_storage_survives_that_others_migrate,
+    a_database_without_tables_lacks_every_migration,
+    a_record_of_migrations_that_cannot_be_read_is_not_taken_for_none,
 );
 
 /// The folders' names, oldest first.
@@ -126,6 +128,23 @@ async fn a_running_storage_survives_that_others_migrate(engine: Engine) {
     let mut orphan = user(3);
     orphan.tenant.id = user(4).tenant.id;
     assert!(identity::storage::users::insert(&mut tx, &orphan).await.is_err());
+}
+
+async fn a_database_without_tables_lacks_every_migration(engine: Engine) {
+    let database = TestDatabase::empty(engine);
+    assert_eq!(migrate::pending(&database.parsed()).await.unwrap(), names());
+    // A file, or a schema, in which nothing of ours is.
+    Outside::connect(&database).await.run("CREATE TABLE other (a int)").await;
+    assert_eq!(migrate::pending(&database.parsed()).await.unwrap(), names());
+}
+
+async fn a_record_of_migrations_that_cannot_be_read_is_not_taken_for_none(engine: Engine) {
+    let database = TestDatabase::empty(engine);
+    Outside::connect(&database).await.run("CREATE TABLE __diesel_schema_migrations (other int)").await;
+    for outcome in [migrate::pending(&database.parsed()).await, migrate::run(&database.parsed()).await] {
+        let Err(StorageError::Unavailable(why)) = outcome else { panic!("{outcome:?}") };
+        assert!(why.contains("version"), "{why}");
+    }
 }
 
 #[test]

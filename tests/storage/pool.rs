@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use identity::storage::{self, StorageError};
+use identity::storage::{self, Storage, StorageError};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::fixture::{Fixture, LONG, eventually, is_done_at_once, open, user};
+use crate::fixture::{Fixture, LONG, eventually, is_done_at_once, open, open_with_limit, user};
 use crate::sql::Outside;
 use crate::support::postgres::Cluster;
 use crate::support::service::{Engine, TestDatabase, on_both_databases};
@@ -82,7 +82,7 @@ async fn a_probe_needs_none_of_the_connections_that_calls_use(engine: Engine) {
     let storage = fixture.storage.clone();
     let mut next = Box::pin(async move { storage.read().await.map(drop) });
     assert!(!is_done_at_once(&mut next).await, "all are in use");
-    timeout(Duration::from_secs(5), fixture.storage.probe()).await.expect("it need not queue").unwrap();
+    timeout(LONG, fixture.storage.probe()).await.expect("it need not queue").unwrap();
 }
 
 async fn a_probe_fails_where_nothing_was_migrated(engine: Engine) {
@@ -114,16 +114,15 @@ async fn connections_are_used_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_waits_too_long_fails_and_its_connection_serves_on() {
-    let fixture = Fixture::with_connections(Engine::Postgres, 1).await;
+    // Long enough that the fifth of it by which the server is ahead is more than a busy machine needs.
+    let fixture = Fixture::with_limit(Duration::from_secs(6)).await;
     fixture.register(&user(1)).await;
     let mut outside = fixture.outside().await;
     let before = backends(&mut outside).await;
     outside.run("BEGIN; LOCK TABLE tenants").await;
     let mut tx = fixture.begin().await;
-    let began = Instant::now();
     let refused = storage::tenants::insert(&mut tx, &user(2).tenant).await;
     assert!(matches!(refused, Err(StorageError::Unavailable(_))), "{refused:?}");
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     drop(tx);
     outside.run("COMMIT").await;
     fixture.register(&user(2)).await;
@@ -133,7 +132,7 @@ async fn a_statement_that_waits_too_long_fails_and_its_connection_serves_on() {
 /// A lock that one waits for is no sign that the database is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_waits_too_long_does_not_send_those_away_who_queue() {
-    let fixture = Fixture::with_connections(Engine::Postgres, 1).await;
+    let fixture = Fixture::with_limit(Duration::from_secs(6)).await;
     fixture.register(&user(1)).await;
     let mut outside = fixture.outside().await;
     let mut tx = fixture.begin().await;
@@ -162,14 +161,14 @@ async fn those_who_queue_learn_at_once_that_the_database_is_away() {
         queued.spawn(one);
     }
     away.cluster.pause();
-    let began = Instant::now();
     let failed = storage::tenants::insert(&mut tx, &user(1).tenant).await;
     assert!(matches!(failed, Err(StorageError::Unavailable(_))), "{failed:?}");
     // The connection is still held: nobody's turn has come.
     for outcome in timeout(LONG, queued.join_all()).await.unwrap() {
-        assert!(matches!(outcome, Err(StorageError::Unavailable(_))), "{outcome:?}");
+        let Err(StorageError::Unavailable(why)) = &outcome else { panic!("{outcome:?}") };
+        // Not that all were busy, which they would have heard later.
+        assert_eq!(why, "the database does not answer");
     }
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     drop(tx);
     away.cluster.resume();
     eventually("the database is back", async || away.storage.probe().await.is_ok()).await;
@@ -289,6 +288,7 @@ impl Away {
         let url = postgres.url.clone();
         let database = TestDatabase { url, folder: tempfile::tempdir().unwrap(), postgres: Some(postgres) };
         storage::migrate::run(&database.parsed()).await.unwrap();
-        Self { storage: open(&database, connections), database, cluster }
+        let storage = open_with_limit(&database, connections, Storage::STATEMENT_LIMIT);
+        Self { storage, database, cluster }
     }
 }

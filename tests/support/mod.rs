@@ -8,6 +8,8 @@ pub(crate) mod port;
 pub(crate) mod postgres;
 #[allow(dead_code, reason = "each test binary uses a part")]
 pub(crate) mod process;
+#[allow(dead_code, reason = "each test binary uses a part")]
+pub(crate) mod raw;
 #[allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses a part")]
 pub(crate) mod service;
 #[allow(dead_code, reason = "each test binary uses a part")]

@@ -40,6 +40,8 @@ pub(crate) struct CountingProxy {
     flow: watch::Sender<Flow>,
     /// How many connections were accepted.
     accepted: Arc<AtomicUsize>,
+    /// How many connections are open at either end.
+    open: Arc<AtomicUsize>,
     /// `None` while cut.
     listening: Mutex<Option<Listening>>,
 }
@@ -67,6 +69,7 @@ impl CountingProxy {
             trace: Arc::default(),
             flow: watch::Sender::new(Flow { frozen: false, afloat: 0 }),
             accepted: Arc::default(),
+            open: Arc::default(),
             listening: Mutex::default(),
         };
         proxy.listen(listener);
@@ -76,6 +79,12 @@ impl CountingProxy {
     /// Where clients connect.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// How many connections are open. One that the server has closed counts until its client has
+    /// closed it as well.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 
     /// What was asked since the last call.
@@ -121,6 +130,7 @@ impl CountingProxy {
             trace: self.trace.clone(),
             flow: self.flow.subscribe(),
             accepted: self.accepted.clone(),
+            open: self.open.clone(),
             number: 0,
         };
         let task = tokio::spawn(serve(listener, link, stopped));
@@ -135,6 +145,7 @@ struct Link {
     trace: Arc<Mutex<Trace>>,
     flow: watch::Receiver<Flow>,
     accepted: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
     number: usize,
 }
 
@@ -149,12 +160,32 @@ async fn serve(listener: TcpListener, link: Link, mut stopped: oneshot::Receiver
                 // How a connection ended matters to its two ends only.
                 let number = link.accepted.fetch_add(1, Ordering::SeqCst);
                 let link = Link { number, ..link.clone() };
-                connections.spawn(async move { link.connect(client).await.ok() });
+                let counted = Counted::new(&link.open);
+                connections.spawn(async move {
+                    let _counted = counted;
+                    link.connect(client).await.ok()
+                });
             }
         }
     }
     drop(listener);
     connections.shutdown().await;
+}
+
+/// One more, for as long as this lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Link {

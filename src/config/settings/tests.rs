@@ -6,6 +6,7 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 use crate::config::MapEnvironment;
+use crate::crypto::MasterKey;
 
 const SECRET: &str = "correct horse battery staple, twice";
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -34,6 +35,7 @@ fn an_empty_environment_gives_the_defaults() {
     let Resolved { settings, warnings } = resolve(&Flags::default(), &[]).unwrap();
     assert_eq!(settings.database.url.sqlite_path(), Some(Path::new("identity.db")));
     assert_eq!(settings.database.connections.get(), 10);
+    assert_eq!(settings.database.statement_limit, Duration::from_millis(1_500));
     assert_eq!(settings.database.migrate, MigrateMode::Auto);
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:50051");
     assert!(settings.server.reflection);
@@ -76,6 +78,7 @@ fn every_fault_is_reported_at_once() {
             ("JWT_SECRET", "hunter2"),
             ("IDENTITY_MASTER_KEY", "hunter2"),
             ("IDENTITY_DATABASE_CONNECTIONS", "0"),
+            ("IDENTITY_STATEMENT_TIMEOUT", "0s"),
             ("IDENTITY_MIGRATE", "never"),
             ("IDENTITY_LISTEN", "localhost"),
             ("IDENTITY_REFLECTION", "yes"),
@@ -94,7 +97,7 @@ fn every_fault_is_reported_at_once() {
     )
     .unwrap_err();
     let names: Vec<_> = faults.iter().map(|fault| fault.name.split(' ').next().unwrap()).collect();
-    assert_eq!(names.len(), 19, "{names:?}");
+    assert_eq!(names.len(), 20, "{names:?}");
     let shown = format!("{faults:?}");
     assert!(shown.contains("IDENTITY_BCRYPT_COST (--bcrypt-cost)"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
@@ -107,6 +110,7 @@ fn limits_are_included() {
         ("IDENTITY_BCRYPT_COST", ["4", "16"], ["3", "17"]),
         ("IDENTITY_PASSWORD_MIN_LENGTH", ["8", "64"], ["7", "65"]),
         ("IDENTITY_ACCESS_TTL", ["1m", "24h"], ["59s", "24h 1s"]),
+        ("IDENTITY_STATEMENT_TIMEOUT", ["100ms", "1m"], ["99ms", "61s"]),
         ("IDENTITY_DRAIN_TIMEOUT", ["0s", "1h"], ["-1s", "61m"]),
         ("IDENTITY_DATABASE_CONNECTIONS", ["1", "1000"], ["0", "1001"]),
     ] {
@@ -133,14 +137,15 @@ fn a_short_jwt_secret_is_refused_with_what_to_do() {
 fn the_master_key_comes_from_one_place() {
     const POSTGRES: (&str, &str) = ("DATABASE_URL", "postgres://h/d");
     let inline = ("IDENTITY_MASTER_KEY", KEY);
-    let file = ("IDENTITY_MASTER_KEY_FILE", "/run/secrets/key");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let written = MasterKey::load_or_create(&path).unwrap();
+    let file = ("IDENTITY_MASTER_KEY_FILE", path.to_str().unwrap());
     let jwt = ("JWT_SECRET", SECRET);
-    assert!(
-        matches!(settings(&[POSTGRES, inline, jwt]).master_key, MasterKeySource::Inline(key) if key.expose_secret() == KEY)
-    );
-    assert!(
-        matches!(settings(&[POSTGRES, file, jwt]).master_key, MasterKeySource::File(path) if path == Path::new(file.1))
-    );
+    for (variable, expected) in [(inline, KEY), (file, &*written.to_base64())] {
+        let source = settings(&[POSTGRES, variable, jwt]).master_key;
+        assert!(matches!(source, MasterKeySource::Given(key) if *key.to_base64() == expected));
+    }
     assert!(matches!(settings(&[POSTGRES, jwt]).master_key, MasterKeySource::FromJwtSecret));
     assert!(matches!(settings(&[jwt]).master_key, MasterKeySource::BesideDatabase(_)));
     assert!(refused(&[inline, file]).1.contains("together"));

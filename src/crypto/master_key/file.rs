@@ -40,7 +40,7 @@ impl MasterKey {
     /// As [`MasterKey::load`].
     pub fn load_or_create(path: &Path) -> Result<Self, MasterKeyError> {
         match Self::load(path) {
-            Err(MasterKeyError::File { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.is_absence() => {}
             loaded => return loaded,
         }
         Self::generate()

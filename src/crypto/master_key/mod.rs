@@ -58,6 +58,13 @@ pub enum MasterKeyError {
     },
 }
 
+impl MasterKeyError {
+    /// Whether there is no such file.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
 /// A key for one purpose, made by [`MasterKey::derive`]. `Debug` shows nothing of it.
 pub struct DerivedKey(Zeroizing<[u8; 32]>);
 
