@@ -200,5 +200,5 @@ async fn an_address_in_use_ends_the_start_with_the_address() {
     let address = first.address.to_string();
     let (code, out, err) = identity(&[], &variables(&database.url, &[("IDENTITY_LISTEN", &address)])).await;
     assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
-    assert!(err.contains(&format!("cannot listen on {address}: ")), "{err}");
+    assert!(err.contains(&format!("cannot listen on {address} (IDENTITY_LISTEN): ")), "{err}");
 }
