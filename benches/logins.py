@@ -7,16 +7,20 @@ import sys
 
 def main() -> None:
     folder = pathlib.Path(sys.argv[1])
-    most_flood_ratio, most_refused_p99, most_growth, least_saturate_ratio = map(float, sys.argv[2:])
+    least_of_lanes, most_flood_ratio, most_refused_p99, most_growth, least_saturate_ratio = map(float, sys.argv[2:])
     logins, lookups, flood, saturate, bcrypt = (
         json.loads((folder / f"{name}.json").read_text())
         for name in ("logins", "lookups", "flood", "saturate", "bcrypt")
     )
+    lanes = [float(line) for line in (folder / "lanes").read_text().split()]
+    of_lanes = divide(logins["ok_per_second"], sum(lanes) / len(lanes))
     alone, flooded, offers = flood["lookups_alone"], flood["lookups_flooded"], flood["logins"]
     memory = flood["memory"]
     growth = max(memory["middle_mb"], memory["end_mb"]) - memory["before_mb"]
 
+    row("lanes alone, before, after", ", ".join(f"{rate:.1f}" for rate in lanes), "", "")
     row("logins", per_second(logins), latency(logins["latency"]), codes(logins["codes"]))
+    ratio("… of the lanes alone", of_lanes)
     row("… by the bcrypt crate", per_second(bcrypt), latency(bcrypt["latency"]), codes(bcrypt["codes"]))
     ratio("… of the bcrypt crate", divide(logins["ok_per_second"], bcrypt["ok_per_second"]))
     for name, calls in (
@@ -48,6 +52,7 @@ def main() -> None:
     broken = [
         promise
         for promise, kept in (
+            (f"logins reach {least_of_lanes} of the lanes alone", (of_lanes or 0) >= least_of_lanes),
             (
                 f"the flood leaves the look-ups' p99 within {most_flood_ratio} times",
                 flood["p99_ratio"] is not None and flood["p99_ratio"] <= most_flood_ratio,

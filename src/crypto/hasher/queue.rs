@@ -19,6 +19,11 @@ use super::{HashError, Terms};
 /// not so long that a person gives up.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// How much longer than forecast a job may take and still be in time: by so much the machine's load may
+/// change while it waits. Who is admitted with nothing to spare is often late, and his hash computed in
+/// vain.
+const MARGIN: f64 = 1.2;
+
 /// How long the queue may become.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -253,7 +258,8 @@ impl State {
     /// Puts a task in line, unless the line is too long for it.
     fn admit(&mut self, task: Task, terms: &Terms, limits: Limits, width: usize) -> Result<(), HashError> {
         let (now, work) = (Instant::now(), task.expansions());
-        let due = task.deadline.unwrap_or_else(|| now + limits.max_wait);
+        let left = task.deadline.map_or(limits.max_wait, |due| due.saturating_duration_since(now));
+        let spared = left.div_f64(MARGIN);
         let running: usize = self.workers.iter().map(|worker| worker.lanes).sum();
         let is_idle = running + self.line.len() == 0;
         let is_served_at_once = running + self.line.len() < self.workers.len() * width;
@@ -261,20 +267,21 @@ impl State {
         let wait = |ahead| pace.work(in_flight.saturating_add(ahead), self.workers.len());
         let forecast = |ahead, work| wait(ahead).saturating_add(pace.job(work));
         let place = self.line.place(terms.origin, work, now, forecast);
-        let (fits, needed) = if is_idle {
-            (true, self.pace.job_alone(work))
+        let (fits, needed, left) = if is_idle {
+            (true, self.pace.job_alone(work), left)
         } else if is_served_at_once {
-            (true, pace.job(work))
+            (true, pace.job(work), spared)
         } else {
             // What waits for a party counts twice, in number and in time: so one that comes often
             // leaves half of what there is to those who come seldom.
             let free = limits.capacity.saturating_sub(self.line.len());
-            (place.own_jobs < free, forecast(place.ahead.saturating_add(place.own_work), work))
+            let needed = forecast(place.ahead.saturating_add(place.own_work), work);
+            (place.own_jobs < free, needed, spared)
         };
-        if !fits || due.saturating_duration_since(now) < needed {
+        if !fits || left < needed {
             return Err(overloaded(wait(self.line.work())));
         }
-        self.line.insert(place, terms.origin, work, due, task);
+        self.line.insert(place, terms.origin, work, now + spared, task);
         Ok(())
     }
 
