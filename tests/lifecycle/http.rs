@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::block_in_place;
 use tonic::Code;
+use tonic_health::pb::health_check_response::ServingStatus;
 
-use super::clients::{eventually, soon, variables};
+use super::clients::{Barrier, Health, eventually, soon, variables};
+use crate::support::postgres::Cluster;
 use crate::support::process::{Process, identity};
 use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, on_both_databases, registration};
 
@@ -17,7 +20,7 @@ async fn metrics_tell_what_becomes_of_passwords(engine: Engine) {
     let mut process = Process::start(variables(&database.url, &[])).await;
     soon("the server is ready", process.examples()).await;
     let client = Client::new(&format!("http://{}", process.address));
-    let http = process.http_address;
+    let http = process.http();
 
     let before = scrape(http).await;
     assert_eq!(metric(&before, "identity_ready"), 1.0);
@@ -54,42 +57,80 @@ async fn a_refused_login_is_counted() {
         client.login("nobody@example.com", PASSWORD).await.unwrap_err().code(),
         Code::ResourceExhausted
     );
-    assert_eq!(metric(&scrape(process.http_address).await, "identity_password_refused_total"), 1.0);
+    assert_eq!(metric(&scrape(process.http()).await, "identity_password_refused_total"), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_over_http_say_what_those_over_grpc_say() {
-    // Nothing listens there.
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let nowhere = format!("postgres://nobody@{free}/nothing");
-    let process = Process::start(variables(&nowhere, &[])).await;
-    assert_eq!(get(process.http_address, "/livez").await, (200, "alive\n".to_owned()));
-    assert_eq!(get(process.http_address, "/readyz").await, (503, "not ready\n".to_owned()));
-    assert_eq!(metric(&scrape(process.http_address).await, "identity_ready"), 0.0);
-    drop(process);
+    let cluster = block_in_place(Cluster::start);
+    let database = block_in_place(|| cluster.create_database());
+    block_in_place(|| cluster.stop());
+    let process = Process::start(variables(&database.url, &[])).await;
+    let mut readiness = Health::of(process.address).await.watch("readiness").await;
+    readiness.becomes(ServingStatus::NotServing).await;
+    assert_alive_and(false, process.http()).await;
 
+    block_in_place(|| cluster.restart());
+    readiness.becomes(ServingStatus::Serving).await;
+    assert_alive_and(true, process.http()).await;
+
+    block_in_place(|| cluster.stop());
+    readiness.becomes(ServingStatus::NotServing).await;
+    assert_alive_and(false, process.http()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readyz_ends_at_once_with_a_signal_to_stop_and_livez_goes_on() {
     let database = TestDatabase::migrated(Engine::Sqlite).await;
     let mut process = Process::start(variables(&database.url, &[("IDENTITY_DRAIN_DELAY", "1h")])).await;
     soon("the server is ready", process.examples()).await;
-    let http = process.http_address;
-    assert_eq!(get(http, "/readyz").await, (200, "ready\n".to_owned()));
+    let http = process.http();
+    let mut readiness = Health::of(process.address).await.watch("readiness").await;
+    readiness.becomes(ServingStatus::Serving).await;
+    assert_alive_and(true, http).await;
     process.signal("TERM");
-    eventually("readiness ends", async || get(http, "/readyz").await.0 == 503).await;
-    assert_eq!(get(http, "/livez").await.0, 200);
+    readiness.becomes(ServingStatus::NotServing).await;
+    assert_alive_and(false, http).await;
     process.signal("INT");
     soon("the server ends", process.ended()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_side_port_answers_while_calls_are_drained() {
+    let database = TestDatabase::migrated(Engine::Sqlite).await;
+    let others = [("IDENTITY_DRAIN_TIMEOUT", "10m"), ("IDENTITY_LOG", "debug")];
+    let mut process = Process::start(variables(&database.url, &others)).await;
+    soon("the server is ready", process.examples()).await;
+    let client = Client::new(&format!("http://{}", process.address));
+    client.register(registration("ada@example.com")).await.unwrap();
+    let barrier = Barrier::raise(&database).await;
+    let before = process.log().len();
+    let call = tokio::spawn(async move { client.login("ada@example.com", PASSWORD).await });
+    eventually("the write waits", async || process.log()[before..].contains("BEGIN IMMEDIATE")).await;
+
+    process.signal("TERM");
+    eventually("no call is let in", async || TcpStream::connect(process.address).await.is_err()).await;
+    assert_alive_and(false, process.http()).await;
+    assert_eq!(metric(&scrape(process.http()).await, "identity_ready"), 0.0);
+    barrier.lower();
+    soon("the call ends", call).await.unwrap().unwrap();
+    let (status, log) = soon("the server ends", process.ended()).await;
+    assert!(status.success(), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_side_port_does_not_serve_is_refused() {
     let database = TestDatabase::migrated(Engine::Sqlite).await;
     let process = Process::start(variables(&database.url, &[])).await;
-    let http = process.http_address;
+    let http = process.http();
     assert_eq!(get(http, "/").await.0, 404);
     assert_eq!(get(http, "/metrics/../etc/passwd").await.0, 404);
+    assert_eq!(get(http, "/identity.v1.IdentityService/GetUser").await.0, 404);
     let request = |line: &str| format!("{line}\r\nhost: x\r\nconnection: close\r\n\r\n");
     for (request, status) in [
         (request("POST /metrics HTTP/1.1"), 405),
+        (request("CONJURE /readyz HTTP/1.1"), 405),
+        (request("HEAD /livez HTTP/1.1"), 200),
         (request("rubbish"), 400),
         (request(&format!("GET /livez HTTP/1.1\r\nx: {}", "x".repeat(20_000))), 431),
     ] {
@@ -103,9 +144,9 @@ async fn connections_to_the_side_port_do_not_hold_up_the_exit() {
     let database = TestDatabase::migrated(Engine::Sqlite).await;
     let mut process = Process::start(variables(&database.url, &[])).await;
     soon("the server is ready", process.examples()).await;
-    let mut half = TcpStream::connect(process.http_address).await.unwrap();
+    let mut half = TcpStream::connect(process.http()).await.unwrap();
     half.write_all(b"GET /metrics HTTP/1.1\r\n").await.unwrap();
-    let _silent = TcpStream::connect(process.http_address).await.unwrap();
+    let _silent = TcpStream::connect(process.http()).await.unwrap();
     process.signal("TERM");
     let (status, log) = soon("the server ends", process.ended()).await;
     assert!(status.success(), "{log}");
@@ -120,6 +161,18 @@ async fn a_side_port_that_is_taken_is_told_by_name_and_one_that_is_off_is_none()
     let (code, _, err) = soon("the start ends", identity(&["serve"], &listens)).await;
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains(&format!("cannot listen on {address} (IDENTITY_HTTP_LISTEN)")), "{err}");
+
+    // The line that says where the server listens names one place then.
+    let mut process = Process::start(variables(&database.url, &[("IDENTITY_HTTP_LISTEN", "off")])).await;
+    assert!(!process.has_http());
+    soon("the server is ready", process.examples()).await;
+}
+
+/// Asserts what both probes say.
+async fn assert_alive_and(ready: bool, address: SocketAddr) {
+    assert_eq!(get(address, "/livez").await, (200, "alive\n".to_owned()));
+    let readyz = if ready { (200, "ready\n") } else { (503, "not ready\n") };
+    assert_eq!(get(address, "/readyz").await, (readyz.0, readyz.1.to_owned()));
 }
 
 /// A GET's status and body.
