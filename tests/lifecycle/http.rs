@@ -47,6 +47,57 @@ async fn metrics_tell_what_becomes_of_passwords(engine: Engine) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_are_counted_by_method_and_code_and_what_clients_make_up_is_no_method() {
+    let database = TestDatabase::migrated(Engine::Sqlite).await;
+    let mut process = Process::start(variables(&database.url, &[])).await;
+    soon("the server is ready", process.examples()).await;
+    let client = Client::new(&format!("http://{}", process.address));
+    let names = |text: &str| -> Vec<String> {
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        samples.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+    };
+    let before = scrape(process.http()).await;
+
+    let token = client.register(registration("ada@example.com")).await.unwrap().access_token;
+    client.get_user(Some(&token), "").await.unwrap();
+    client.get_user(None, "").await.unwrap_err();
+    client.login("ada@example.com", "wrong horse battery").await.unwrap_err();
+    Health::of(process.address).await.check("readiness").await.unwrap();
+    for path in ["/identity.v1.IdentityService/MadeUp", "/made.up.Service/Login"] {
+        let mut unknown = tonic::client::Grpc::new(client.channel.clone());
+        unknown.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        let path = http::uri::PathAndQuery::from_static(path);
+        let status = unknown.unary(tonic::Request::new(()), path, codec).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented);
+    }
+
+    let service = "identity.v1.IdentityService";
+    let expected = [
+        (format!("{service}/Register"), "OK", 1.0),
+        (format!("{service}/GetUser"), "OK", 1.0),
+        (format!("{service}/GetUser"), "UNAUTHENTICATED", 1.0),
+        (format!("{service}/Login"), "UNAUTHENTICATED", 1.0),
+        (format!("{service}/Login"), "OK", 0.0),
+        ("grpc.health.v1.Health/Check".to_owned(), "OK", 1.0),
+        ("unknown".to_owned(), "UNIMPLEMENTED", 2.0),
+    ];
+    let counter =
+        |method: &str, code| format!(r#"identity_grpc_calls_total{{method="{method}",code="{code}"}}"#);
+    // A call is counted when its reply has been sent, which its client may see a moment before.
+    eventually("all calls are counted", async || {
+        let now = scrape(process.http()).await;
+        expected.iter().all(|(method, code, count)| metric(&now, &counter(method, code)) == *count)
+    })
+    .await;
+    let after = scrape(process.http()).await;
+    let durations = format!(r#"identity_grpc_call_duration_seconds_count{{method="{service}/GetUser"}}"#);
+    assert_eq!(metric(&after, &durations), 2.0);
+    // Whatever is called, the metrics are the same.
+    assert_eq!(names(&before), names(&after));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_login_is_counted() {
     let database = TestDatabase::migrated(Engine::Sqlite).await;
     let dear = [("IDENTITY_BCRYPT_COST", "16"), ("IDENTITY_HASH_MAX_WAIT", "100ms")];

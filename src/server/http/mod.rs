@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::edge::CallCounts;
 use super::health::HealthHandle;
 use super::listener;
 use crate::crypto::hasher::Hasher;
@@ -47,14 +48,16 @@ const LIMITS: Limits = Limits { connections: 128, exchange: Duration::from_secs(
 /// What scrapers of OpenMetrics expect, and Prometheus understands.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What the port tells of.
+pub(super) struct Watched {
+    pub(super) health: HealthHandle,
+    pub(super) hasher: Hasher,
+    pub(super) calls: Arc<CallCounts>,
+}
+
 /// Answers on `listener` until `shutdown`, and then closes every connection at once.
-pub(super) async fn serve(
-    listener: TcpListener,
-    health: HealthHandle,
-    hasher: Hasher,
-    shutdown: CancellationToken,
-) {
-    accept(listener, routes(health, hasher), LIMITS, shutdown).await;
+pub(super) async fn serve(listener: TcpListener, watched: Watched, shutdown: CancellationToken) {
+    accept(listener, routes(watched), LIMITS, shutdown).await;
 }
 
 async fn accept(listener: TcpListener, routes: Router, limits: Limits, shutdown: CancellationToken) {
@@ -84,8 +87,9 @@ async fn exchange(stream: TcpStream, peer: SocketAddr, routes: Router) {
     }
 }
 
-fn routes(health: HealthHandle, hasher: Hasher) -> Router {
-    let metrics = Arc::new(Metrics::new(health.clone(), hasher));
+fn routes(watched: Watched) -> Router {
+    let health = watched.health.clone();
+    let metrics = Arc::new(Metrics::new(watched));
     Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readyz).with_state(health))
