@@ -12,7 +12,7 @@ use tonic::server::NamedService as _;
 use tonic::service::RoutesBuilder;
 
 use crate::config::Settings;
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 use crate::proto::v1::identity_service_server::IdentityServiceServer;
 use crate::rpc::{Backend, IdentityRpc};
 use crate::service::UnitsOfWork;
@@ -81,7 +81,8 @@ impl Server {
         let foundations =
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
         let (ready_sender, ready) = watch::channel(false);
-        let run = Run { settings, storage, units, clock, stop, ready: ready_sender };
+        let started = clock.now();
+        let run = Run { settings, storage, units, clock, started, stop, ready: ready_sender };
         Ok(Self { address, http_address, ready, task: tokio::spawn(run.serve(sockets, foundations)) })
     }
 
@@ -121,6 +122,7 @@ struct Run {
     storage: Storage,
     units: UnitsOfWork,
     clock: Arc<dyn Clock>,
+    started: Timestamp,
     stop: CancellationToken,
     ready: watch::Sender<bool>,
 }
@@ -145,6 +147,8 @@ impl Run {
                 health: health.clone(),
                 hasher: foundations.hasher().clone(),
                 calls: Arc::clone(&counts),
+                storage: self.storage.clone(),
+                started: self.started,
             };
             tokio::spawn(http::serve(http, watched, side_port));
         }

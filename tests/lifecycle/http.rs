@@ -1,5 +1,6 @@
 //! The side port of the real binary: metrics and probes over HTTP.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,7 +14,7 @@ use crate::support::postgres::Cluster;
 use crate::support::process::{Process, identity};
 use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, on_both_databases, registration};
 
-on_both_databases!(metrics_tell_what_becomes_of_passwords);
+on_both_databases!(metrics_tell_what_becomes_of_passwords, metrics_are_well_formed_and_each_is_explained);
 
 async fn metrics_tell_what_becomes_of_passwords(engine: Engine) {
     let database = TestDatabase::migrated(engine).await;
@@ -95,6 +96,43 @@ async fn calls_are_counted_by_method_and_code_and_what_clients_make_up_is_no_met
     assert_eq!(metric(&after, &durations), 2.0);
     // Whatever is called, the metrics are the same.
     assert_eq!(names(&before), names(&after));
+}
+
+async fn metrics_are_well_formed_and_each_is_explained(engine: Engine) {
+    let database = TestDatabase::migrated(engine).await;
+    let mut process = Process::start(variables(&database.url, &[])).await;
+    soon("the server is ready", process.examples()).await;
+    let client = Client::new(&format!("http://{}", process.address));
+    client.register(registration("ada@example.com")).await.unwrap();
+
+    let (head, text) = reply(process.http(), &request_for("/metrics")).await;
+    assert!(
+        head.contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n")
+    );
+    let documented = std::fs::read_to_string("docs/metrics.md").unwrap();
+    let mut of_type = ("", "");
+    let mut seen = HashSet::new();
+    for line in text.strip_suffix("# EOF\n").unwrap().lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            of_type = declared.split_once(' ').unwrap();
+            let suffix = match of_type.1 {
+                "counter" => "_total",
+                "info" => "_info",
+                "gauge" | "histogram" => "",
+                other => panic!("{other}"),
+            };
+            assert!(documented.contains(&format!("| `{}{suffix}` | {} |", of_type.0, of_type.1)), "{line}");
+        } else if !line.starts_with("# ") {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let value: f64 = value.parse().unwrap();
+            assert!(value.is_finite() && value >= 0.0, "{line}");
+            assert!(name.starts_with(of_type.0), "{line} is not of {of_type:?}");
+            assert!(seen.insert(name), "{line}");
+        }
+    }
+    let database = if engine == Engine::Sqlite { "write" } else { "main" };
+    assert!(metric(&text, &format!(r#"identity_database_connections{{pool="{database}"}}"#)) >= 1.0);
+    assert!(metric(&text, "process_start_time_seconds") > 1_700_000_000.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,16 +266,27 @@ async fn assert_alive_and(ready: bool, address: SocketAddr) {
 
 /// A GET's status and body.
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    send(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+    send(address, &request_for(path)).await
 }
 
+fn request_for(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+}
+
+/// Status and body of the reply to `request`.
 async fn send(address: SocketAddr, request: &str) -> (u16, String) {
+    let (head, body) = reply(address, request).await;
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+}
+
+/// Head and body of the reply to `request`.
+async fn reply(address: SocketAddr, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut reply = String::new();
     soon("the reply", stream.read_to_string(&mut reply)).await.unwrap();
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    (format!("{head}\r\n"), body.to_owned())
 }
 
 async fn scrape(address: SocketAddr) -> String {

@@ -17,6 +17,7 @@ use crate::crypto::hasher::{Hasher, WAIT_BUCKETS, Waits};
 use crate::rpc::status::code_name;
 use crate::server::edge::{CallCounts, Durations, TIME_BUCKETS};
 use crate::server::health::HealthHandle;
+use crate::storage::{PoolUsage, Storage};
 
 /// Every metric of the process, read when it is asked for.
 pub(super) struct Metrics(Registry);
@@ -24,13 +25,19 @@ pub(super) struct Metrics(Registry);
 impl Metrics {
     /// The metrics of what is `watched`.
     pub(super) fn new(watched: Watched) -> Self {
-        let Watched { health, hasher, calls } = watched;
-        let mut registry = Registry::with_prefix("identity");
+        let Watched { health, hasher, calls, storage, started } = watched;
+        let mut registry = Registry::default();
+        // By the name that it has in all programs.
+        let help = "When the process started, in Unix time";
+        let started = ConstGauge::new(started.as_unix_micros() as f64 / 1e6);
+        registry.register_with_unit("process_start_time", help, Unit::Seconds, started);
+        let ours = registry.sub_registry_with_prefix("identity");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "Which program this is", version);
-        registry.register_collector(Box::new(Service { health }));
-        registry.register_collector(Box::new(Calls(calls)));
-        registry.register_collector(Box::new(Passwords { hasher }));
+        ours.register("build", "Which program this is", version);
+        ours.register_collector(Box::new(Service { health }));
+        ours.register_collector(Box::new(Calls(calls)));
+        ours.register_collector(Box::new(Passwords { hasher }));
+        ours.register_collector(Box::new(Database(storage)));
         Self(registry)
     }
 
@@ -115,6 +122,32 @@ impl Collector for Passwords {
         let Waits { buckets, count, sum } = now.waits;
         let beyond = count.saturating_sub(buckets.iter().sum());
         histogram(waits, &WAIT_BUCKETS, &buckets, beyond, sum)
+    }
+}
+
+struct Database(Storage);
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Database(…)")
+    }
+}
+
+impl Collector for Database {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let pools = self.0.usage();
+        let mut gauge = |name, help, value: fn(&PoolUsage) -> u32| {
+            let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for pool in &pools {
+                let labels = [("pool", pool.name)];
+                ConstGauge::new(value(pool)).encode(gauge.encode_family(&labels)?)?;
+            }
+            fmt::Result::Ok(())
+        };
+        gauge("database_connections", "Open connections to the database", |pool| pool.open)?;
+        gauge("database_connections_in_use", "Open connections that somebody uses", |pool| pool.in_use)?;
+        gauge("database_connections_limit", "Connections that may be open", |pool| pool.limit)?;
+        gauge("database_connections_waiting", "Who waits while all are in use", |pool| pool.waiting)
     }
 }
 

@@ -27,6 +27,8 @@ use super::edge::CallCounts;
 use super::health::HealthHandle;
 use super::listener;
 use crate::crypto::hasher::Hasher;
+use crate::domain::Timestamp;
+use crate::storage::Storage;
 use metrics::Metrics;
 
 /// How much of a request's head is read. What comes after it is not.
@@ -53,6 +55,9 @@ pub(super) struct Watched {
     pub(super) health: HealthHandle,
     pub(super) hasher: Hasher,
     pub(super) calls: Arc<CallCounts>,
+    pub(super) storage: Storage,
+    /// When the process started.
+    pub(super) started: Timestamp,
 }
 
 /// Answers on `listener` until `shutdown`, and then closes every connection at once.
