@@ -12,16 +12,16 @@ use tonic::server::NamedService as _;
 use tonic::service::RoutesBuilder;
 
 use crate::config::Settings;
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 use crate::proto::v1::identity_service_server::IdentityServiceServer;
 use crate::rpc::{Backend, IdentityRpc};
 use crate::service::UnitsOfWork;
 use crate::storage::{Storage, StorageSettings};
 
 use super::drain::Drained;
-use super::edge::{self, EdgeSettings};
+use super::edge::{self, CallCounts, EdgeSettings};
 use super::health::{self, HealthHandle, ProbeSettings};
-use super::http;
+use super::http::{self, Watched};
 use super::listener::{self, ListenerSettings};
 use super::reflection;
 use super::startup::{Foundations, StartError};
@@ -29,6 +29,9 @@ use super::startup::{Foundations, StartError};
 /// How long closing the database's connections may take, once nothing uses them any more: SQLite
 /// writes its log back.
 const CLOSING: Duration = Duration::from_secs(2);
+
+/// Told when what the build put into the binary cannot be read.
+const BROKEN_DESCRIPTORS: StartError = StartError::Setting("the embedded descriptors are broken");
 
 /// How a server that started ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +81,8 @@ impl Server {
         let foundations =
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
         let (ready_sender, ready) = watch::channel(false);
-        let run = Run { settings, storage, units, clock, stop, ready: ready_sender };
+        let started = clock.now();
+        let run = Run { settings, storage, units, clock, started, stop, ready: ready_sender };
         Ok(Self { address, http_address, ready, task: tokio::spawn(run.serve(sockets, foundations)) })
     }
 
@@ -118,6 +122,7 @@ struct Run {
     storage: Storage,
     units: UnitsOfWork,
     clock: Arc<dyn Clock>,
+    started: Timestamp,
     stop: CancellationToken,
     ready: watch::Sender<bool>,
 }
@@ -130,16 +135,24 @@ impl Run {
         let mut routes = RoutesBuilder::default();
         routes.add_service(IdentityRpc::server(backend.clone())).add_service(health_service);
         if self.settings.server.reflection {
-            reflection::register(&mut routes)
-                .map_err(|_| StartError::Setting("the embedded descriptors are broken"))?;
+            reflection::register(&mut routes).map_err(|_| BROKEN_DESCRIPTORS)?;
         }
+        let counts = CallCounts::new().map_err(|_| BROKEN_DESCRIPTORS)?;
+        let counts = Arc::new(counts);
         // Open to the very end: whoever watches a process that stops wants to see it.
         let side_port = CancellationToken::new();
         let _closes_side_port = side_port.clone().drop_guard();
         if let Some(http) = http {
-            tokio::spawn(http::serve(http, health.clone(), foundations.hasher().clone(), side_port));
+            let watched = Watched {
+                health: health.clone(),
+                hasher: foundations.hasher().clone(),
+                calls: Arc::clone(&counts),
+                storage: self.storage.clone(),
+                started: self.started,
+            };
+            tokio::spawn(http::serve(http, watched, side_port));
         }
-        let service = edge::layer(routes.routes(), EdgeSettings::default(), Arc::clone(&self.clock));
+        let service = edge::layer(routes.routes(), EdgeSettings::default(), Arc::clone(&self.clock), counts);
         let drain_timeout = self.settings.server.drain_timeout;
         let limits = ListenerSettings { drain_timeout, ..ListenerSettings::default() };
 

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::StorageError;
+use super::usage::{PoolUsage, Queue};
 
 /// How a pool makes a connection.
 type Connect<C> = Box<dyn Fn() -> BoxFuture<'static, Result<C, StorageError>> + Send + Sync>;
@@ -37,6 +38,7 @@ pub(super) struct PoolLimits {
 pub(super) struct Pool<C: PoolableConnection + 'static> {
     connections: bb8::Pool<Manager<C>>,
     turns: Arc<Semaphore>,
+    queue: Queue,
     limits: PoolLimits,
     away: Away,
     failures: Failures,
@@ -87,7 +89,7 @@ impl<C: PoolableConnection + 'static> Pool<C> {
             .error_sink(Box::new(LogSink))
             .build_unchecked(manager);
         let turns = Arc::new(Semaphore::new(limits.connections as usize));
-        Self { connections, turns, limits, away, failures }
+        Self { connections, turns, queue: Queue::default(), limits, away, failures }
     }
 
     /// The next free connection, opened if need be.
@@ -125,6 +127,13 @@ impl<C: PoolableConnection + 'static> Pool<C> {
         self.away.set(false);
     }
 
+    /// How much of the pool is in use now.
+    pub(super) fn usage(&self, name: &'static str) -> PoolUsage {
+        let bb8::State { connections: open, idle_connections: idle, .. } = self.connections.state();
+        let (limit, waiting) = (self.limits.connections, self.queue.length());
+        PoolUsage { name, open, in_use: open.saturating_sub(idle), limit, waiting }
+    }
+
     /// Closes all connections, once those on loan have come back. From then on there are none to be
     /// had.
     pub(super) async fn close(&self) {
@@ -143,6 +152,7 @@ impl<C: PoolableConnection + 'static> Pool<C> {
         if let Ok(turn) = turns.clone().try_acquire_owned() {
             return Ok(turn);
         }
+        let _waiting = self.queue.enter();
         let queued = async {
             tokio::select! {
                 // Whoever found the database away gives a turn back right after the news: to take it

@@ -25,6 +25,7 @@ mod sqlite;
 pub mod tenants;
 mod transaction;
 pub mod url;
+mod usage;
 pub mod users;
 
 pub use connection::Conn;
@@ -32,6 +33,7 @@ pub use error::StorageError;
 pub use pool::{Storage, StorageSettings};
 pub use transaction::Tx;
 pub use url::DatabaseUrl;
+pub use usage::PoolUsage;
 
 /// Whether a row was written, where another may have been first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

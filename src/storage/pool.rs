@@ -18,6 +18,7 @@ use super::postgres::Connector;
 use super::sqlite::{self, Access};
 use super::transaction::Tx;
 use super::url::DatabaseUrl;
+use super::usage::PoolUsage;
 
 /// Which database to use, and how much of it.
 #[derive(Clone, Debug)]
@@ -195,6 +196,14 @@ impl Storage {
             }
         }
         Ok(())
+    }
+
+    /// How much of each pool is in use now. The health probe's own connections are left aside.
+    pub fn usage(&self) -> Vec<PoolUsage> {
+        match &*self.0 {
+            Pools::Postgres { all, .. } => vec![all.usage("main")],
+            Pools::Sqlite { write, read, .. } => vec![write.usage("write"), read.usage("read")],
+        }
     }
 
     /// Closes all connections, once those in use have been given back; none is to be had from then

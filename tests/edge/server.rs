@@ -11,7 +11,7 @@ use identity::proto::v1::{
 use identity::rpc::call::{Deadline, PeerAddress};
 use identity::rpc::status;
 use identity::server::drain::Drained;
-use identity::server::edge::{CallId, EdgeSettings};
+use identity::server::edge::{CallCounts, CallId, EdgeSettings};
 use identity::server::health::HealthHandle;
 use identity::server::listener::ListenerSettings;
 use identity::server::{edge, health, listener, reflection};
@@ -58,7 +58,12 @@ impl Server {
         routes.add_service(IdentityServiceServer::new(handler).max_decoding_message_size(64 * 1024));
         routes.add_service(health_service);
         reflection::register(&mut routes).unwrap();
-        let service = edge::layer(routes.routes(), edge_settings, Arc::new(SystemClock));
+        let service = edge::layer(
+            routes.routes(),
+            edge_settings,
+            Arc::new(SystemClock),
+            Arc::new(CallCounts::new().unwrap()),
+        );
 
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(listener::serve(listener, service, listener_settings, shutdown.clone()));

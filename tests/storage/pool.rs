@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use identity::storage::{self, Storage, StorageError};
+use identity::storage::{self, PoolUsage, Storage, StorageError};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -16,6 +16,7 @@ on_both_databases!(
     connections_are_had_in_the_order_of_asking,
     whoever_leaves_the_queue_is_not_waited_for,
     more_tasks_than_connections_all_get_their_turn,
+    the_usage_tells_who_has_a_connection_and_who_waits_for_one,
     a_probe_needs_none_of_the_connections_that_calls_use,
     a_probe_fails_where_nothing_was_migrated,
 );
@@ -69,6 +70,25 @@ async fn more_tasks_than_connections_all_get_their_turn(engine: Engine) {
     }
     assert_eq!(timeout(LONG, tasks.join_all()).await.unwrap().len(), 100);
     assert_eq!(fixture.outside().await.count("tenants").await, 100);
+}
+
+async fn the_usage_tells_who_has_a_connection_and_who_waits_for_one(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 1).await;
+    let usage = || fixture.storage.usage()[0];
+    let name = if engine == Engine::Sqlite { "write" } else { "main" };
+    let held = fixture.begin().await;
+    let mut two: Vec<_> = (0..2).map(|_| Box::pin(fixture.storage.begin("test"))).collect();
+    for one in &mut two {
+        assert!(!is_done_at_once(one).await, "it queues");
+    }
+    assert_eq!(usage(), PoolUsage { name, open: 1, in_use: 1, limit: 1, waiting: 2 });
+    drop(two.pop());
+    assert_eq!(usage().waiting, 1);
+    drop(held);
+    let tx = timeout(LONG, two.pop().unwrap()).await.unwrap().unwrap();
+    assert_eq!(usage(), PoolUsage { name, open: 1, in_use: 1, limit: 1, waiting: 0 });
+    tx.commit().await.unwrap();
+    assert_eq!(usage(), PoolUsage { name, open: 1, in_use: 0, limit: 1, waiting: 0 });
 }
 
 async fn a_probe_needs_none_of_the_connections_that_calls_use(engine: Engine) {

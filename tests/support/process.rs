@@ -16,7 +16,7 @@ pub(crate) struct Process {
     log: Arc<Mutex<String>>,
     reader: JoinHandle<()>,
     pub(crate) address: SocketAddr,
-    pub(crate) http_address: SocketAddr,
+    http_address: Option<SocketAddr>,
 }
 
 impl Process {
@@ -44,9 +44,19 @@ impl Process {
         };
         let (_, rest) = line.split_once("listening on ").unwrap();
         let address = rest.split(',').next().unwrap().parse().unwrap();
-        let (_, http) = rest.split_once("http://").unwrap();
-        let http_address = http.split('/').next().unwrap().parse().unwrap();
+        let http_address =
+            rest.split_once("http://").map(|(_, http)| http.split('/').next().unwrap().parse().unwrap());
         Self { child, out, log, reader, address, http_address }
+    }
+
+    /// Where its side port is.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http_address.expect("the side port is not off")
+    }
+
+    /// Whether it says that it has a side port.
+    pub(crate) fn has_http(&self) -> bool {
+        self.http_address.is_some()
     }
 
     /// Waits for the calls to paste that follow when the server is ready, and returns them.

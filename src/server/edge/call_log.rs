@@ -1,10 +1,11 @@
-//! Logs one line for each call, when it has ended.
+//! Logs one line for each call when it has ended, and counts it.
 //!
 //! A call has ended when its response body is dropped: after the trailers, or before them when the
 //! client has gone. Either way [`Record`] is dropped too, and tells what it knows.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,19 +17,21 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::call_id::CallId;
+use super::counts::CallCounts;
 use super::method::Method;
 use crate::rpc::call::PeerAddress;
 use crate::rpc::status::code_name;
 
-/// Logs every call that `S` answers.
+/// Logs and counts every call that `S` answers.
 #[derive(Clone)]
 pub(super) struct CallLog<S> {
     inner: S,
+    counts: Arc<CallCounts>,
 }
 
 impl<S> CallLog<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: S, counts: Arc<CallCounts>) -> Self {
+        Self { inner, counts }
     }
 }
 
@@ -45,7 +48,7 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
-        let record = Record::begin(&request);
+        let record = Record::begin(&request, Arc::clone(&self.counts));
         LoggedFuture { inner: self.inner.call(request), record: Some(record) }
     }
 }
@@ -60,10 +63,11 @@ struct Record {
     code: Code,
     /// The HTTP status, where it is not 200, so that the reply is not gRPC.
     http_status: Option<StatusCode>,
+    counts: Arc<CallCounts>,
 }
 
 impl Record {
-    fn begin<A>(request: &Request<A>) -> Self {
+    fn begin<A>(request: &Request<A>, counts: Arc<CallCounts>) -> Self {
         let extensions = request.extensions();
         Self {
             began: Instant::now(),
@@ -72,6 +76,7 @@ impl Record {
             peer: extensions.get::<PeerAddress>().map(|&PeerAddress(peer)| peer),
             code: Code::Cancelled,
             http_status: None,
+            counts,
         }
     }
 
@@ -93,6 +98,7 @@ impl Record {
 
     /// The one place that every ended call passes, whatever became of it.
     fn ended(&self, took: Duration) {
+        self.counts.ended(self.method.name(), self.code, took);
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(

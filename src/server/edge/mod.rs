@@ -1,7 +1,7 @@
 //! What every call passes on its way to a gRPC service and back, from the outside in:
 //!
 //! 1. `call_id`: the call gets an id, which its log lines and its reply carry;
-//! 2. `call_log`: one line when it has ended;
+//! 2. `call_log`: one line when it has ended, and one more in the counts;
 //! 3. `only_grpc`: what is not gRPC is refused in HTTP's terms;
 //! 4. `deadline`: an answer in time, or DEADLINE_EXCEEDED;
 //! 5. `replies`: tonic's own refusals become those of the contract;
@@ -25,6 +25,7 @@ use crate::domain::Clock;
 
 mod call_id;
 mod call_log;
+mod counts;
 mod deadline;
 mod method;
 mod only_grpc;
@@ -32,6 +33,8 @@ mod panics;
 mod replies;
 
 pub use call_id::CallId;
+pub use counts::CallCounts;
+pub(super) use counts::{Durations, TIME_BUCKETS};
 
 /// How long calls may take.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +53,8 @@ impl Default for EdgeSettings {
     }
 }
 
-/// `routes` behind the edge, to be handed to [`serve`](super::listener::serve).
+/// `routes` behind the edge, to be handed to [`serve`](super::listener::serve). Calls that have ended are
+/// added to `counts`.
 ///
 /// Handlers find [`CallId`] and [`Deadline`](crate::rpc::call::Deadline) in the extensions of their requests. A handler's
 /// future is dropped when its deadline passes or its client goes.
@@ -58,6 +62,7 @@ pub fn layer(
     routes: Routes,
     settings: EdgeSettings,
     clock: Arc<dyn Clock>,
+    counts: Arc<CallCounts>,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<impl Body<Data = Bytes, Error = Status> + Send + 'static>,
@@ -70,6 +75,6 @@ pub fn layer(
     let service = replies::Replies::new(service);
     let service = deadline::Deadlines::new(service, settings);
     let service = only_grpc::OnlyGrpc::new(service);
-    let service = call_log::CallLog::new(service);
+    let service = call_log::CallLog::new(service, counts);
     call_id::CallIds::new(service, clock)
 }

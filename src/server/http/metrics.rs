@@ -1,29 +1,43 @@
 //! What is measured, in the notation of OpenMetrics. Every name is explained in `docs/metrics.md`.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::Watched;
 use crate::crypto::hasher::{Hasher, WAIT_BUCKETS, Waits};
+use crate::rpc::status::code_name;
+use crate::server::edge::{CallCounts, Durations, TIME_BUCKETS};
 use crate::server::health::HealthHandle;
+use crate::storage::{PoolUsage, Storage};
 
 /// Every metric of the process, read when it is asked for.
 pub(super) struct Metrics(Registry);
 
 impl Metrics {
-    /// The metrics of what the process does with `health` and `hasher`.
-    pub(super) fn new(health: HealthHandle, hasher: Hasher) -> Self {
-        let mut registry = Registry::with_prefix("identity");
+    /// The metrics of what is `watched`.
+    pub(super) fn new(watched: Watched) -> Self {
+        let Watched { health, hasher, calls, storage, started } = watched;
+        let mut registry = Registry::default();
+        // By the name that it has in all programs.
+        let help = "When the process started, in Unix time";
+        let started = ConstGauge::new(started.as_unix_micros() as f64 / 1e6);
+        registry.register_with_unit("process_start_time", help, Unit::Seconds, started);
+        let ours = registry.sub_registry_with_prefix("identity");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "Which program this is", version);
-        registry.register_collector(Box::new(Service { health }));
-        registry.register_collector(Box::new(Passwords { hasher }));
+        ours.register("build", "Which program this is", version);
+        ours.register_collector(Box::new(Service { health }));
+        ours.register_collector(Box::new(Calls(calls)));
+        ours.register_collector(Box::new(Passwords { hasher }));
+        ours.register_collector(Box::new(Database(storage)));
         Self(registry)
     }
 
@@ -47,6 +61,33 @@ impl Collector for Service {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let ready = i64::from(self.health.is_ready());
         write(&mut encoder, "ready", "1 while calls are served, else 0", &ConstGauge::new(ready))
+    }
+}
+
+#[derive(Debug)]
+struct Calls(Arc<CallCounts>);
+
+impl Collector for Calls {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Calls that have ended, by what they ended with";
+        let mut ended = encoder.encode_descriptor("grpc_calls", help, None, MetricType::Counter)?;
+        for (method, counts) in self.0.methods() {
+            // Those that never came as well, or the first would not be seen to come.
+            for (code, count) in counts.by_code() {
+                let labels = [("method", method), ("code", code_name(code))];
+                ConstCounter::new(count).encode(ended.encode_family(&labels)?)?;
+            }
+        }
+        let help = "How long calls took, from their headers to the end of the reply";
+        let unit = Some(&Unit::Seconds);
+        let mut took = encoder.encode_descriptor("grpc_call_duration", help, unit, MetricType::Histogram)?;
+        for (method, counts) in self.0.methods() {
+            if let Some(Durations { within, beyond, sum }) = counts.durations() {
+                let labels = [("method", method)];
+                histogram(took.encode_family(&labels)?, &TIME_BUCKETS, &within, beyond, sum)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -76,21 +117,54 @@ impl Collector for Passwords {
             write(&mut encoder, name, help, &ConstCounter::new(value))?;
         }
         let help = "How long password checks waited for a lane";
-        encoder
-            .encode_descriptor("password_wait", help, Some(&Unit::Seconds), MetricType::Histogram)?
-            .encode_histogram::<NoLabelSet>(
-            now.waits.sum.as_secs_f64(),
-            now.waits.count,
-            &buckets(&now.waits),
-            None,
-        )
+        let unit = Some(&Unit::Seconds);
+        let waits = encoder.encode_descriptor("password_wait", help, unit, MetricType::Histogram)?;
+        let Waits { buckets, count, sum } = now.waits;
+        let beyond = count.saturating_sub(buckets.iter().sum());
+        histogram(waits, &WAIT_BUCKETS, &buckets, beyond, sum)
     }
 }
 
-/// What `encode_histogram` adds up, with the bucket without a bound that it does not add.
-fn buckets(waits: &Waits) -> Vec<(f64, u64)> {
-    let beyond = waits.count.saturating_sub(waits.buckets.iter().sum());
-    WAIT_BUCKETS.into_iter().zip(waits.buckets).chain([(f64::INFINITY, beyond)]).collect()
+struct Database(Storage);
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Database(…)")
+    }
+}
+
+impl Collector for Database {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let pools = self.0.usage();
+        let mut gauge = |name, help, value: fn(&PoolUsage) -> u32| {
+            let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for pool in &pools {
+                let labels = [("pool", pool.name)];
+                ConstGauge::new(value(pool)).encode(gauge.encode_family(&labels)?)?;
+            }
+            fmt::Result::Ok(())
+        };
+        gauge("database_connections", "Open connections to the database", |pool| pool.open)?;
+        gauge("database_connections_in_use", "Open connections that somebody uses", |pool| pool.in_use)?;
+        gauge("database_connections_limit", "Connections that may be open", |pool| pool.limit)?;
+        gauge("database_connections_waiting", "Who waits while all are in use", |pool| pool.waiting)
+    }
+}
+
+/// Writes how many were `within` each of the `bounds` and above the one before it, and how many
+/// `beyond` all. The count is what these add up to, so that it always agrees with them.
+fn histogram(
+    mut encoder: MetricEncoder<'_>,
+    bounds: &[f64],
+    within: &[u64],
+    beyond: u64,
+    sum: Duration,
+) -> fmt::Result {
+    let finite = bounds.iter().copied().zip(within.iter().copied());
+    let buckets: Vec<_> = finite.chain([(f64::INFINITY, beyond)]).collect();
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    // Adds the buckets up itself.
+    encoder.encode_histogram::<NoLabelSet>(sum.as_secs_f64(), count, &buckets, None)
 }
 
 fn write(

@@ -1,7 +1,9 @@
 //! The side port: `/metrics`, `/livez` and `/readyz` over HTTP/1.1, for those who speak no gRPC.
 //!
 //! It tells nothing about users and takes nothing in. It is answered from the first moment to the
-//! last, and holds up nothing: neither the exit nor, with its bounds, anything else.
+//! last, and holds up nothing: neither the exit nor, with its bounds, anything else. Each connection
+//! gets one answer and is closed, all within one time limit: whatever a client leaves undone, be it to
+//! send a request or to read the reply, it keeps nobody else out for longer.
 
 mod metrics;
 
@@ -15,60 +17,84 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::edge::CallCounts;
 use super::health::HealthHandle;
 use super::listener;
 use crate::crypto::hasher::Hasher;
+use crate::domain::Timestamp;
+use crate::storage::Storage;
 use metrics::Metrics;
 
-/// Connections at once: some scrapers and a probe or two. Further ones wait.
-const MAX_CONNECTIONS: usize = 64;
-
-/// How long a client may take to send a request's head, an idle connection's next one included:
-/// longer than scrapers pause, or they connect anew.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// How much of a request's head is read.
+/// How much of a request's head is read. What comes after it is not.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// What the clients of the port can hold.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Connections at once. Further ones wait in the kernel's queue.
+    connections: usize,
+    /// How long one may be open, from accepting it to the end of its reply.
+    exchange: Duration,
+}
+
+/// Far more connections than some scrapers and a probe or two, and two megabytes of heads at the most;
+/// far longer than an answer takes, and half of what Prometheus waits by default.
+const LIMITS: Limits = Limits { connections: 128, exchange: Duration::from_secs(5) };
 
 /// What scrapers of OpenMetrics expect, and Prometheus understands.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What the port tells of.
+pub(super) struct Watched {
+    pub(super) health: HealthHandle,
+    pub(super) hasher: Hasher,
+    pub(super) calls: Arc<CallCounts>,
+    pub(super) storage: Storage,
+    /// When the process started.
+    pub(super) started: Timestamp,
+}
+
 /// Answers on `listener` until `shutdown`, and then closes every connection at once.
-pub(super) async fn serve(
-    listener: TcpListener,
-    health: HealthHandle,
-    hasher: Hasher,
-    shutdown: CancellationToken,
-) {
-    let routes = routes(health, hasher);
-    let accepted = listener::accept_all(listener, MAX_CONNECTIONS, |stream, peer, slot| {
+pub(super) async fn serve(listener: TcpListener, watched: Watched, shutdown: CancellationToken) {
+    accept(listener, routes(watched), LIMITS, shutdown).await;
+}
+
+async fn accept(listener: TcpListener, routes: Router, limits: Limits, shutdown: CancellationToken) {
+    let accepted = listener::accept_all(listener, limits.connections, |stream, peer, slot| {
         let (routes, shutdown) = (routes.clone(), shutdown.clone());
         tokio::spawn(async move {
-            let _ = shutdown.run_until_cancelled(connection(stream, peer, routes)).await;
+            let exchange = timeout(limits.exchange, exchange(stream, peer, routes));
+            if let Some(Err(_)) = shutdown.run_until_cancelled(exchange).await {
+                tracing::debug!(peer.address = %peer, "HTTP connection closed: its time was up");
+            }
             drop(slot);
         });
     });
     shutdown.run_until_cancelled(accepted).await;
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, routes: Router) {
+/// Reads one request and writes its reply.
+async fn exchange(stream: TcpStream, peer: SocketAddr, routes: Router) {
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .keep_alive(false)
         .max_buf_size(MAX_HEAD_BYTES)
+        // The limit of the whole exchange is shorter.
+        .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     if let Err(error) = connection.await {
         tracing::debug!(peer.address = %peer, error = %error, "HTTP connection broke");
     }
 }
 
-fn routes(health: HealthHandle, hasher: Hasher) -> Router {
-    let metrics = Arc::new(Metrics::new(health.clone(), hasher));
+fn routes(watched: Watched) -> Router {
+    let health = watched.health.clone();
+    let metrics = Arc::new(Metrics::new(watched));
     Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readyz).with_state(health))
@@ -92,3 +118,6 @@ async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
