@@ -1,3 +1,4 @@
 //! What the process tells of itself.
 
+pub mod durations;
 pub mod logs;

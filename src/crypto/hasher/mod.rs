@@ -1,7 +1,7 @@
 //! Computes and checks password hashes, on threads that nothing else waits for.
 //!
 //! A [`Hasher`] is the front: it turns a password into a task, puts that in a bounded queue
-//! and awaits the answer. The queue refuses early rather than late; the workers run at the lowest
+//! and awaits the answer. The queue refuses early rather than late; the workers run at a low
 //! scheduling priority, so that a flood of logins leaves look-ups their time. Which passwords are
 //! good enough, and who may try how often, is decided elsewhere.
 
@@ -31,7 +31,7 @@ use crate::domain::{Password, PasswordHash};
 
 pub use self::origin::Origin;
 pub use self::staffing::Staffing;
-pub use self::statistics::{HasherStatistics, WAIT_BUCKETS, Waits};
+pub use self::statistics::{HasherStatistics, WAIT_BUCKETS};
 pub use self::worker::Duty;
 pub use bcrypt_lanes::Width;
 

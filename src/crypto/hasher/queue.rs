@@ -109,7 +109,7 @@ impl Queue {
             }),
             changed: Condvar::new(),
             has_abandoned: AtomicBool::new(false),
-            counters: Counters::default(),
+            counters: Counters::new(),
         }
     }
 

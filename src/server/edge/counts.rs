@@ -12,10 +12,11 @@ use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::Code;
 
 use crate::proto;
+use crate::telemetry::durations::{DurationCounts, Durations};
 
 /// The upper bounds of the buckets that durations are counted in, in seconds: from a look-up to
 /// the longest wait for a password.
-pub(in crate::server) const TIME_BUCKETS: [f64; 15] =
+const TIME_BOUNDS: [f64; 15] =
     [0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// What all methods are called that there are not.
@@ -36,26 +37,7 @@ pub struct CallCounts {
 pub(in crate::server) struct MethodCounts {
     by_code: [AtomicU64; CODES],
     /// Of a stream there are none: it lasts as long as its client wants.
-    times: Option<Times>,
-}
-
-/// How long calls took.
-#[derive(Debug, Default)]
-struct Times {
-    within: [AtomicU64; TIME_BUCKETS.len()],
-    beyond: AtomicU64,
-    nanos: AtomicU64,
-}
-
-/// A snapshot of how long calls took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) struct Durations {
-    /// Calls that took no longer than a bucket's bound, and longer than that of the one before it.
-    pub(in crate::server) within: [u64; TIME_BUCKETS.len()],
-    /// Calls that took longer than the last bound.
-    pub(in crate::server) beyond: u64,
-    /// How long all took together.
-    pub(in crate::server) sum: Duration,
+    times: Option<DurationCounts<{ TIME_BOUNDS.len() }>>,
 }
 
 impl CallCounts {
@@ -96,7 +78,7 @@ fn methods_of(set: &FileDescriptorSet) -> Vec<(String, MethodCounts)> {
         let counted = move |method: &MethodDescriptorProto| {
             let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
             let is_stream = method.client_streaming() || method.server_streaming();
-            (name, MethodCounts::new((!is_stream).then(Times::default)))
+            (name, MethodCounts::new((!is_stream).then(|| DurationCounts::new(&TIME_BOUNDS))))
         };
         service.method.iter().map(counted)
     });
@@ -104,14 +86,14 @@ fn methods_of(set: &FileDescriptorSet) -> Vec<(String, MethodCounts)> {
 }
 
 impl MethodCounts {
-    fn new(times: Option<Times>) -> Self {
+    fn new(times: Option<DurationCounts<{ TIME_BOUNDS.len() }>>) -> Self {
         Self { by_code: Default::default(), times }
     }
 
     fn ended(&self, code: Code, took: Duration) {
         self.by_code[code as usize].fetch_add(1, Relaxed);
         if let Some(times) = &self.times {
-            times.took(took);
+            times.record(took);
         }
     }
 
@@ -121,22 +103,8 @@ impl MethodCounts {
     }
 
     /// How long they took, where that is measured.
-    pub(in crate::server) fn durations(&self) -> Option<Durations> {
-        let times = self.times.as_ref()?;
-        Some(Durations {
-            within: std::array::from_fn(|bucket| times.within[bucket].load(Relaxed)),
-            beyond: times.beyond.load(Relaxed),
-            sum: Duration::from_nanos(times.nanos.load(Relaxed)),
-        })
-    }
-}
-
-impl Times {
-    fn took(&self, took: Duration) {
-        let seconds = took.as_secs_f64();
-        let bucket = TIME_BUCKETS.iter().position(|bound| seconds <= *bound);
-        bucket.map_or(&self.beyond, |bucket| &self.within[bucket]).fetch_add(1, Relaxed);
-        self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    pub(in crate::server) fn durations(&self) -> Option<Durations<{ TIME_BOUNDS.len() }>> {
+        self.times.as_ref().map(DurationCounts::read)
     }
 }
 
@@ -178,18 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_is_counted_in_the_first_bucket_that_holds_it_and_streams_have_none() {
+    fn calls_are_timed_and_streams_are_not() {
         let counts = CallCounts::new().unwrap();
         let login = "identity.v1.IdentityService/Login";
-        for took in
-            [Duration::ZERO, Duration::from_micros(250), Duration::from_secs(10), Duration::from_secs(11)]
-        {
-            counts.ended(login, Code::Ok, took);
-        }
+        counts.ended(login, Code::Ok, Duration::from_millis(1));
         let durations = |method| counts.methods().find(|(name, _)| *name == method).unwrap().1.durations();
-        let Durations { within, beyond, sum } = durations(login).unwrap();
-        assert_eq!(sum, Duration::from_micros(21_000_250));
-        assert_eq!((within[0], within[14], within.iter().sum(), beyond), (2, 1, 3, 1));
+        assert_eq!(durations(login).unwrap().sum, Duration::from_millis(1));
         assert_eq!(durations("grpc.health.v1.Health/Watch"), None);
         assert_eq!(durations(UNKNOWN), None);
     }

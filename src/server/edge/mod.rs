@@ -34,7 +34,6 @@ mod replies;
 
 pub use call_id::CallId;
 pub use counts::CallCounts;
-pub(super) use counts::{Durations, TIME_BUCKETS};
 
 /// How long calls may take.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
@@ -13,11 +12,12 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Watched;
-use crate::crypto::hasher::{Hasher, WAIT_BUCKETS, Waits};
+use crate::crypto::hasher::Hasher;
 use crate::rpc::status::code_name;
-use crate::server::edge::{CallCounts, Durations, TIME_BUCKETS};
+use crate::server::edge::CallCounts;
 use crate::server::health::HealthHandle;
 use crate::storage::{PoolUsage, Storage};
+use crate::telemetry::durations::Durations;
 
 /// Every metric of the process, read when it is asked for.
 pub(super) struct Metrics(Registry);
@@ -82,9 +82,9 @@ impl Collector for Calls {
         let unit = Some(&Unit::Seconds);
         let mut took = encoder.encode_descriptor("grpc_call_duration", help, unit, MetricType::Histogram)?;
         for (method, counts) in self.0.methods() {
-            if let Some(Durations { within, beyond, sum }) = counts.durations() {
+            if let Some(durations) = counts.durations() {
                 let labels = [("method", method)];
-                histogram(took.encode_family(&labels)?, &TIME_BUCKETS, &within, beyond, sum)?;
+                histogram(took.encode_family(&labels)?, &durations)?;
             }
         }
         Ok(())
@@ -119,9 +119,7 @@ impl Collector for Passwords {
         let help = "How long password checks waited for a lane";
         let unit = Some(&Unit::Seconds);
         let waits = encoder.encode_descriptor("password_wait", help, unit, MetricType::Histogram)?;
-        let Waits { buckets, count, sum } = now.waits;
-        let beyond = count.saturating_sub(buckets.iter().sum());
-        histogram(waits, &WAIT_BUCKETS, &buckets, beyond, sum)
+        histogram(waits, &now.waits)
     }
 }
 
@@ -151,16 +149,10 @@ impl Collector for Database {
     }
 }
 
-/// Writes how many were `within` each of the `bounds` and above the one before it, and how many
-/// `beyond` all. The count is what these add up to, so that it always agrees with them.
-fn histogram(
-    mut encoder: MetricEncoder<'_>,
-    bounds: &[f64],
-    within: &[u64],
-    beyond: u64,
-    sum: Duration,
-) -> fmt::Result {
-    let finite = bounds.iter().copied().zip(within.iter().copied());
+/// Writes `durations`. The count is what the buckets add up to, so that it always agrees with them.
+fn histogram<const N: usize>(mut encoder: MetricEncoder<'_>, durations: &Durations<N>) -> fmt::Result {
+    let Durations { bounds, within, beyond, sum } = *durations;
+    let finite = bounds.iter().copied().zip(within);
     let buckets: Vec<_> = finite.chain([(f64::INFINITY, beyond)]).collect();
     let count = buckets.iter().map(|(_, count)| count).sum();
     // Adds the buckets up itself.
