@@ -17,8 +17,8 @@ pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use flags::Flags;
 pub use secrets::MasterKeySource;
 pub use settings::{
-    DatabaseSettings, HashEngine, HashSettings, MaintenanceSettings, MigrateMode, ServerSettings,
-    SessionSettings, Settings,
+    DatabaseSettings, HashSettings, MaintenanceSettings, MigrateMode, ServerSettings, SessionSettings,
+    Settings,
 };
 
 /// One setting that is wrong.

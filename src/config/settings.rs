@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use super::read::{Name, Reader};
 use super::{Environment, Fault, Flags, MasterKeySource, Resolved, secrets};
+use crate::crypto::hasher::HashEngine;
 use crate::storage::postgres::Connector;
 use crate::storage::url::DatabaseUrl;
 use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
@@ -84,15 +85,6 @@ pub struct HashSettings {
     pub max_wait: Duration,
     /// What computes them.
     pub engine: HashEngine,
-}
-
-/// What computes password hashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HashEngine {
-    /// Many side by side on each thread.
-    Lanes,
-    /// The `bcrypt` crate, one after the other on each thread: to compare with.
-    BcryptCrate,
 }
 
 /// Tokens and sessions.

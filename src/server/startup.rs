@@ -8,10 +8,10 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tokio::time::sleep;
 
-use crate::config::{self, HashSettings, MasterKeySource, MigrateMode, Settings};
+use crate::config::{HashSettings, MasterKeySource, MigrateMode, Settings};
 use crate::crypto::access_token::{AccessTokens, TokenSettings};
 use crate::crypto::fingerprint::Fingerprinter;
-use crate::crypto::hasher::{Cost, HashEngine, Hasher, HasherSettings, Staffing, Width};
+use crate::crypto::hasher::{Cost, Hasher, HasherSettings, Staffing, Width};
 use crate::crypto::master_key::{MasterKey, MasterKeyError};
 use crate::crypto::refresh_token::RefreshTokens;
 use crate::crypto::signing_key::{Keyring, SigningKey};
@@ -217,9 +217,6 @@ fn hasher_settings(settings: &HashSettings) -> Result<HasherSettings, StartError
         queue_capacity: threads.get() * HASH_QUEUE_PER_THREAD,
         max_wait: settings.max_wait,
         cost,
-        engine: match settings.engine {
-            config::HashEngine::Lanes => HashEngine::Lanes,
-            config::HashEngine::BcryptCrate => HashEngine::BcryptCrate,
-        },
+        engine: settings.engine,
     })
 }
