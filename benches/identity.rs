@@ -112,8 +112,11 @@ fn look_ups(criterion: &mut Criterion) {
     group.measurement_time(Duration::from_secs(8));
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let registered = runtime.block_on(Registered::on(engine));
-        let settings =
-            StorageSettings { url: registered.service.database.parsed(), connections: 4.try_into().unwrap() };
+        let settings = StorageSettings {
+            url: registered.service.database.parsed(),
+            connections: 4.try_into().unwrap(),
+            statement_limit: Duration::from_secs(60),
+        };
         let storage = runtime.block_on(async { Storage::new(&settings).unwrap() });
         let (tenant_id, user_id) = (registered.tenant_id, registered.user_id);
         group.bench_function(format!("find a user by id, {engine:?}"), |bencher| {

@@ -73,10 +73,11 @@ impl Server {
         let address = address_of(&sockets.grpc)?;
         let http_address = sockets.http.as_ref().map(address_of).transpose()?;
         let database = &settings.database;
-        let storage = Storage::with_statement_limit(
-            &StorageSettings { url: database.url.clone(), connections: database.connections },
-            database.statement_limit,
-        )?;
+        let storage = Storage::new(&StorageSettings {
+            url: database.url.clone(),
+            connections: database.connections,
+            statement_limit: database.statement_limit,
+        })?;
         let units = UnitsOfWork::new();
         let foundations =
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;

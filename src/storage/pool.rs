@@ -28,6 +28,8 @@ pub struct StorageSettings {
     /// The most connections to PostgreSQL, the health probe's own one aside. SQLite has one that
     /// writes and a few that read, whatever is said here.
     pub connections: NonZeroU32,
+    /// After that, PostgreSQL ends a statement. SQLite's have no limit.
+    pub statement_limit: Duration,
 }
 
 /// A database. Cheap to clone; all clones share the pools.
@@ -85,24 +87,13 @@ const SQLITE_READERS: u32 = 16;
 const SQLITE_READ_THREADS: usize = 2;
 
 impl Storage {
-    /// After that, PostgreSQL ends a statement, unless another limit is given.
-    pub const STATEMENT_LIMIT: Duration = Duration::from_millis(1_500);
-
-    /// As [`Storage::with_statement_limit`], with [`Storage::STATEMENT_LIMIT`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn new(settings: &StorageSettings) -> Result<Self, StorageError> {
-        Self::with_statement_limit(settings, Self::STATEMENT_LIMIT)
-    }
-
-    /// Prepares the pools. PostgreSQL ends a statement after `limit`; SQLite's have none. Connections
-    /// are opened when they are first needed, so this neither waits nor fails; [`Storage::probe`]
-    /// tells whether the database answers.
+    /// Prepares the pools. Connections are opened when they are first needed, so this neither
+    /// waits nor fails; [`Storage::probe`] tells whether the database answers.
     ///
     /// # Errors
     /// [`StorageError::Refused`] when the certificates that the URL names cannot be read.
-    pub fn with_statement_limit(settings: &StorageSettings, limit: Duration) -> Result<Self, StorageError> {
+    pub fn new(settings: &StorageSettings) -> Result<Self, StorageError> {
+        let limit = settings.statement_limit;
         Ok(Self(Arc::new(match &settings.url {
             DatabaseUrl::Postgres(target) => {
                 let connector =

@@ -1,6 +1,7 @@
 //! What tests see and change behind the server's back.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection as _;
 use diesel::sql_types::Text;
@@ -103,7 +104,11 @@ impl OpenTransaction {
 
 /// The database as the server itself reaches it.
 pub(crate) fn storage(database: &TestDatabase) -> Storage {
-    let settings = StorageSettings { url: database.parsed(), connections: NonZeroU32::MIN };
+    let settings = StorageSettings {
+        url: database.parsed(),
+        connections: NonZeroU32::MIN,
+        statement_limit: Duration::from_secs(60),
+    };
     Storage::new(&settings).unwrap()
 }
 

@@ -73,8 +73,8 @@ pub(crate) fn open(database: &TestDatabase, connections: u32) -> Storage {
 
 pub(crate) fn open_with_limit(database: &TestDatabase, connections: u32, limit: Duration) -> Storage {
     let connections = NonZeroU32::new(connections).unwrap();
-    let settings = StorageSettings { url: database.parsed(), connections };
-    Storage::with_statement_limit(&settings, limit).unwrap()
+    let settings = StorageSettings { url: database.parsed(), connections, statement_limit: limit };
+    Storage::new(&settings).unwrap()
 }
 
 /// Writes what a registration writes, its outcome included.

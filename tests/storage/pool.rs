@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use identity::storage::{self, PoolUsage, Storage, StorageError};
+use identity::storage::{self, PoolUsage, StorageError};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -11,6 +11,9 @@ use crate::fixture::{Fixture, LONG, eventually, is_done_at_once, open, open_with
 use crate::sql::Outside;
 use crate::support::postgres::Cluster;
 use crate::support::service::{Engine, TestDatabase, on_both_databases};
+
+/// What operation has by default.
+const STATEMENT_LIMIT: Duration = Duration::from_millis(1_500);
 
 on_both_databases!(
     connections_are_had_in_the_order_of_asking,
@@ -308,7 +311,7 @@ impl Away {
         let url = postgres.url.clone();
         let database = TestDatabase { url, folder: tempfile::tempdir().unwrap(), postgres: Some(postgres) };
         storage::migrate::run(&database.parsed()).await.unwrap();
-        let storage = open_with_limit(&database, connections, Storage::STATEMENT_LIMIT);
+        let storage = open_with_limit(&database, connections, STATEMENT_LIMIT);
         Self { storage, database, cluster }
     }
 }
