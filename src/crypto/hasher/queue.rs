@@ -306,3 +306,63 @@ impl State {
 fn overloaded(wait: Duration) -> HashError {
     HashError::Overloaded { retry_after: wait.clamp(RETRY_AFTER.0, RETRY_AFTER.1) }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::crypto::hasher::Cost;
+    use crate::crypto::hasher::task::Answer;
+    use crate::domain::Password;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Of one worker with one lane, which takes a second for an expansion, and so 33 for a hash.
+    fn queue() -> Queue {
+        let limits = Limits { capacity: 10, max_wait: 1_000 * SECOND };
+        Queue::new(NonZeroUsize::MIN, Ideal::new(vec![SECOND]), limits)
+    }
+
+    /// Asks for a hash within `allowed`.
+    fn push(queue: &Queue, allowed: Duration) -> Result<(), HashError> {
+        let password = Password::new("correct horse".to_owned()).unwrap();
+        let terms = Terms { deadline: Some(Instant::now() + allowed), ..Terms::default() };
+        let answer = Answer::new(oneshot::channel().0);
+        queue.push(Task::hash(&password, Cost::MIN, terms.deadline, answer), &terms)
+    }
+
+    fn assign(queue: &Queue) {
+        let mut state = queue.lock();
+        let task = state.line.pop().unwrap().item;
+        assert!(matches!(state.assign(task, 0), Next::Job(_)));
+    }
+
+    #[test]
+    fn who_would_have_nothing_to_spare_is_refused() {
+        let queue = queue();
+        push(&queue, 40 * SECOND).unwrap();
+        assign(&queue);
+        // 66 seconds are forecast, and a fifth of that is to spare.
+        assert!(matches!(push(&queue, 75 * SECOND), Err(HashError::Overloaded { .. })));
+        push(&queue, 85 * SECOND).unwrap();
+    }
+
+    #[test]
+    fn a_slow_spell_keeps_nobody_from_a_hasher_that_is_idle_since() {
+        let queue = queue();
+        let idle = Report {
+            lanes: 1,
+            expansions: 1,
+            elapsed: 3_600 * SECOND,
+            lanes_left: 0,
+            work_left: 0,
+            finished: 1,
+            abandoned: 0,
+        };
+        queue.report(0, &idle);
+        push(&queue, 40 * SECOND).unwrap();
+        // Beside a job that runs, what was measured counts.
+        assert!(matches!(push(&queue, 400 * SECOND), Err(HashError::Overloaded { .. })));
+    }
+}
