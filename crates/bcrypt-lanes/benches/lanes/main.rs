@@ -24,6 +24,9 @@ const COST: u32 = 8;
 /// What the figures are given for; a hash's time is its number of expansions.
 const SHOWN_COST: u32 = 10;
 
+/// Expansions between two looks for new jobs.
+const SLICE: u32 = 8;
+
 /// How often each figure is taken; the fastest counts, as what disturbs a figure makes it slower.
 const TURNS: usize = 25;
 
@@ -42,6 +45,7 @@ fn main() {
     promises.at_least("two lanes, times the bcrypt crate", figures.ratio(2), 1.9);
     promises.at_least("one lane, times the bcrypt crate", figures.ratio(1), 1.0);
     promises.at_most("three hashes side by side, in hashes of the bcrypt crate", figures.together(3), 1.25);
+    promises.at_most("a slice at the best width, in milliseconds", figures.slice(best), 1.0);
     promises.at_least("random arrivals, times a full batch", continuous, 0.95);
     match john::hashes_per_second(Cost::new(SHOWN_COST).unwrap()) {
         Some(john) => {
@@ -115,6 +119,12 @@ impl Figures {
     /// The time of `lanes` hashes side by side, in hashes of the crate.
     fn together(&self, lanes: usize) -> f64 {
         self.batches[lanes - 1].as_secs_f64() / self.one_of_crate.as_secs_f64()
+    }
+
+    /// The time in which a job that comes finds a lane that is free, at most, in milliseconds.
+    fn slice(&self, lanes: usize) -> f64 {
+        let expansions = Cost::new(COST).unwrap().expansions() as f64;
+        self.batches[lanes - 1].as_secs_f64() * 1e3 * f64::from(SLICE) / expansions
     }
 
     /// Hashes a second.
@@ -205,7 +215,6 @@ impl Arrivals {
 
     /// Goes on for a while; returns how many expansions were done a second.
     fn serve(&mut self) -> f64 {
-        const SLICE: u32 = 8;
         const WHILE: Duration = Duration::from_millis(50);
         let (began, mut done) = (Instant::now(), 0.0);
         while began.elapsed() < WHILE {
