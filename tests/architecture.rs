@@ -47,9 +47,10 @@ const SIBLINGS: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates, or parts of one, that only some of `src/` may use.
-const CRATES: [(&str, &[&str]); 18] = [
+const CRATES: [(&str, &[&str]); 19] = [
     ("bcrypt", &["crypto"]),
     ("bcrypt_lanes", &["crypto"]),
+    ("thread_priority", &["crypto"]),
     ("jsonwebtoken", &["crypto"]),
     ("bb8", &["storage"]),
     ("diesel", &["storage"]),

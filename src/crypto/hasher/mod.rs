@@ -1,7 +1,7 @@
 //! Computes and checks password hashes, on threads that nothing else waits for.
 //!
 //! A [`Hasher`] is the front: it turns a password into a task, puts that in a bounded queue
-//! and awaits the answer. The queue refuses early rather than late; the workers run at a low
+//! and awaits the answer. The queue refuses early rather than late; the workers run at the lowest
 //! scheduling priority, so that a flood of logins leaves look-ups their time. Which passwords are
 //! good enough, and who may try how often, is decided elsewhere.
 

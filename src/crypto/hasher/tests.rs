@@ -308,9 +308,9 @@ fn the_threads_are_named_and_give_way() {
         let send = send.clone();
         Serial::new(move |job: &Job| {
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-            // The 19th field of proc(5), counted from behind the name in parentheses, the 2nd.
-            let nice = stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap();
-            let _ = send.send((std::thread::current().name().map(str::to_owned), nice.to_owned()));
+            // The 41st field of proc(5), counted from behind the name in parentheses, the 2nd.
+            let policy = stat.rsplit(')').next().unwrap().split_whitespace().nth(38).unwrap();
+            let _ = send.send((std::thread::current().name().map(str::to_owned), policy.to_owned()));
             engine::bcrypt_crate(job)
         })
     };
@@ -325,7 +325,8 @@ fn the_threads_are_named_and_give_way() {
     .take(50)
     .flatten()
     .collect();
-    let expected = ["hash-0", "hash-1"].map(|name| (Some(name.to_owned()), worker::NICENESS.to_string()));
+    // SCHED_IDLE.
+    let expected = ["hash-0", "hash-1"].map(|name| (Some(name.to_owned()), "5".to_owned()));
     assert_eq!(looks.into_iter().collect::<Vec<_>>(), expected);
 }
 

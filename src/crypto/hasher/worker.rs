@@ -8,11 +8,6 @@ use super::engine::Engine;
 use super::queue::{Next, Queue, Report};
 use super::task::Caller;
 
-/// How nice the threads are to the rest of the process and of the machine. Measured beside 19 and
-/// SCHED_IDLE (docs/performance.md): look-ups gain nothing from more, and logins keep a tenth of a core
-/// against each thread that never pauses, by the scheduler's weights, where 19 leaves a seventieth.
-pub(super) const NICENESS: i32 = 10;
-
 /// Whether a thread may use its core without a pause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Duty {
@@ -38,12 +33,20 @@ pub(super) fn spawn(
     Ok(())
 }
 
-/// Hashes get what the rest of the process, and of the machine, leaves over.
+/// Hashes get what the rest of the process, and of the machine, leaves over: a thread of the class
+/// SCHED_IDLE, which needs no privilege, gives its core up in the moment in which another wakes. One that
+/// is nice alone keeps it for some milliseconds more (docs/performance.md has what was measured).
 fn lower_priority() {
-    // Linux counts niceness by thread, whatever POSIX says; elsewhere this would slow the process.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::warn!(%error, "password hashing runs at normal priority");
+    {
+        use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
+
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        let thread = thread_priority::thread_native_id();
+        if let Err(error) = thread_priority::set_thread_priority_and_policy(thread, ThreadPriority::Min, idle)
+        {
+            tracing::warn!(?error, "password hashing runs at normal priority");
+        }
     }
 }
 
