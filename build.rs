@@ -10,11 +10,16 @@ const FILES: [&str; 3] =
     ["identity/v1/error_reason.proto", "identity/v1/identity.proto", "identity/v1/types.proto"];
 
 /// Messages that hold passwords or tokens. `src/proto.rs` gives them a `Debug` that shows nothing.
-const SECRET_MESSAGES: [&str; 4] = [
+const SECRET_MESSAGES: [&str; 9] = [
     ".identity.v1.RegisterRequest",
     ".identity.v1.RegisterResponse",
     ".identity.v1.LoginRequest",
     ".identity.v1.LoginResponse",
+    ".identity.v1.RefreshSessionRequest",
+    ".identity.v1.RefreshSessionResponse",
+    ".identity.v1.LogoutRequest",
+    ".identity.v1.ChangePasswordRequest",
+    ".identity.v1.VerifyTokenRequest",
 ];
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script its folder in the environment")]

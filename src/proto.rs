@@ -21,4 +21,14 @@ macro_rules! silent {
     )*};
 }
 
-silent!(RegisterRequest, RegisterResponse, LoginRequest, LoginResponse);
+silent!(
+    RegisterRequest,
+    RegisterResponse,
+    LoginRequest,
+    LoginResponse,
+    RefreshSessionRequest,
+    RefreshSessionResponse,
+    LogoutRequest,
+    ChangePasswordRequest,
+    VerifyTokenRequest
+);

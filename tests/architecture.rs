@@ -37,6 +37,8 @@ const SIBLINGS: [(&str, &[&str]); 12] = [
             "crypto::Cost",
             "crypto::MasterKey",
             "crypto::calibration",
+            "service::access",
+            "service::service_tokens",
             "storage",
             "server",
             "telemetry",

@@ -169,3 +169,46 @@ fn calibrate_measures_what_is_configured_and_refuses_what_makes_no_sense() {
         assert_eq!((code, out.as_str()), (Some(64), ""), "{err}");
     }
 }
+
+#[test]
+fn a_service_token_is_made_listed_and_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("identity.db").display());
+    let run = |arguments: &[&str]| identity(arguments, &[("DATABASE_URL", &url)]);
+
+    let create = ["service-token", "create", "--name", "billing", "--allow", "GetUser"];
+    let (code, out, err) = run(&create);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("identity migrate run"), "{err}");
+    assert_eq!(run(&["migrate", "run"]).0, Some(0));
+
+    let (code, token, err) = run(&[&create[..], &["--allow", "VerifyToken", "--expires", "30d"]].concat());
+    assert_eq!((code, token.lines().count()), (Some(0), 1), "{err}");
+    assert!(token.starts_with("identity-service-") && !err.contains(token.trim()), "{err}");
+    let (_, listed, _) = run(&["service-token", "list"]);
+    assert!(!listed.contains(token.trim()));
+    let (_, json, _) = run(&["service-token", "list", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json[0]["name"], &json[0]["state"]), (&"billing".into(), &"active".into()));
+    let methods = ["GetUser", "VerifyToken"].map(|method| format!("identity.v1.IdentityService/{method}"));
+    assert_eq!(json[0]["allowed"], serde_json::json!(methods));
+    let id = json[0]["id"].as_str().unwrap();
+    assert!(listed.starts_with(&format!("{id} billing active created ")), "{listed}");
+
+    assert_eq!(run(&["service-token", "revoke", id]).0, Some(0));
+    assert!(run(&["service-token", "list"]).1.contains("billing revoked"));
+    for again in [id, "018f4e9a-7c1e-7b3a-9d2e-3f5a6b7c8d9e", "1"] {
+        let (code, out, err) = run(&["service-token", "revoke", again]);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    }
+    for (arguments, problem) in [
+        (["--name", "billing", "--allow", "getuser"], "there is no method"),
+        (["--name", "bil ling", "--allow", "all"], "the name must be"),
+    ] {
+        let (code, _, err) = run(&[&["service-token", "create"][..], &arguments].concat());
+        assert!(code == Some(1) && err.contains(problem), "{code:?} {err}");
+    }
+    for arguments in [&["--name", "billing"][..], &["--name", "x", "--allow", "all", "--expires", "1s"]] {
+        assert_eq!(run(&[&["service-token", "create"][..], arguments].concat()).0, Some(64));
+    }
+}

@@ -33,7 +33,7 @@ pub(super) struct Cli {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum Command {
     /// Serve requests until a signal to stop (this is what `identity` alone does)
     Serve,
@@ -48,6 +48,12 @@ pub(super) enum Command {
         /// Which key to make.
         #[command(subcommand)]
         action: KeysAction,
+    },
+    /// Make, list and revoke the credentials of other services
+    ServiceToken {
+        /// What to do with the tokens.
+        #[command(subcommand)]
+        action: ServiceTokenAction,
     },
     /// Measure this machine, and recommend a bcrypt cost for it
     ///
@@ -91,6 +97,66 @@ pub(super) enum MigrateAction {
         #[arg(long, default_value = "1", value_name = "NUMBER")]
         steps: NonZeroU64,
     },
+}
+
+/// What to do with the tokens of services.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum ServiceTokenAction {
+    /// Make a token and print it; it cannot be printed again
+    Create(NewServiceToken),
+    /// List all tokens, without their secrets
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a token, from the next call on
+    Revoke {
+        /// The token's id, as `list` prints it
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+/// What the token of a service shall be.
+#[derive(Clone, Debug, Args)]
+pub(super) struct NewServiceToken {
+    /// What the service is called; a name may have several tokens, so that one can replace the other
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: String,
+
+    /// A method that it may call, such as GetUser, or all; may be given several times
+    #[arg(long, required = true, value_name = "METHOD")]
+    pub(super) allow: Vec<String>,
+
+    /// How long it counts, 1m to 3650d, or never for no end
+    #[arg(long, default_value = "365d", value_name = "DURATION", value_parser = up_to_ten_years)]
+    pub(super) expires: Expiry,
+}
+
+/// How long something counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Expiry {
+    After(Duration),
+    Never,
+}
+
+impl Expiry {
+    pub(super) fn into_duration(self) -> Option<Duration> {
+        match self {
+            Self::After(duration) => Some(duration),
+            Self::Never => None,
+        }
+    }
+}
+
+fn up_to_ten_years(text: &str) -> Result<Expiry, &'static str> {
+    if text == "never" {
+        return Ok(Expiry::Never);
+    }
+    let range = Duration::from_secs(60)..=Duration::from_secs(3650 * 24 * 60 * 60);
+    let duration = humantime::parse_duration(text).ok().filter(|duration| range.contains(duration));
+    duration.map(Expiry::After).ok_or("must be a duration from 1m to 3650d, such as 90d, or never")
 }
 
 /// Which key to make.

@@ -1,4 +1,5 @@
-//! The command line: `identity serve`, `migrate`, `keys` and `calibrate`, one file each.
+//! The command line: `identity serve`, `migrate`, `keys`, `service-token` and `calibrate`, one file
+//! each.
 //!
 //! Exit codes: 0 when done, 1 when a command failed, 64 when the command line or the configuration
 //! is wrong (`EX_USAGE` of sysexits.h).
@@ -8,6 +9,7 @@ mod calibrate;
 mod keys;
 mod migrate;
 mod serve;
+mod service_token;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -57,6 +59,10 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
             migrate::run(settings, action)
         }
         Command::Keys { action } => keys::run(action),
+        Command::ServiceToken { action } => {
+            let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
+            service_token::run(settings, action)
+        }
         Command::Calibrate(arguments) => {
             let settings = warned(HashSettings::resolve(&cli.flags, environment)?);
             calibrate::run(&settings, arguments)

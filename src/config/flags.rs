@@ -103,6 +103,16 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "DURATION")]
     pub session_max: Option<String>,
 
+    /// For how long after a refresh the token that was used still gets the same successor, up to 1h
+    /// [IDENTITY_REFRESH_GRACE; default: 30s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub refresh_grace: Option<String>,
+
+    /// Most sessions of a user, 1 to 10000; the oldest ends when one more is opened
+    /// [IDENTITY_SESSION_LIMIT; default: 100]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub session_limit: Option<String>,
+
     /// What to log: error, warn, info, debug or trace, also for one module, as in
     /// `info,identity::rpc=debug` [IDENTITY_LOG; default: info]
     #[arg(long, global = true, value_name = "FILTER")]

@@ -100,6 +100,10 @@ pub struct SessionSettings {
     pub idle: Duration,
     /// How long a session lasts.
     pub max: Duration,
+    /// For how long after a refresh the refresh token that was used still gets the same successor.
+    pub refresh_grace: Duration,
+    /// How many sessions a user has at most.
+    pub per_user: NonZeroUsize,
 }
 
 /// What a start does about pending migrations.
@@ -135,6 +139,8 @@ const AUDIENCE: Name = Name::with_flag("IDENTITY_AUDIENCE", |flags| flags.audien
 const ACCESS_TTL: Name = Name::with_flag("IDENTITY_ACCESS_TTL", |flags| flags.access_ttl.as_deref());
 const SESSION_IDLE: Name = Name::with_flag("IDENTITY_SESSION_IDLE", |flags| flags.session_idle.as_deref());
 const SESSION_MAX: Name = Name::with_flag("IDENTITY_SESSION_MAX", |flags| flags.session_max.as_deref());
+const REFRESH_GRACE: Name = Name::with_flag("IDENTITY_REFRESH_GRACE", |flags| flags.refresh_grace.as_deref());
+const SESSION_LIMIT: Name = Name::with_flag("IDENTITY_SESSION_LIMIT", |flags| flags.session_limit.as_deref());
 const LOG: Name = Name::with_flag("IDENTITY_LOG", |flags| flags.log.as_deref());
 const LOG_FORMAT: Name = Name::with_flag("IDENTITY_LOG_FORMAT", |flags| flags.log_format.as_deref());
 
@@ -164,6 +170,10 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Ten years: no one waits longer for an error in writing to show.
 const SESSION_RANGE: RangeInclusive<Duration> = MINUTE..=Duration::from_secs(3650 * 24 * 60 * 60);
+/// Longer than a lost reply takes to be noticed, shorter than a copied token is of use.
+const DEFAULT_REFRESH_GRACE: Duration = Duration::from_secs(30);
+/// More devices than anybody has.
+const DEFAULT_SESSION_LIMIT: NonZeroUsize = NonZeroUsize::new(100).expect("100 is not 0");
 /// An hour is longer than any orchestrator waits for a process to stop.
 const DRAIN_RANGE: RangeInclusive<Duration> = Duration::ZERO..=HOUR;
 
@@ -316,8 +326,19 @@ fn session(reader: &mut Reader<'_>) -> SessionSettings {
     if idle.is_some_and(|idle| idle > max) {
         reader.fault(SESSION_IDLE, "must not be longer than IDENTITY_SESSION_MAX (--session-max)");
     }
-    // A shorter maximum alone shortens the default with it.
-    SessionSettings { issuer, audience, access_ttl, idle: idle.unwrap_or(14 * DAY).min(max), max }
+    let refresh_grace =
+        reader.duration(REFRESH_GRACE, Duration::ZERO..=HOUR).unwrap_or(DEFAULT_REFRESH_GRACE);
+    let limit = reader.number(SESSION_LIMIT, 1..=10_000).and_then(|limit| NonZeroUsize::new(limit as usize));
+    SessionSettings {
+        issuer,
+        audience,
+        access_ttl,
+        // A shorter maximum alone shortens the default with it.
+        idle: idle.unwrap_or(14 * DAY).min(max),
+        max,
+        refresh_grace,
+        per_user: limit.unwrap_or(DEFAULT_SESSION_LIMIT),
+    }
 }
 
 fn log(reader: &mut Reader<'_>) -> LogSettings {

@@ -155,6 +155,11 @@ impl AccessTokens {
         Self { keyring, settings, checked: Cache::new(CACHED_TOKENS) }
     }
 
+    /// What its tokens say about their maker.
+    pub fn settings(&self) -> &TokenSettings {
+        &self.settings
+    }
+
     /// A new token about `subject`, valid from `now` on, for the time that the settings say or until
     /// the session ends. Both ends are rounded down to the second.
     pub fn issue(&self, subject: &TokenSubject, now: Timestamp) -> AccessToken {

@@ -4,8 +4,8 @@
 //! [`hasher`] computes and checks password hashes on threads of its own; [`calibration`] finds out
 //! what they can afford. [`master_key`] is the one
 //! secret that all others are derived from or sealed under. [`access_token`] signs and verifies
-//! JWTs with the keys of [`signing_key`], [`refresh_token`] and [`fingerprint`] make values that
-//! nobody else can. What is allowed, and what is stored where, is decided elsewhere; the time comes
+//! JWTs with the keys of [`signing_key`]; [`refresh_token`], [`page_token`], [`service_token`] and
+//! [`fingerprint`] make values that nobody else can. What is allowed, and what is stored where, is decided elsewhere; the time comes
 //! in as a parameter.
 
 pub mod access_token;
@@ -13,9 +13,11 @@ pub mod calibration;
 pub mod fingerprint;
 pub mod hasher;
 pub mod master_key;
+pub mod page_token;
 mod random;
 pub mod refresh_token;
 mod scheme;
+pub mod service_token;
 pub mod signing_key;
 
 pub use access_token::{AccessClaims, AccessToken, AccessTokens, InvalidToken, TokenSettings, TokenSubject};

@@ -76,6 +76,10 @@ id!(
     SessionId
 );
 id!(
+    /// A credential of another service.
+    ServiceTokenId
+);
+id!(
     /// What a caller names an attempt to register by, so that trying again cannot register twice.
     RequestId
 );

@@ -1,9 +1,12 @@
 //! Sessions: what a login opens.
 
+use std::net::IpAddr;
+
 use super::clock::Timestamp;
 use super::id::{SessionId, TenantId, UserId};
+use super::text::{InvalidText, short_text};
 
-/// An open session of one user.
+/// A session of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     /// Identifies the session for ever.
@@ -22,4 +25,40 @@ pub struct Session {
     pub last_used_at: Timestamp,
     /// When it ends, however much it is used.
     pub expires_at: Timestamp,
+    /// Where the user logged in, as a trusted service stated it.
+    pub opened_by: EndUser,
+    /// When it was ended before its time, if it was.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// On whose behalf a service calls, as far as it says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndUser {
+    /// The device, in the service's words.
+    pub device: Option<DeviceLabel>,
+    /// The address.
+    pub address: Option<IpAddr>,
+}
+
+/// What people recognise a device by, such as "Firefox on Linux": 1 to 200 characters without control
+/// characters, in NFC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceLabel(String);
+
+impl DeviceLabel {
+    /// The most characters (Unicode scalar values) of a label.
+    pub const MAX_CHARS: usize = 200;
+
+    /// Reads a label; white space around it is removed.
+    ///
+    /// # Errors
+    /// The first rule broken, as [`InvalidText`].
+    pub fn parse(text: &str) -> Result<Self, InvalidText> {
+        short_text(text, Self::MAX_CHARS).map(Self)
+    }
+
+    /// The label as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }

@@ -3,25 +3,44 @@
 use tonic::{Request, Status};
 
 use crate::domain::FieldViolation;
-use crate::service::access::{self, Rule};
-use crate::service::{Caller, Service};
+use crate::service::access::{self, Access};
+use crate::service::{CallContext, Caller, Service, ServiceIdentity};
 
-use super::status;
+use super::{call, status};
 
-/// The caller of `rpc`, let through its door. Where everybody may call, credentials are not looked
-/// at: an outdated token must not keep anyone from logging in.
+/// The metadata that carries a service's token.
+const SERVICE_TOKEN: &str = "x-identity-service-token";
+
+/// The caller of `rpc`, let through its door, and what the call is made under.
+///
+/// Where everybody may call, an access token is not looked at: an outdated one must not keep anyone
+/// from logging in. A service's credential always is, since a service that is not known must not go on
+/// unnoticed.
 ///
 /// # Errors
 /// UNAUTHENTICATED, always the same, when the RPC wants a user and the metadata `authorization` is
 /// missing, given twice, of another form than `Bearer <token>` (RFC 6750, 2.1), or holds anything
-/// but a token of this service that is in force.
-pub(super) fn caller<T>(service: &Service, rpc: &str, request: &Request<T>) -> Result<Caller, Status> {
-    let caller = match access::rule(rpc) {
-        Some(Rule::Users) => named(service, request)?,
-        Some(Rule::Anyone) | None => Caller::Anonymous,
+/// but a token of this service that is in force; and, with a reason of its own, when a service token is
+/// not in force. PERMISSION_DENIED when the caller, or the service that calls for it, may not call this.
+/// INVALID_ARGUMENT when a service states what is no address or no device.
+pub(super) async fn caller<T: Sync>(
+    service: &Service,
+    rpc: &str,
+    request: &Request<T>,
+) -> Result<(Caller, CallContext), Status> {
+    let identity = calling_service(service, request).await?;
+    if let Some(identity) = &identity {
+        access::admit_service(rpc, identity).map_err(status::from_service)?;
+    }
+    let name = identity.map(|identity| identity.name);
+    let user = match access::access(rpc).is_some_and(Access::looks_at_users) {
+        true => calling_user(service, request)?,
+        false => None,
     };
+    let caller = user.or_else(|| name.clone().map(Caller::Service)).unwrap_or(Caller::Anonymous);
     access::admit(rpc, &caller).map_err(status::from_service)?;
-    Ok(caller)
+    let context = call::context(request, name).map_err(status::invalid_fields)?;
+    Ok((caller, context))
 }
 
 /// What a caller of an RPC for users is told whose request breaks a rule: first of all that the session
@@ -38,16 +57,31 @@ pub(super) async fn invalid_fields(
     }
 }
 
-/// The caller that the request's metadata names, or nobody without any.
-fn named<T>(service: &Service, request: &Request<T>) -> Result<Caller, Status> {
+/// The user that the request's metadata names, if it names one.
+fn calling_user<T>(service: &Service, request: &Request<T>) -> Result<Option<Caller>, Status> {
     let mut values = request.metadata().get_all("authorization").iter();
     let (value, second) = (values.next(), values.next());
-    let Some(value) = value else { return Ok(Caller::Anonymous) };
+    let Some(value) = value else { return Ok(None) };
     if second.is_some() {
         return Err(status::token_invalid());
     }
     let token = value.to_str().ok().and_then(bearer).ok_or_else(status::token_invalid)?;
-    service.authenticate(token).map_err(status::from_service)
+    service.authenticate(token).map(Some).map_err(status::from_service)
+}
+
+/// The service that the request's metadata names, if it names one.
+async fn calling_service<T: Sync>(
+    service: &Service,
+    request: &Request<T>,
+) -> Result<Option<ServiceIdentity>, Status> {
+    let mut values = request.metadata().get_all(SERVICE_TOKEN).iter();
+    let (value, second) = (values.next(), values.next());
+    let Some(value) = value else { return Ok(None) };
+    if second.is_some() {
+        return Err(status::service_credential_invalid());
+    }
+    let token = value.to_str().map_err(|_| status::service_credential_invalid())?;
+    service.authenticate_service(token).await.map(Some).map_err(status::from_service)
 }
 
 /// The token of `Bearer <token>`; the scheme in any case (RFC 9110, 11.1).

@@ -1,11 +1,17 @@
 //! What a call is made under: its deadline, and where it comes from.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::time::Instant;
 use tonic::Request;
 
+use crate::domain::{DeviceLabel, EndUser, FieldViolation, ServiceName, Violations};
 use crate::service::CallContext;
+
+/// Where a service states the address of the user that it calls for.
+const END_USER_ADDRESS: &str = "x-identity-end-user-address";
+/// Where it states the device.
+const END_USER_DEVICE: &str = "x-identity-end-user-device";
 
 /// When a call has to be answered, in its request's extensions. A call that may go on for ever has
 /// none.
@@ -37,14 +43,39 @@ impl Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// What the use case is told about the call.
-pub(super) fn context<T>(request: &Request<T>) -> CallContext {
+/// What the use case is told about the call that `service`, if it is one, makes.
+///
+/// # Errors
+/// Each metadata in which the service states what is no address or no device.
+pub(super) fn context<T>(
+    request: &Request<T>,
+    service: Option<ServiceName>,
+) -> Result<CallContext, Vec<FieldViolation>> {
     let extensions = request.extensions();
-    CallContext {
+    // Whoever is no service could state anything.
+    let end_user = if service.is_some() { end_user(request)? } else { EndUser::default() };
+    let peer = extensions.get::<PeerAddress>().map(|peer| peer.0.ip());
+    Ok(CallContext {
         deadline: extensions
             .get::<Deadline>()
             .and_then(|deadline| deadline.of_caller())
             .map(Instant::into_std),
-        source: extensions.get::<PeerAddress>().map(|peer| peer.0.ip()),
+        source: end_user.address.or(peer),
+        end_user,
+        service,
+    })
+}
+
+fn end_user<T>(request: &Request<T>) -> Result<EndUser, Vec<FieldViolation>> {
+    let mut violations = Violations::new();
+    let stated = |name| request.metadata().get(name).map(|value| value.to_str().unwrap_or_default());
+    let address = stated(END_USER_ADDRESS).map(|text| text.parse::<IpAddr>());
+    let address = address.transpose().map_err(|_| "must be an IPv4 or IPv6 address");
+    let address = violations.check(END_USER_ADDRESS, address);
+    let device =
+        violations.check(END_USER_DEVICE, stated(END_USER_DEVICE).map(DeviceLabel::parse).transpose());
+    match (address, device) {
+        (Some(address), Some(device)) => Ok(EndUser { device, address }),
+        _ => Err(violations.into_vec()),
     }
 }

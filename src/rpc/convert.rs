@@ -3,12 +3,12 @@
 use secrecy::ExposeSecret as _;
 
 use crate::domain::{
-    Email, FieldViolation, Password, PasswordPolicy, PersonName, RequestId, Role, Tenant, TenantName,
-    Timestamp, User, UserId, UserState, Violations,
+    Email, FieldViolation, Page, PageSize, Password, PasswordPolicy, PersonName, RequestId, Role, SessionId,
+    Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState, Violations,
 };
 use crate::proto::v1;
-use crate::service::OpenedSession;
 use crate::service::accounts::Registration;
+use crate::service::{OpenedSession, OwnSession, VerifiedToken};
 
 /// A registration whose fields keep all rules.
 ///
@@ -57,14 +57,59 @@ pub(super) fn credentials(message: v1::LoginRequest) -> Result<(Email, Password)
     }
 }
 
-/// The user that is asked for; `None` is the caller.
+/// The user that is asked for, and of which tenant; without a user, the caller is.
 ///
 /// # Errors
-/// The violation of `user_id`.
-pub(super) fn wanted_user(message: &v1::GetUserRequest) -> Result<Option<UserId>, Vec<FieldViolation>> {
+/// Every violation of either field.
+pub(super) fn wanted_user(
+    message: &v1::GetUserRequest,
+) -> Result<(Option<UserId>, Option<TenantId>), Vec<FieldViolation>> {
     let mut violations = Violations::new();
-    let wanted = violations.check("user_id", optional(&message.user_id, UserId::parse));
-    wanted.ok_or_else(|| violations.into_vec())
+    let user = violations.check("user_id", optional(&message.user_id, UserId::parse));
+    let tenant = violations.check("tenant_id", optional(&message.tenant_id, TenantId::parse));
+    user.zip(tenant).ok_or_else(|| violations.into_vec())
+}
+
+/// The size of the page that is asked for, and the token of the page, unless it is the first.
+///
+/// # Errors
+/// The violation of `page_size`. What the token is good for, the service knows.
+pub(super) fn page(
+    message: &v1::ListSessionsRequest,
+) -> Result<(PageSize, Option<&str>), Vec<FieldViolation>> {
+    let mut violations = Violations::new();
+    let size = violations.check("page_size", PageSize::requested(message.page_size));
+    let token = Some(message.page_token.as_str()).filter(|token| !token.is_empty());
+    size.map(|size| (size, token)).ok_or_else(|| violations.into_vec())
+}
+
+/// The session that is to end.
+///
+/// # Errors
+/// The violation of `session_id`.
+pub(super) fn session_id(message: &v1::RevokeSessionRequest) -> Result<SessionId, Vec<FieldViolation>> {
+    let mut violations = Violations::new();
+    let id = violations.check("session_id", SessionId::parse(&message.session_id));
+    id.ok_or_else(|| violations.into_vec())
+}
+
+/// The current password, which may break today's policy, and the new one, which may not.
+///
+/// # Errors
+/// Every violation of either field; but that the new one must not be the user's e-mail, the service finds.
+pub(super) fn passwords(
+    message: v1::ChangePasswordRequest,
+    policy: PasswordPolicy,
+) -> Result<(Password, Password), Vec<FieldViolation>> {
+    let mut violations = Violations::new();
+    let current = violations.check("current_password", Password::new(message.current_password));
+    let new = violations.check("new_password", Password::new(message.new_password));
+    let allowed = new.as_ref().map_or(Ok(()), |new| policy.check(new, None));
+    let allowed = violations.check("new_password", allowed);
+    match (current, new, allowed) {
+        (Some(current), Some(new), Some(())) => Ok((current, new)),
+        _ => Err(violations.into_vec()),
+    }
 }
 
 /// `None` for a text that was not given.
@@ -85,6 +130,44 @@ pub(super) fn logged_in(opened: OpenedSession) -> v1::LoginResponse {
     let v1::RegisterResponse { user, access_token, access_token_expires_at, refresh_token } =
         registered(opened);
     v1::LoginResponse { user, access_token, access_token_expires_at, refresh_token }
+}
+
+pub(super) fn refreshed(opened: OpenedSession) -> v1::RefreshSessionResponse {
+    let v1::RegisterResponse { user: _, access_token, access_token_expires_at, refresh_token } =
+        registered(opened);
+    v1::RefreshSessionResponse { access_token, access_token_expires_at, refresh_token }
+}
+
+pub(super) fn sessions(page: Page<OwnSession>) -> v1::ListSessionsResponse {
+    let session = |own: OwnSession| v1::Session {
+        id: own.session.id.to_string(),
+        device: own.session.opened_by.device.map(|device| device.as_str().to_owned()).unwrap_or_default(),
+        address: own.session.opened_by.address.map(|address| address.to_string()).unwrap_or_default(),
+        created_at: Some(timestamp(own.session.created_at)),
+        last_used_at: Some(timestamp(own.session.last_used_at)),
+        expires_at: Some(timestamp(own.ends_at)),
+        current: own.is_current,
+    };
+    v1::ListSessionsResponse {
+        sessions: page.entries.into_iter().map(session).collect(),
+        next_page_token: page.next.unwrap_or_default(),
+    }
+}
+
+pub(super) fn verified(token: VerifiedToken) -> v1::VerifyTokenResponse {
+    let claims = token.claims;
+    v1::VerifyTokenResponse {
+        active: true,
+        user_id: claims.user_id.to_string(),
+        tenant_id: claims.tenant_id.to_string(),
+        session_id: claims.session_id.to_string(),
+        role: role(token.role).into(),
+        issued_at: Some(timestamp(claims.issued_at)),
+        expires_at: Some(timestamp(claims.expires_at)),
+        issuer: token.issuer,
+        audience: token.audience,
+        token_id: claims.token_id.to_string(),
+    }
 }
 
 pub(super) fn user(user: User) -> v1::User {

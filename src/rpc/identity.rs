@@ -1,19 +1,29 @@
 //! `identity.v1.IdentityService`.
 
 use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
 
 use crate::proto::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use crate::proto::v1::{
-    GetUserRequest, GetUserResponse, LoginRequest, LoginResponse, RegisterRequest, RegisterResponse,
+    ChangePasswordRequest, ChangePasswordResponse, GetUserRequest, GetUserResponse, ListSessionsRequest,
+    ListSessionsResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, RefreshSessionRequest,
+    RefreshSessionResponse, RegisterRequest, RegisterResponse, RevokeSessionRequest, RevokeSessionResponse,
+    VerifyTokenRequest, VerifyTokenResponse,
 };
 
-use super::{Backend, MAX_MESSAGE_BYTES, auth, call, convert, status};
+use super::{Backend, MAX_MESSAGE_BYTES, auth, convert, status};
 
 const REGISTER: &str = "identity.v1.IdentityService/Register";
 const LOGIN: &str = "identity.v1.IdentityService/Login";
 const GET_USER: &str = "identity.v1.IdentityService/GetUser";
+const REFRESH_SESSION: &str = "identity.v1.IdentityService/RefreshSession";
+const LOGOUT: &str = "identity.v1.IdentityService/Logout";
+const LIST_SESSIONS: &str = "identity.v1.IdentityService/ListSessions";
+const REVOKE_SESSION: &str = "identity.v1.IdentityService/RevokeSession";
+const CHANGE_PASSWORD: &str = "identity.v1.IdentityService/ChangePassword";
+const VERIFY_TOKEN: &str = "identity.v1.IdentityService/VerifyToken";
 
-/// Registers, logs in and looks up users.
+/// Registers, logs in and looks up users; keeps, lists and ends their sessions.
 pub struct IdentityRpc(Backend);
 
 impl IdentityRpc {
@@ -30,8 +40,7 @@ impl IdentityService for IdentityRpc {
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
         let service = self.0.service()?;
-        auth::caller(service, REGISTER, &request)?;
-        let context = call::context(&request);
+        let (_, context) = auth::caller(service, REGISTER, &request).await?;
         let registration = convert::registration(request.into_inner(), service.password_policy())
             .map_err(status::invalid_fields)?;
         let opened = service.register(registration, context).await.map_err(status::from_service)?;
@@ -40,8 +49,7 @@ impl IdentityService for IdentityRpc {
 
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
         let service = self.0.service()?;
-        auth::caller(service, LOGIN, &request)?;
-        let context = call::context(&request);
+        let (_, context) = auth::caller(service, LOGIN, &request).await?;
         let (email, password) = convert::credentials(request.into_inner()).map_err(status::invalid_fields)?;
         let opened = service.login(&email, password, context).await.map_err(status::from_service)?;
         Ok(Response::new(convert::logged_in(opened)))
@@ -49,12 +57,84 @@ impl IdentityService for IdentityRpc {
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
         let service = self.0.service()?;
-        let caller = auth::caller(service, GET_USER, &request)?;
-        let wanted = match convert::wanted_user(request.get_ref()) {
+        let (caller, _) = auth::caller(service, GET_USER, &request).await?;
+        let (wanted, tenant) = match convert::wanted_user(request.get_ref()) {
             Ok(wanted) => wanted,
             Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
         };
-        let user = service.get_user(&caller, wanted).await.map_err(status::from_service)?;
+        let user = service.get_user(&caller, wanted, tenant).await.map_err(status::from_service)?;
         Ok(Response::new(GetUserResponse { user: Some(convert::user(user)) }))
+    }
+
+    async fn refresh_session(
+        &self,
+        request: Request<RefreshSessionRequest>,
+    ) -> Result<Response<RefreshSessionResponse>, Status> {
+        let service = self.0.service()?;
+        auth::caller(service, REFRESH_SESSION, &request).await?;
+        let token = Zeroizing::new(request.into_inner().refresh_token);
+        let opened = service.refresh_session(&token).await.map_err(status::from_service)?;
+        Ok(Response::new(convert::refreshed(opened)))
+    }
+
+    async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
+        let service = self.0.service()?;
+        auth::caller(service, LOGOUT, &request).await?;
+        let token = Zeroizing::new(request.into_inner().refresh_token);
+        service.logout(&token).await.map_err(status::from_service)?;
+        Ok(Response::new(LogoutResponse {}))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let service = self.0.service()?;
+        let (caller, _) = auth::caller(service, LIST_SESSIONS, &request).await?;
+        let (size, page_token) = match convert::page(request.get_ref()) {
+            Ok(page) => page,
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+        };
+        let page = service.list_sessions(&caller, size, page_token).await.map_err(status::from_service)?;
+        Ok(Response::new(convert::sessions(page)))
+    }
+
+    async fn revoke_session(
+        &self,
+        request: Request<RevokeSessionRequest>,
+    ) -> Result<Response<RevokeSessionResponse>, Status> {
+        let service = self.0.service()?;
+        let (caller, _) = auth::caller(service, REVOKE_SESSION, &request).await?;
+        let id = match convert::session_id(request.get_ref()) {
+            Ok(id) => id,
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+        };
+        service.revoke_session(&caller, id).await.map_err(status::from_service)?;
+        Ok(Response::new(RevokeSessionResponse {}))
+    }
+
+    async fn change_password(
+        &self,
+        request: Request<ChangePasswordRequest>,
+    ) -> Result<Response<ChangePasswordResponse>, Status> {
+        let service = self.0.service()?;
+        let (caller, context) = auth::caller(service, CHANGE_PASSWORD, &request).await?;
+        let (current, new) = match convert::passwords(request.into_inner(), service.password_policy()) {
+            Ok(passwords) => passwords,
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+        };
+        service.change_password(&caller, &current, &new, &context).await.map_err(status::from_service)?;
+        Ok(Response::new(ChangePasswordResponse {}))
+    }
+
+    async fn verify_token(
+        &self,
+        request: Request<VerifyTokenRequest>,
+    ) -> Result<Response<VerifyTokenResponse>, Status> {
+        let service = self.0.service()?;
+        auth::caller(service, VERIFY_TOKEN, &request).await?;
+        let verified =
+            service.verify_token(&request.get_ref().access_token).await.map_err(status::from_service)?;
+        Ok(Response::new(verified.map(convert::verified).unwrap_or_default()))
     }
 }

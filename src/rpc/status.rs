@@ -28,6 +28,11 @@ pub fn from_service(error: ServiceError) -> Status {
         ServiceError::EmailTaken => email_taken(),
         ServiceError::LoginFailed => login_failed(),
         ServiceError::TokenInvalid => token_invalid(),
+        ServiceError::FieldInvalid(violation) => invalid_fields(vec![violation]),
+        ServiceError::RefreshTokenInvalid => refresh_token_invalid(),
+        ServiceError::ServiceCredentialInvalid => service_credential_invalid(),
+        ServiceError::PermissionDenied => permission_denied(),
+        ServiceError::SessionNotFound => session_not_found(),
         ServiceError::UserNotFound => user_not_found(),
         ServiceError::Overloaded { retry_after } => overloaded(retry_after),
         ServiceError::Stopping => unavailable(RETRY_SOON),
@@ -89,6 +94,34 @@ pub fn login_failed() -> Status {
 /// UNAUTHENTICATED: no access token, or one that is not valid (any more).
 pub fn token_invalid() -> Status {
     status(Code::Unauthenticated, ErrorReason::TokenInvalid, "A valid access token is required.")
+}
+
+/// UNAUTHENTICATED: not the latest refresh token of an open session.
+pub fn refresh_token_invalid() -> Status {
+    status(
+        Code::Unauthenticated,
+        ErrorReason::RefreshTokenInvalid,
+        "The refresh token is not valid. The user has to log in again.",
+    )
+}
+
+/// UNAUTHENTICATED: the metadata `x-identity-service-token` holds no service token in force.
+pub fn service_credential_invalid() -> Status {
+    status(
+        Code::Unauthenticated,
+        ErrorReason::ServiceCredentialInvalid,
+        "The metadata x-identity-service-token holds no service token in force.",
+    )
+}
+
+/// PERMISSION_DENIED: the caller is known, and may not call this method.
+pub fn permission_denied() -> Status {
+    status(Code::PermissionDenied, ErrorReason::PermissionDenied, "The caller may not call this method.")
+}
+
+/// NOT_FOUND: the caller has no such session.
+pub fn session_not_found() -> Status {
+    status(Code::NotFound, ErrorReason::SessionNotFound, "There is no such session.")
 }
 
 /// NOT_FOUND: no such user among those that the caller may see.

@@ -8,6 +8,7 @@ pub mod drain;
 pub mod edge;
 pub mod health;
 mod http;
+mod janitor;
 pub mod listener;
 pub mod reflection;
 mod run;

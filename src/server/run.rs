@@ -22,6 +22,7 @@ use super::drain::Drained;
 use super::edge::{self, CallCounts, EdgeSettings};
 use super::health::{self, HealthHandle, ProbeSettings};
 use super::http::{self, Watched};
+use super::janitor;
 use super::listener::{self, ListenerSettings};
 use super::reflection;
 use super::startup::{Foundations, StartError};
@@ -190,13 +191,16 @@ impl Run {
         backend: Backend,
         health: HealthHandle,
     ) -> Result<std::convert::Infallible, StartError> {
-        backend.open(foundations.build().await?);
+        let service = foundations.build().await?;
         drop(foundations);
+        let pause = janitor::sweep(&service).await;
+        backend.open(service.clone());
         // The start has just used the database, so the first probe need not be waited for.
         health.set_ready(true);
         self.ready.send_replace(true);
-        health::follow(health, || self.storage.probe(), ProbeSettings::default()).await;
-        std::future::pending().await
+        let following = health::follow(health, || self.storage.probe(), ProbeSettings::default());
+        let (janitor, ()) = tokio::join!(janitor::run(service, pause), following);
+        Ok(janitor)
     }
 
     /// Writes go on when their callers have left; what is left of the time to drain is theirs.

@@ -13,11 +13,12 @@ use crate::crypto::access_token::{AccessTokens, TokenSettings};
 use crate::crypto::fingerprint::Fingerprinter;
 use crate::crypto::hasher::{Cost, Hasher, HasherSettings, Staffing, Width};
 use crate::crypto::master_key::{MasterKey, MasterKeyError};
+use crate::crypto::page_token::PageTokens;
 use crate::crypto::refresh_token::RefreshTokens;
 use crate::crypto::signing_key::{Keyring, SigningKey};
 use crate::domain::{Clock, PasswordPolicy};
 use crate::service::keys::{self, KeysError};
-use crate::service::{Parts, Service, SessionLifetime, UnitsOfWork};
+use crate::service::{Parts, Service, SessionRules, UnitsOfWork};
 use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
 
 /// Waits between attempts to reach a database that is away, the last one repeated.
@@ -141,9 +142,15 @@ impl Foundations {
                 },
             ),
             refresh_tokens: RefreshTokens::new(&master_key),
+            page_tokens: PageTokens::new(&master_key),
             fingerprints: Fingerprinter::new(&master_key),
             password_policy: PasswordPolicy::new(self.settings.password_min_length),
-            session_lifetime: SessionLifetime { idle: session.idle, max: session.max },
+            session_rules: SessionRules {
+                idle: session.idle,
+                max: session.max,
+                refresh_grace: session.refresh_grace,
+                per_user: session.per_user.get(),
+            },
             clock: Arc::clone(&self.clock),
             units: self.units.clone(),
         }))

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::crypto::hasher::Verdict;
 use crate::domain::{
-    Email, Password, PasswordHash, PersonName, RequestId, Role, Tenant, TenantId, TenantName, User, UserId,
-    UserState,
+    Email, EndUser, Password, PasswordHash, PersonName, RequestId, Role, Tenant, TenantId, TenantName, User,
+    UserId, UserState,
 };
 use crate::storage;
 use crate::storage::logins::Login;
@@ -66,7 +66,9 @@ impl Service {
         let hash = self.0.hasher.hash(&registration.password, &context.terms(&registration.email)).await?;
         let written = {
             let (service, registration) = (self.clone(), Arc::clone(&registration));
-            self.0.units.run(async move { service.write_registration(&registration, &hash).await }).await?
+            let end_user = context.end_user.clone();
+            let unit = async move { service.write_registration(&registration, &hash, end_user).await };
+            self.0.units.run(unit).await?
         };
         match written {
             Written::Created(opened) => Ok(*opened),
@@ -79,6 +81,7 @@ impl Service {
         &self,
         registration: &Registration,
         hash: &PasswordHash,
+        end_user: EndUser,
     ) -> Result<Written, ServiceError> {
         let now = self.0.clock.now();
         let user = new_owner(registration, now);
@@ -93,8 +96,7 @@ impl Service {
             return Ok(Written::EmailTaken);
         }
         storage::logins::insert_password(&mut tx, user.tenant.id, user.id, hash, now).await?;
-        let (session, secret) = self.new_session(&user, now);
-        storage::sessions::insert(&mut tx, &session).await?;
+        let (session, secret) = self.insert_session(&mut tx, &user, end_user).await?;
         tx.commit().await?;
         Ok(Written::Created(Box::new(self.hand_out(user, &session, &secret))))
     }
@@ -156,7 +158,7 @@ impl Service {
         let terms = context.terms(&registration.email);
         match self.0.hasher.verify(&registration.password, stored, &terms).await? {
             Verdict::Mismatch => Err(ServiceError::RequestIdReused),
-            Verdict::Match { .. } => self.open_session(login).await,
+            Verdict::Match { .. } => self.open_session(login, context.end_user).await,
         }
     }
 
@@ -188,7 +190,7 @@ impl Service {
             return Err(ServiceError::LoginFailed);
         };
         let (tenant_id, user_id, old) = (login.user.tenant.id, login.user.id, login.password.clone());
-        let opened = self.open_session(login).await?;
+        let opened = self.open_session(login, context.end_user).await?;
         if outdated {
             self.replace_hash(tenant_id, user_id, password, old);
         }
@@ -197,16 +199,16 @@ impl Service {
 
     /// Opens a session for a user whose password was just found right, unless the user was disabled
     /// or got another password in the meantime.
-    async fn open_session(&self, login: Login) -> Result<OpenedSession, ServiceError> {
+    async fn open_session(&self, login: Login, end_user: EndUser) -> Result<OpenedSession, ServiceError> {
         // Spares a transaction that would find the same.
         if login.user.state != UserState::Active {
             return Err(ServiceError::LoginFailed);
         }
         let service = self.clone();
-        self.0.units.run(async move { service.write_session(login).await }).await
+        self.0.units.run(async move { service.write_session(login, end_user).await }).await
     }
 
-    async fn write_session(&self, login: Login) -> Result<OpenedSession, ServiceError> {
+    async fn write_session(&self, login: Login, end_user: EndUser) -> Result<OpenedSession, ServiceError> {
         let Login { user, password_changed_at, .. } = login;
         let mut tx = self.0.storage.begin("login").await?;
         let state = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await?;
@@ -214,8 +216,8 @@ impl Service {
         if state != Some(UserState::Active) || changed_at != Some(password_changed_at) {
             return Err(ServiceError::LoginFailed);
         }
-        let (session, secret) = self.new_session(&user, self.0.clock.now());
-        storage::sessions::insert(&mut tx, &session).await?;
+        let (session, secret) = self.insert_session(&mut tx, &user, end_user).await?;
+        self.end_surplus(&mut tx, &user).await?;
         tx.commit().await?;
         Ok(self.hand_out(user, &session, &secret))
     }

@@ -4,18 +4,29 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::crypto::hasher::{Origin, Terms};
-use crate::domain::{Email, SessionId, TenantId, UserId};
+use crate::domain::{AllowedRpcs, Email, EndUser, ServiceName, SessionId, TenantId, UserId};
 
 use super::{Service, ServiceError};
 
 /// Who is calling, as far as the caller's credentials tell. Whether the session behind them is
 /// still open is the database's to say: each use case asks it in the query that it makes anyway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// Nobody in particular.
     Anonymous,
     /// The holder of an access token whose signature and claims hold.
     User(TokenHolder),
+    /// Another service of the company, on nobody's behalf in particular.
+    Service(ServiceName),
+}
+
+/// A service whose credential was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceIdentity {
+    /// What it is called.
+    pub name: ServiceName,
+    /// What it may call, of what services may call at all.
+    pub allowed: AllowedRpcs,
 }
 
 /// Whom an access token names.
@@ -36,20 +47,24 @@ impl Caller {
     /// [`ServiceError::TokenInvalid`] when there is none.
     pub(super) fn holder(&self) -> Result<&TokenHolder, ServiceError> {
         match self {
-            Self::Anonymous => Err(ServiceError::TokenInvalid),
+            Self::Anonymous | Self::Service(_) => Err(ServiceError::TokenInvalid),
             Self::User(holder) => Ok(holder),
         }
     }
 }
 
 /// What a use case is told about the call that it serves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallContext {
     /// When the caller stops waiting, if that is known. Work that cannot end by then is refused at
     /// once.
     pub deadline: Option<Instant>,
-    /// The address that the call came from, if that is known.
+    /// The address that the call came from, if that is known: the end user's where a service states it.
     pub source: Option<IpAddr>,
+    /// On whose behalf a service calls. Nobody else is believed.
+    pub end_user: EndUser,
+    /// The service that calls, be it for itself or for a user.
+    pub service: Option<ServiceName>,
 }
 
 impl CallContext {

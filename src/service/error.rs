@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::crypto::hasher::HashError;
+use crate::domain::FieldViolation;
 use crate::storage::StorageError;
 
 /// The refusals and failures of all use cases. Each turns into one status in `rpc`.
@@ -20,6 +21,21 @@ pub enum ServiceError {
     /// No access token, or one that does not (or no longer) stand for an open session.
     #[error("the access token is not valid")]
     TokenInvalid,
+    /// A field breaks a rule that only the stored data can tell.
+    #[error("a field is invalid")]
+    FieldInvalid(FieldViolation),
+    /// Not the latest refresh token of an open session.
+    #[error("the refresh token is not valid")]
+    RefreshTokenInvalid,
+    /// No service token, or one that is not (or no longer) in force.
+    #[error("the service token is not valid")]
+    ServiceCredentialInvalid,
+    /// The caller is known, and may not do this.
+    #[error("the caller may not do this")]
+    PermissionDenied,
+    /// The caller has no such session.
+    #[error("no such session")]
+    SessionNotFound,
     /// The caller's tenant has no such user.
     #[error("no such user")]
     UserNotFound,

@@ -1,14 +1,17 @@
 //! The use cases: who may do what, what happens, and in which unit of work.
 //!
 //! Takes and returns [`domain`](crate::domain) types; knows neither the wire nor SQL. One file per
-//! subject: [`accounts`] registers and logs in, [`users`] looks up, `sessions` opens sessions,
-//! [`keys`] keeps the signing keys, [`access`] holds the one table of what each caller may call.
+//! subject: [`accounts`] registers and logs in, [`users`] looks up, `sessions` opens, refreshes and
+//! ends sessions, `passwords` changes them, [`keys`] keeps the signing keys and [`service_tokens`] the
+//! credentials of services, [`access`] holds the one table of what each caller may call.
 
 pub mod access;
 pub mod accounts;
 pub mod caller;
 mod error;
 pub mod keys;
+mod passwords;
+pub mod service_tokens;
 mod sessions;
 mod units;
 pub mod users;
@@ -18,14 +21,15 @@ use std::sync::Arc;
 use crate::crypto::access_token::AccessTokens;
 use crate::crypto::fingerprint::Fingerprinter;
 use crate::crypto::hasher::Hasher;
+use crate::crypto::page_token::PageTokens;
 use crate::crypto::refresh_token::RefreshTokens;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::storage::Storage;
 pub use crate::storage::StorageError;
 
-pub use caller::{CallContext, Caller, TokenHolder};
+pub use caller::{CallContext, Caller, ServiceIdentity, TokenHolder};
 pub use error::ServiceError;
-pub use sessions::{OpenedSession, SessionLifetime};
+pub use sessions::{OpenedSession, OwnSession, SessionRules, Swept, VerifiedToken};
 pub use units::UnitsOfWork;
 
 /// What the use cases are made of.
@@ -38,12 +42,14 @@ pub struct Parts {
     pub access_tokens: AccessTokens,
     /// Makes refresh tokens.
     pub refresh_tokens: RefreshTokens,
+    /// Makes page tokens.
+    pub page_tokens: PageTokens,
     /// Digests requests, to recognise them again.
     pub fingerprints: Fingerprinter,
     /// What new passwords have to satisfy.
     pub password_policy: PasswordPolicy,
-    /// How long sessions last.
-    pub session_lifetime: SessionLifetime,
+    /// How long sessions last, and how many a user has.
+    pub session_rules: SessionRules,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Where writes run, and can be waited for at the end.

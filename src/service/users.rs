@@ -1,23 +1,70 @@
 //! Looking users up.
 
-use crate::domain::{User, UserId, UserState};
+use crate::domain::{FieldViolation, TenantId, User, UserId, UserState};
 use crate::storage;
 use crate::storage::users::SessionStanding;
 
 use super::Service;
-use super::caller::Caller;
+use super::caller::{Caller, TokenHolder};
 use super::error::ServiceError;
 
 impl Service {
-    /// The caller, or the user `wanted` of the caller's tenant.
+    /// The caller, or the user `wanted` of the caller's tenant; to a service any user, of `tenant` if that
+    /// is given.
     ///
     /// # Errors
     /// [`ServiceError::TokenInvalid`] when the caller's session has ended or its user may do
     /// nothing any more; [`ServiceError::UserNotFound`] when the caller's tenant has no such user,
-    /// whether or not another has.
-    pub async fn get_user(&self, caller: &Caller, wanted: Option<UserId>) -> Result<User, ServiceError> {
-        let caller = caller.holder()?;
-        let wanted = wanted.unwrap_or(caller.user_id);
+    /// whether or not another has; [`ServiceError::FieldInvalid`] when a service does not say enough.
+    pub async fn get_user(
+        &self,
+        caller: &Caller,
+        wanted: Option<UserId>,
+        tenant: Option<TenantId>,
+    ) -> Result<User, ServiceError> {
+        match caller {
+            Caller::Service(_) => self.find_user(wanted, tenant).await,
+            Caller::User(_) | Caller::Anonymous => {
+                let holder = caller.holder()?;
+                let user = self.find_user_for(holder, wanted.unwrap_or(holder.user_id)).await?;
+                let user = user.filter(|_| tenant.is_none_or(|tenant| tenant == holder.tenant_id));
+                user.ok_or(ServiceError::UserNotFound)
+            }
+        }
+    }
+
+    /// For a service, to which all tenants are the same.
+    async fn find_user(
+        &self,
+        wanted: Option<UserId>,
+        tenant: Option<TenantId>,
+    ) -> Result<User, ServiceError> {
+        let insufficient = |field, description: &str| {
+            ServiceError::FieldInvalid(FieldViolation { field, description: description.to_owned() })
+        };
+        let wanted = wanted.ok_or_else(|| insufficient("user_id", "must name a user"))?;
+        let mut conn = self.0.storage.read().await?;
+        if let Some(tenant) = tenant {
+            let user = storage::users::find(&mut conn, tenant, wanted).await?;
+            return user.ok_or(ServiceError::UserNotFound);
+        }
+        let mut found = storage::users::list_by_id(&mut conn, wanted).await?;
+        match (found.pop(), found.pop()) {
+            (Some(user), None) => Ok(user),
+            (None, _) => Err(ServiceError::UserNotFound),
+            // Only users who brought their ids along can have the same one.
+            (Some(_), Some(_)) => {
+                Err(insufficient("tenant_id", "must be given, since several tenants have a user of that id"))
+            }
+        }
+    }
+
+    /// A user of the caller's tenant, in the one query that also checks the caller's session.
+    async fn find_user_for(
+        &self,
+        caller: &TokenHolder,
+        wanted: UserId,
+    ) -> Result<Option<User>, ServiceError> {
         let mut conn = self.0.storage.read().await?;
         let found = storage::users::find_with_session(
             &mut conn,
@@ -29,21 +76,28 @@ impl Service {
         .await?;
         let (standing, user) = found.ok_or(ServiceError::TokenInvalid)?;
         self.require_open(&standing)?;
-        user.ok_or(ServiceError::UserNotFound)
+        Ok(user)
     }
 
-    /// Refuses a caller without a session that is open, for a use case whose work does not ask.
+    /// Refuses a user without a session that is open, for a use case whose work does not ask. Services have
+    /// none.
     ///
     /// # Errors
     /// [`ServiceError::TokenInvalid`] as in [`Service::get_user`].
     pub async fn require_session(&self, caller: &Caller) -> Result<(), ServiceError> {
-        self.get_user(caller, None).await.map(drop)
+        match caller {
+            Caller::Service(_) => Ok(()),
+            Caller::User(_) | Caller::Anonymous => {
+                let holder = caller.holder()?;
+                self.find_user_for(holder, holder.user_id).await.map(drop)
+            }
+        }
     }
 
     /// Refuses a session that has ended, or whose user may do nothing any more.
     fn require_open(&self, standing: &SessionStanding) -> Result<(), ServiceError> {
         let now = self.0.clock.now();
-        let ends_at = self.0.session_lifetime.ends_at(standing.last_used_at, standing.expires_at);
+        let ends_at = self.0.session_rules.ends_at(standing.last_used_at, standing.expires_at);
         let open = standing.state == UserState::Active && standing.revoked_at.is_none() && ends_at > now;
         if open { Ok(()) } else { Err(ServiceError::TokenInvalid) }
     }

@@ -130,6 +130,29 @@ pub async fn find_password_changed_at(
     Ok(query!(tx, |c| optional(found.get_result::<DbInstant>(c)))?.map(Timestamp::from))
 }
 
+/// Gives a user another password, unless it was changed after `changed_at`; false when it was.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn update_password(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    user_id: UserId,
+    changed_at: Timestamp,
+    password: &PasswordHash,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    let row = passwords::table
+        .find((DbId::from(tenant_id), DbId::from(user_id)))
+        .filter(passwords::changed_at.eq(DbInstant::from(changed_at)));
+    let changes = (
+        passwords::scheme.eq(password.scheme.as_str()),
+        passwords::hash.eq(password.text.as_str()),
+        passwords::changed_at.eq(DbInstant::from(now)),
+    );
+    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
+}
+
 /// Replaces the hash `old` of the same password by `new`; false when it is no longer `old`. Leaves
 /// the time of the last change alone, since the password did not.
 ///

@@ -19,6 +19,7 @@ mod pool;
 pub mod postgres;
 mod rows;
 mod schema;
+pub mod service_tokens;
 pub mod sessions;
 pub mod signing_keys;
 mod sqlite;

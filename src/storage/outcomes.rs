@@ -58,6 +58,24 @@ pub async fn insert(tx: &mut Tx, outcome: &Outcome) -> Result<Inserted, StorageE
     .map(Inserted::from_count)
 }
 
+/// Forgets at most `limit` outcomes whose time has passed; returns how many.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn delete_expired(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<usize, StorageError> {
+    let expired = request_outcomes::table
+        .filter(request_outcomes::expires_at.le(DbInstant::from(now)))
+        .select(request_outcomes::request_id)
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX));
+    // What another process is sweeping, or about to replace, is left alone.
+    let expired = query!(tx,
+        postgres: |c| expired.for_update().skip_locked().load::<DbId>(c),
+        sqlite: |c| expired.load::<DbId>(c)
+    )?;
+    let rows = request_outcomes::table.filter(request_outcomes::request_id.eq_any(expired));
+    query!(tx, |c| diesel::delete(rows).execute(c))
+}
+
 /// Finds the outcome of a request id.
 ///
 /// # Errors

@@ -108,6 +108,21 @@ table! {
 
 table! {
     use diesel::sql_types::*;
+    use super::super::columns::{Id, Instant};
+
+    service_tokens (id) {
+        id -> Id,
+        name -> Text,
+        secret_digest -> Binary,
+        allowed_rpcs -> Nullable<Text>,
+        created_at -> Instant,
+        expires_at -> Nullable<Instant>,
+        revoked_at -> Nullable<Instant>,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
 
     /// Diesel's own record of the migrations that the database has.
     __diesel_schema_migrations (version) {

@@ -1,14 +1,68 @@
 //! Sessions.
 
+use std::net::IpAddr;
+
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use uuid::Uuid;
 
 use super::columns::{DbId, DbInstant};
-use super::connection::query;
+use super::connection::{Conn, optional, query};
 use super::error::StorageError;
-use super::schema::sessions;
+use super::rows::{TENANT, TenantRow, USER, UserRow};
+use super::schema::{sessions, tenants, users};
 use super::transaction::Tx;
-use crate::domain::{Session, SessionId, TenantId, Timestamp};
+use crate::domain::{DeviceLabel, EndUser, Session, SessionId, TenantId, Timestamp, User, UserId};
+
+/// Later than any session was opened: the end of the year 9999, which both databases can write.
+const END_OF_TIME: Timestamp = Timestamp::from_unix_micros(253_402_300_799_999_999);
+
+/// What keeps a session open, seen from one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenAt {
+    /// The moment: no session is open that was to end by then.
+    pub now: Timestamp,
+    /// No session is open that was not used since.
+    pub unused_since: Timestamp,
+}
+
+#[derive(Queryable)]
+struct SessionRow {
+    tenant_id: DbId,
+    id: DbId,
+    user_id: DbId,
+    generation: i64,
+    secret_digest: Vec<u8>,
+    created_at: DbInstant,
+    last_used_at: DbInstant,
+    expires_at: DbInstant,
+    device: Option<String>,
+    address: Option<String>,
+    revoked_at: Option<DbInstant>,
+}
+
+impl SessionRow {
+    fn into_session(self) -> Result<Session, StorageError> {
+        let corrupt = |column| StorageError::Corrupt(format!("sessions.{column} makes no sense"));
+        let device = self.device.map(|device| DeviceLabel::parse(&device)).transpose();
+        let address = self.address.map(|address| address.parse::<IpAddr>()).transpose();
+        Ok(Session {
+            tenant_id: self.tenant_id.into(),
+            id: self.id.into(),
+            user_id: self.user_id.into(),
+            generation: self.generation.try_into().map_err(|_| corrupt("generation"))?,
+            secret_digest: self.secret_digest.try_into().map_err(|_| corrupt("secret_digest"))?,
+            created_at: self.created_at.into(),
+            last_used_at: self.last_used_at.into(),
+            expires_at: self.expires_at.into(),
+            opened_by: EndUser {
+                device: device.map_err(|_| corrupt("device"))?,
+                address: address.map_err(|_| corrupt("address"))?,
+            },
+            revoked_at: self.revoked_at.map(Timestamp::from),
+        })
+    }
+}
 
 /// Adds a session.
 ///
@@ -24,8 +78,95 @@ pub async fn insert(tx: &mut Tx, session: &Session) -> Result<(), StorageError> 
         sessions::created_at.eq(DbInstant::from(session.created_at)),
         sessions::last_used_at.eq(DbInstant::from(session.last_used_at)),
         sessions::expires_at.eq(DbInstant::from(session.expires_at)),
+        sessions::device.eq(session.opened_by.device.as_ref().map(|device| device.as_str().to_owned())),
+        sessions::address.eq(session.opened_by.address.map(|address| address.to_string())),
+        sessions::revoked_at.eq(session.revoked_at.map(DbInstant::from)),
     );
     query!(tx, |c| diesel::insert_into(sessions::table).values(row).execute(c)).map(drop)
+}
+
+/// Finds a session with its user, whether or not it is open.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or a row makes no sense.
+pub async fn find_with_user(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: SessionId,
+) -> Result<Option<(Session, User)>, StorageError> {
+    let found = sessions::table
+        .inner_join(
+            users::table.on(users::tenant_id.eq(sessions::tenant_id).and(users::id.eq(sessions::user_id))),
+        )
+        .inner_join(tenants::table.on(tenants::id.eq(sessions::tenant_id)))
+        .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(sessions::id.eq(DbId::from(id)))
+        .select((sessions::all_columns, USER, TENANT));
+    let row = query!(conn, |c| optional(found.get_result::<(SessionRow, UserRow, TenantRow)>(c)))?;
+    row.map(|(session, user, tenant)| Ok((session.into_session()?, user.into_user(tenant)?))).transpose()
+}
+
+/// Lists a user's open sessions, the newest first: at most `limit`, from behind `after` on.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or a row makes no sense.
+pub async fn list_open(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    user_id: UserId,
+    open: OpenAt,
+    after: Option<(Timestamp, SessionId)>,
+    limit: usize,
+) -> Result<Vec<Session>, StorageError> {
+    // Behind nothing is behind what comes first of all.
+    let (created_at, id) = after.unwrap_or((END_OF_TIME, Uuid::max().into()));
+    let (created_at, id) = (DbInstant::from(created_at), DbId::from(id));
+    let behind =
+        sessions::created_at.lt(created_at).or(sessions::created_at.eq(created_at).and(sessions::id.lt(id)));
+    let found = sessions::table
+        .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(sessions::user_id.eq(DbId::from(user_id)))
+        .filter(sessions::revoked_at.is_null())
+        .filter(sessions::expires_at.gt(DbInstant::from(open.now)))
+        .filter(sessions::last_used_at.gt(DbInstant::from(open.unused_since)))
+        .filter(behind)
+        .order((sessions::created_at.desc(), sessions::id.desc()))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX));
+    query!(conn, |c| found.load::<SessionRow>(c))?.into_iter().map(SessionRow::into_session).collect()
+}
+
+/// Finds whose a session is, whether or not it is open.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn find_user(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: SessionId,
+) -> Result<Option<UserId>, StorageError> {
+    let found = sessions::table.find((DbId::from(tenant_id), DbId::from(id))).select(sessions::user_id);
+    Ok(query!(conn, |c| optional(found.get_result::<DbId>(c)))?.map(UserId::from))
+}
+
+/// Moves a session that has not ended on to the generation behind `generation`; false when that is no
+/// longer the latest one, or it has ended. Of several at once only one gets true.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn update_rotated(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    id: SessionId,
+    generation: u32,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    let row = sessions::table
+        .find((DbId::from(tenant_id), DbId::from(id)))
+        .filter(sessions::generation.eq(i64::from(generation)))
+        .filter(sessions::revoked_at.is_null());
+    let changes =
+        (sessions::generation.eq(i64::from(generation) + 1), sessions::last_used_at.eq(DbInstant::from(now)));
+    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
 }
 
 /// Ends a session that has not ended yet; true when there was one.
@@ -42,4 +183,80 @@ pub async fn update_revoked(
         sessions::table.find((DbId::from(tenant_id), DbId::from(id))).filter(sessions::revoked_at.is_null());
     let change = sessions::revoked_at.eq(DbInstant::from(now));
     query!(tx, |c| diesel::update(row).set(change).execute(c)).map(|rows| rows > 0)
+}
+
+/// Ends all sessions of a user but `kept`; returns how many had not ended yet.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn update_others_revoked(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    user_id: UserId,
+    kept: SessionId,
+    now: Timestamp,
+) -> Result<usize, StorageError> {
+    let rows = sessions::table
+        .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(sessions::user_id.eq(DbId::from(user_id)))
+        .filter(sessions::id.ne(DbId::from(kept)))
+        .filter(sessions::revoked_at.is_null());
+    let change = sessions::revoked_at.eq(DbInstant::from(now));
+    query!(tx, |c| diesel::update(rows).set(change).execute(c))
+}
+
+/// Deletes the sessions of a user beyond the `kept` that matter most: open before ended, then by age,
+/// the oldest going first. Returns how many.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn delete_surplus(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    user_id: UserId,
+    open: OpenAt,
+    kept: usize,
+) -> Result<usize, StorageError> {
+    let of_user = sessions::table
+        .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(sessions::user_id.eq(DbId::from(user_id)));
+    let is_open = sessions::revoked_at
+        .is_null()
+        .and(sessions::expires_at.gt(DbInstant::from(open.now)))
+        .and(sessions::last_used_at.gt(DbInstant::from(open.unused_since)));
+    let surplus = of_user
+        .order((is_open.desc(), sessions::created_at.desc(), sessions::id.desc()))
+        .select(sessions::id)
+        .limit(i64::MAX)
+        .offset(i64::try_from(kept).unwrap_or(i64::MAX));
+    let surplus = query!(tx, |c| surplus.load::<DbId>(c))?;
+    if surplus.is_empty() {
+        return Ok(0);
+    }
+    let rows = of_user.filter(sessions::id.eq_any(surplus));
+    query!(tx, |c| diesel::delete(rows).execute(c))
+}
+
+/// Deletes at most `limit` sessions that are not open any more because their time has passed; returns how
+/// many.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn delete_expired(tx: &mut Tx, open: OpenAt, limit: usize) -> Result<usize, StorageError> {
+    let has_passed = sessions::expires_at
+        .le(DbInstant::from(open.now))
+        .or(sessions::last_used_at.le(DbInstant::from(open.unused_since)));
+    let expired = sessions::table
+        .filter(has_passed)
+        .select((sessions::tenant_id, sessions::id))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX));
+    // What another process is sweeping, or somebody refreshing, is left alone.
+    let expired = query!(tx,
+        postgres: |c| expired.for_update().skip_locked().load::<(DbId, DbId)>(c),
+        sqlite: |c| expired.load::<(DbId, DbId)>(c)
+    )?;
+    for &row in &expired {
+        query!(tx, |c| diesel::delete(sessions::table.find(row)).execute(c))?;
+    }
+    Ok(expired.len())
 }

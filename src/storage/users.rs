@@ -98,10 +98,26 @@ pub async fn find(conn: &mut Conn, tenant_id: TenantId, id: UserId) -> Result<Op
     row.map(|(user, tenant)| user.into_user(tenant)).transpose()
 }
 
+/// Lists the users of one id, of whatever tenant: two at the most, which tell that there is not just one.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or a row makes no sense.
+pub async fn list_by_id(conn: &mut Conn, id: UserId) -> Result<Vec<User>, StorageError> {
+    let found = users::table
+        .inner_join(tenants::table)
+        .filter(users::id.eq(DbId::from(id)))
+        .order(users::tenant_id)
+        .select((USER, TENANT))
+        .limit(2);
+    let rows = query!(conn, |c| found.load::<(UserRow, TenantRow)>(c))?;
+    rows.into_iter().map(|(user, tenant)| user.into_user(tenant)).collect()
+}
+
 /// Finds a user's state, and keeps the user from being changed until the transaction ends.
 ///
 /// Whoever opens a session reads the state through this, and whoever ends sessions changes the user
-/// first: so no session is opened with what was just taken away.
+/// first, or locks it in the same way: so no session is opened with what was just taken away, and of two
+/// that are opened at once the second knows of the first.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails or the row makes no sense.
@@ -113,7 +129,7 @@ pub async fn find_state_locked(
     let found = users::table.find((DbId::from(tenant_id), DbId::from(id))).select(users::state);
     // SQLite's transaction holds the lock of the whole file already.
     let row = query!(tx,
-        postgres: |c| optional(found.for_share().get_result::<String>(c)),
+        postgres: |c| optional(found.for_no_key_update().get_result::<String>(c)),
         sqlite: |c| optional(found.get_result::<String>(c))
     )?;
     row.map(|state| rows::state(&state)).transpose()

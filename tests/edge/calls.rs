@@ -118,7 +118,7 @@ async fn a_call_that_takes_too_long_is_answered_and_its_handler_dropped() {
 async fn the_handler_of_a_client_that_goes_is_dropped() {
     let mut server = Server::start();
     let mut client = IdentityServiceClient::new(server.channel().await);
-    let call = client.get_user(GetUserRequest { user_id: "wait".to_owned() });
+    let call = client.get_user(GetUserRequest { user_id: "wait".to_owned(), ..GetUserRequest::default() });
     tokio::select! {
         _ = call => panic!("nothing lets the call go on"),
         event = server.events.recv() => assert_eq!(event, Some(Event::Entered)),

@@ -17,7 +17,7 @@ use crate::raw::RawClient;
 use crate::server::{Event, Server};
 
 fn waiting() -> GetUserRequest {
-    GetUserRequest { user_id: "wait".to_owned() }
+    GetUserRequest { user_id: "wait".to_owned(), ..GetUserRequest::default() }
 }
 
 /// Far above what any test here takes: a drain that needs it has waited for its deadline.

@@ -99,7 +99,7 @@ async fn a_call_that_its_client_gives_up_is_logged_as_cancelled() {
     let (log, _guard) = Log::collect();
     let mut server = Server::start();
     let mut client = IdentityServiceClient::new(server.channel().await);
-    let call = client.get_user(GetUserRequest { user_id: "wait".to_owned() });
+    let call = client.get_user(GetUserRequest { user_id: "wait".to_owned(), ..GetUserRequest::default() });
     tokio::select! {
         _ = call => panic!("nothing lets the call go on"),
         event = server.events.recv() => assert_eq!(event, Some(Event::Entered)),

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use identity::domain::SystemClock;
 use identity::proto::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use identity::proto::v1::{
-    GetUserRequest, GetUserResponse, LoginRequest, LoginResponse, RegisterRequest, RegisterResponse, User,
+    ChangePasswordRequest, ChangePasswordResponse, GetUserRequest, GetUserResponse, ListSessionsRequest,
+    ListSessionsResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, RefreshSessionRequest,
+    RefreshSessionResponse, RegisterRequest, RegisterResponse, RevokeSessionRequest, RevokeSessionResponse,
+    User, VerifyTokenRequest, VerifyTokenResponse,
 };
 use identity::rpc::call::{Deadline, PeerAddress};
 use identity::rpc::status;
@@ -139,5 +142,44 @@ impl IdentityService for Handler {
             ..User::default()
         };
         Ok(Response::new(GetUserResponse { user: Some(user) }))
+    }
+
+    async fn refresh_session(
+        &self,
+        _: tonic::Request<RefreshSessionRequest>,
+    ) -> Result<Response<RefreshSessionResponse>, Status> {
+        Err(status::unknown_method())
+    }
+
+    async fn logout(&self, _: tonic::Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
+        Err(status::unknown_method())
+    }
+
+    async fn list_sessions(
+        &self,
+        _: tonic::Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        Err(status::unknown_method())
+    }
+
+    async fn revoke_session(
+        &self,
+        _: tonic::Request<RevokeSessionRequest>,
+    ) -> Result<Response<RevokeSessionResponse>, Status> {
+        Err(status::unknown_method())
+    }
+
+    async fn change_password(
+        &self,
+        _: tonic::Request<ChangePasswordRequest>,
+    ) -> Result<Response<ChangePasswordResponse>, Status> {
+        Err(status::unknown_method())
+    }
+
+    async fn verify_token(
+        &self,
+        _: tonic::Request<VerifyTokenRequest>,
+    ) -> Result<Response<VerifyTokenResponse>, Status> {
+        Err(status::unknown_method())
     }
 }

@@ -2,7 +2,7 @@
 
 use identity::domain::{Clock as _, SystemClock, UserId};
 use identity::proto::v1::{Role, UserState};
-use identity::service::access::{Rule, rule};
+use identity::service::access::access;
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::Code;
@@ -33,7 +33,7 @@ async fn every_rpc_that_is_for_users_refuses_strangers(engine: Engine) {
         service.method.iter().map(name).collect::<Vec<_>>()
     });
     let mut refused_ones = 0;
-    for rpc in rpcs.filter(|rpc| rule(rpc) == Some(Rule::Users)) {
+    for rpc in rpcs.filter(|rpc| access(rpc).unwrap().looks_at_users()) {
         let answer = call_raw(&service.client(), &rpc, Vec::new(), MetadataMap::new()).await;
         assert_eq!(refusal(answer), refused(Code::Unauthenticated, "TOKEN_INVALID"), "{rpc}");
         refused_ones += 1;

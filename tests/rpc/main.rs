@@ -1,4 +1,4 @@
-//! Register, Login and GetUser over the wire, on both databases.
+//! The calls of the identity service over the wire, on both databases.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,8 +11,11 @@ mod interruptions;
 mod keys;
 mod login;
 mod passwords;
+mod refresh;
 mod register;
 mod request_id;
+mod services;
+mod sessions;
 mod startup;
 #[path = "../support/mod.rs"]
 mod support;

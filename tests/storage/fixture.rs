@@ -6,8 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use identity::domain::{
-    Email, PasswordHash, PasswordScheme, PersonName, RequestId, Role, Session, SessionId, Tenant, TenantId,
-    TenantName, Timestamp, User, UserId, UserState,
+    DeviceLabel, Email, EndUser, PasswordHash, PasswordScheme, PersonName, RequestId, Role, Session,
+    SessionId, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState,
 };
 use identity::storage::outcomes::Outcome;
 use identity::storage::signing_keys::StoredSigningKey;
@@ -130,6 +130,11 @@ pub(crate) fn session(user: &User) -> Session {
         created_at: at(3),
         last_used_at: at(4),
         expires_at: at(1_000),
+        opened_by: EndUser {
+            device: Some(DeviceLabel::parse("Firefox on Linux").unwrap()),
+            address: Some("2001:db8::1".parse().unwrap()),
+        },
+        revoked_at: None,
     }
 }
 

@@ -134,6 +134,18 @@ fn good(n: u8) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
                 ("published_until", Null),
             ],
         ),
+        (
+            "service_tokens",
+            vec![
+                ("id", Id(n)),
+                ("name", text("billing")),
+                ("secret_digest", Bytes(32)),
+                ("allowed_rpcs", Null),
+                ("created_at", Time(10)),
+                ("expires_at", Null),
+                ("revoked_at", Null),
+            ],
+        ),
     ]
 }
 
@@ -180,8 +192,15 @@ fn bad(engine: Engine) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     one("signing_keys", "public_key", vec![Bytes(31), Bytes(4_097)]);
     one("signing_keys", "sealed_private_key", vec![Bytes(31), Bytes(8_193)]);
     one("signing_keys", "published_until", vec![Time(10)]);
+    one("service_tokens", "id", vec![Id(1)]);
+    one("service_tokens", "name", vec![text(""), long(101)]);
+    one("service_tokens", "secret_digest", vec![Bytes(31), Bytes(33)]);
+    one("service_tokens", "allowed_rpcs", vec![text(""), long(8_193)]);
+    one("service_tokens", "expires_at", vec![Time(10)]);
     if engine == Engine::Sqlite {
-        for (table, column) in [("tenants", "id"), ("users", "id"), ("sessions", "id")] {
+        for (table, column) in
+            [("tenants", "id"), ("users", "id"), ("sessions", "id"), ("service_tokens", "id")]
+        {
             one(table, column, vec![LongId(15), LongId(17), LongId(0)]);
         }
         one("request_outcomes", "request_id", vec![LongId(15), LongId(17), LongId(0)]);
@@ -298,6 +317,10 @@ async fn a_row_at_the_limits_is_accepted(engine: Engine) {
             ("sealed_private_key", Bytes(8_192)),
             ("published_until", Time(11)),
         ],
+    );
+    at_limits.insert(
+        "service_tokens",
+        vec![("name", wide(100)), ("allowed_rpcs", wide(8_192)), ("expires_at", Time(11))],
     );
     for (table, row) in good(1) {
         let row = with(&row, at_limits.get(table).map_or(&[], Vec::as_slice));

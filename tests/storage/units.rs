@@ -8,12 +8,13 @@ use identity::crypto::access_token::{AccessTokens, TokenSettings};
 use identity::crypto::fingerprint::Fingerprinter;
 use identity::crypto::hasher::{Cost, Hasher, HasherSettings};
 use identity::crypto::master_key::MasterKey;
+use identity::crypto::page_token::PageTokens;
 use identity::crypto::refresh_token::RefreshTokens;
 use identity::domain::{
     Clock, Email, Password, PasswordPolicy, PersonName, RequestId, TenantName, Timestamp,
 };
 use identity::service::accounts::Registration;
-use identity::service::{CallContext, Parts, Service, SessionLifetime, UnitsOfWork, keys};
+use identity::service::{CallContext, Parts, Service, SessionRules, UnitsOfWork, keys};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -50,9 +51,10 @@ async fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfW
             TokenSettings { issuer: "test".into(), audience: "test".into(), access_ttl: hour },
         ),
         refresh_tokens: RefreshTokens::new(&master_key),
+        page_tokens: PageTokens::new(&master_key),
         fingerprints: Fingerprinter::new(&master_key),
         password_policy: PasswordPolicy::new(8),
-        session_lifetime: SessionLifetime { idle: hour, max: hour },
+        session_rules: SessionRules { idle: hour, max: hour, refresh_grace: Duration::ZERO, per_user: 9 },
         clock,
         units,
     })

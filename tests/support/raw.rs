@@ -45,7 +45,7 @@ impl RawClient {
 
     /// Calls GetUser with `headers` on top of those that gRPC demands.
     pub(crate) async fn get_user(&mut self, user_id: &str, headers: &[(&'static str, &str)]) -> Reply {
-        let message = GetUserRequest { user_id: user_id.to_owned() };
+        let message = GetUserRequest { user_id: user_id.to_owned(), ..GetUserRequest::default() };
         self.send(grpc(GET_USER, headers, frame(&message.encode_to_vec()))).await
     }
 }

@@ -7,7 +7,9 @@ use identity::config::{Flags, MapEnvironment, Settings};
 use identity::domain::{Clock, SystemClock};
 use identity::proto::v1::identity_service_client::IdentityServiceClient;
 use identity::proto::v1::{
-    GetUserRequest, GetUserResponse, LoginRequest, LoginResponse, RegisterRequest, RegisterResponse,
+    ChangePasswordRequest, GetUserRequest, GetUserResponse, ListSessionsRequest, ListSessionsResponse,
+    LoginRequest, LoginResponse, LogoutRequest, RefreshSessionRequest, RefreshSessionResponse,
+    RegisterRequest, RegisterResponse, RevokeSessionRequest, VerifyTokenRequest, VerifyTokenResponse,
 };
 use identity::server::{Server, Sockets, Stopped, listener};
 use identity::storage::{DatabaseUrl, migrate};
@@ -180,7 +182,7 @@ pub(crate) fn settings(url: &str, variables: &[(&str, &str)]) -> Settings {
     Settings::resolve(&Flags::default(), &environment).unwrap().settings
 }
 
-/// The three calls, as a Rust service would make them.
+/// The calls, as a Rust service would make them.
 #[derive(Clone)]
 pub(crate) struct Client {
     /// The connection, for calls that no generated client makes.
@@ -230,11 +232,55 @@ impl Client {
         token: Option<&str>,
         user_id: &str,
     ) -> Result<GetUserResponse, Status> {
-        let mut request = self.request(GetUserRequest { user_id: user_id.into() });
-        if let Some(token) = token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-        }
+        let message = GetUserRequest { user_id: user_id.into(), ..GetUserRequest::default() };
+        let request = match token {
+            Some(token) => self.request_by(token, message),
+            None => self.request(message),
+        };
         self.service.clone().get_user(request).await.map(Response::into_inner)
+    }
+
+    /// A request by the holder of an access token.
+    fn request_by<T>(&self, token: &str, message: T) -> Request<T> {
+        let mut request = self.request(message);
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        request
+    }
+
+    pub(crate) async fn refresh(&self, refresh_token: &str) -> Result<RefreshSessionResponse, Status> {
+        let request = self.request(RefreshSessionRequest { refresh_token: refresh_token.into() });
+        self.service.clone().refresh_session(request).await.map(Response::into_inner)
+    }
+
+    pub(crate) async fn logout(&self, refresh_token: &str) -> Result<(), Status> {
+        let request = self.request(LogoutRequest { refresh_token: refresh_token.into() });
+        self.service.clone().logout(request).await.map(drop)
+    }
+
+    pub(crate) async fn list_sessions(
+        &self,
+        token: &str,
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<ListSessionsResponse, Status> {
+        let message = ListSessionsRequest { page_size, page_token: page_token.into() };
+        let request = self.request_by(token, message);
+        self.service.clone().list_sessions(request).await.map(Response::into_inner)
+    }
+
+    pub(crate) async fn revoke_session(&self, token: &str, session_id: &str) -> Result<(), Status> {
+        let request = self.request_by(token, RevokeSessionRequest { session_id: session_id.into() });
+        self.service.clone().revoke_session(request).await.map(drop)
+    }
+
+    pub(crate) async fn change_password(&self, token: &str, current: &str, new: &str) -> Result<(), Status> {
+        let message = ChangePasswordRequest { current_password: current.into(), new_password: new.into() };
+        self.service.clone().change_password(self.request_by(token, message)).await.map(drop)
+    }
+
+    pub(crate) async fn verify_token(&self, access_token: &str) -> Result<VerifyTokenResponse, Status> {
+        let request = self.request(VerifyTokenRequest { access_token: access_token.into() });
+        self.service.clone().verify_token(request).await.map(Response::into_inner)
     }
 }
 

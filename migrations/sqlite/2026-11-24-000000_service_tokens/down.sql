@@ -1,0 +1,2 @@
+DROP INDEX sessions_by_last_use;
+DROP TABLE service_tokens;

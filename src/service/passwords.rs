@@ -1,0 +1,76 @@
+//! Changing one's own password.
+
+use std::time::Duration;
+
+use crate::crypto::hasher::Verdict;
+use crate::domain::{FieldViolation, Password, PasswordHash, UserState};
+use crate::storage;
+use crate::storage::logins::Login;
+
+use super::Service;
+use super::caller::{CallContext, Caller, TokenHolder};
+use super::error::ServiceError;
+
+impl Service {
+    /// Gives the caller another password, and ends all of the caller's sessions but the one that the call
+    /// is made in. Once the write has begun it goes on even when the future is dropped.
+    ///
+    /// # Errors
+    /// [`ServiceError::TokenInvalid`] when the caller's session has ended; [`ServiceError::FieldInvalid`]
+    /// when the new password is the caller's e-mail; [`ServiceError::LoginFailed`] when `current` is not
+    /// the caller's password, or somebody changed it meanwhile; [`ServiceError::Overloaded`].
+    pub async fn change_password(
+        &self,
+        caller: &Caller,
+        current: &Password,
+        new: &Password,
+        context: &CallContext,
+    ) -> Result<(), ServiceError> {
+        self.require_session(caller).await?;
+        let holder = *caller.holder()?;
+        let login = {
+            let mut conn = self.0.storage.read().await?;
+            storage::logins::find_by_user(&mut conn, holder.tenant_id, holder.user_id).await?
+        };
+        let login = login.ok_or(ServiceError::LoginFailed)?;
+        self.0.password_policy.check(new, Some(&login.user.email)).map_err(|problem| {
+            ServiceError::FieldInvalid(FieldViolation {
+                field: "new_password",
+                description: problem.to_string(),
+            })
+        })?;
+        let terms = context.terms(&login.user.email);
+        match self.0.hasher.verify(current, Some(&login.password), &terms).await? {
+            Verdict::Mismatch => return Err(ServiceError::LoginFailed),
+            Verdict::Match { .. } => {}
+        }
+        let hash = self.0.hasher.hash(new, &terms).await?;
+        let service = self.clone();
+        self.0.units.run(async move { service.write_password(&holder, &login, &hash).await }).await
+    }
+
+    async fn write_password(
+        &self,
+        holder: &TokenHolder,
+        login: &Login,
+        hash: &PasswordHash,
+    ) -> Result<(), ServiceError> {
+        let TokenHolder { tenant_id, user_id, session_id } = *holder;
+        // Later than the last change, whatever this machine's clock says: logins compare the two.
+        let soonest = login.password_changed_at.plus(Duration::from_micros(1));
+        let now = self.0.clock.now().max(soonest);
+        let mut tx = self.0.storage.begin("change password").await?;
+        let state = storage::users::find_state_locked(&mut tx, tenant_id, user_id).await?;
+        if state != Some(UserState::Active) {
+            return Err(ServiceError::TokenInvalid);
+        }
+        let expected = login.password_changed_at;
+        let changed =
+            storage::logins::update_password(&mut tx, tenant_id, user_id, expected, hash, now).await?;
+        if !changed {
+            return Err(ServiceError::LoginFailed);
+        }
+        storage::sessions::update_others_revoked(&mut tx, tenant_id, user_id, session_id, now).await?;
+        Ok(tx.commit().await?)
+    }
+}

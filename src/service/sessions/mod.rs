@@ -1,0 +1,121 @@
+//! Sessions: how they are opened, go on and end.
+
+mod own;
+mod refresh;
+mod sweep;
+mod verify;
+
+use std::time::Duration;
+
+use crate::crypto::access_token::{AccessToken, TokenSubject};
+use crate::crypto::refresh_token::{RefreshToken, SessionSecret};
+use crate::domain::{EndUser, Session, SessionId, Timestamp, User, UserState};
+use crate::storage;
+use crate::storage::Tx;
+use crate::storage::sessions::OpenAt;
+
+use super::{Service, ServiceError};
+
+pub use own::OwnSession;
+pub use sweep::Swept;
+pub use verify::VerifiedToken;
+
+/// How long sessions last, and how many a user has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionRules {
+    /// A session ends when it was not refreshed for this long.
+    pub idle: Duration,
+    /// It ends after this long, however much it is used.
+    pub max: Duration,
+    /// For how long after a refresh the token that was refreshed still gets the same successor.
+    pub refresh_grace: Duration,
+    /// How many sessions a user has at most; the oldest goes first.
+    pub per_user: usize,
+}
+
+impl SessionRules {
+    /// When a session ends that was last refreshed at `last_used_at` and is to end at `expires_at`
+    /// whatever happens.
+    pub(super) fn ends_at(&self, last_used_at: Timestamp, expires_at: Timestamp) -> Timestamp {
+        last_used_at.plus(self.idle).min(expires_at)
+    }
+
+    /// What tells open sessions from ended ones at `now`.
+    pub(super) fn open_at(&self, now: Timestamp) -> OpenAt {
+        OpenAt { now, unused_since: now.minus(self.idle) }
+    }
+}
+
+/// What whoever opened a session gets.
+#[derive(Clone, Debug)]
+pub struct OpenedSession {
+    /// Whose session it is.
+    pub user: User,
+    /// Proves who is calling, for some minutes.
+    pub access_token: AccessToken,
+    /// Stands for the session.
+    pub refresh_token: RefreshToken,
+}
+
+impl Service {
+    /// A new session of `user`, yet to be stored, and the secret that only its refresh token has.
+    fn new_session(&self, user: &User, opened_by: EndUser, now: Timestamp) -> (Session, SessionSecret) {
+        let secret = SessionSecret::generate();
+        let session = Session {
+            id: SessionId::generate(now),
+            tenant_id: user.tenant.id,
+            user_id: user.id,
+            generation: 0,
+            secret_digest: secret.digest(),
+            created_at: now,
+            last_used_at: now,
+            expires_at: now.plus(self.0.session_rules.max),
+            opened_by,
+            revoked_at: None,
+        };
+        (session, secret)
+    }
+
+    /// Opens a session of `user`. [`Service::hand_out`] gives its tokens once that is committed.
+    pub(super) async fn insert_session(
+        &self,
+        tx: &mut Tx,
+        user: &User,
+        opened_by: EndUser,
+    ) -> Result<(Session, SessionSecret), ServiceError> {
+        let (session, secret) = self.new_session(user, opened_by, self.0.clock.now());
+        storage::sessions::insert(tx, &session).await?;
+        Ok((session, secret))
+    }
+
+    /// Ends the oldest sessions of a user who has too many, in a transaction that has the user's row
+    /// locked.
+    pub(super) async fn end_surplus(&self, tx: &mut Tx, user: &User) -> Result<(), ServiceError> {
+        let rules = self.0.session_rules;
+        let open = rules.open_at(self.0.clock.now());
+        storage::sessions::delete_surplus(tx, user.tenant.id, user.id, open, rules.per_user).await?;
+        Ok(())
+    }
+
+    /// Whether a session is open at `now`, and its user may use it.
+    fn is_open(&self, session: &Session, user: &User, now: Timestamp) -> bool {
+        session.revoked_at.is_none()
+            && self.0.session_rules.ends_at(session.last_used_at, session.expires_at) > now
+            && user.state == UserState::Active
+    }
+
+    /// The tokens of a session that has been stored.
+    pub(super) fn hand_out(&self, user: User, session: &Session, secret: &SessionSecret) -> OpenedSession {
+        let subject = TokenSubject {
+            tenant_id: session.tenant_id,
+            user_id: session.user_id,
+            session_id: session.id,
+            role: user.role,
+            session_ends_at: self.0.session_rules.ends_at(session.last_used_at, session.expires_at),
+        };
+        let access_token = self.0.access_tokens.issue(&subject, self.0.clock.now());
+        let refresh_token =
+            self.0.refresh_tokens.issue(session.tenant_id, session.id, session.generation, secret);
+        OpenedSession { user, access_token, refresh_token }
+    }
+}

@@ -1,0 +1,137 @@
+//! What users do about their own sessions.
+
+use uuid::Uuid;
+
+use crate::crypto::page_token::InvalidPageToken;
+use crate::domain::{FieldViolation, Page, PageSize, Session, SessionId, TenantId, Timestamp};
+use crate::storage;
+
+use super::super::caller::{Caller, TokenHolder};
+use super::super::{Service, ServiceError};
+
+/// One of the caller's sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnSession {
+    /// The session.
+    pub session: Session,
+    /// When it ends unless it is refreshed before.
+    pub ends_at: Timestamp,
+    /// Whether the call is made in it.
+    pub is_current: bool,
+}
+
+impl Service {
+    /// A page of the caller's open sessions, the newest first: the one behind `page_token`, or the first.
+    ///
+    /// # Errors
+    /// [`ServiceError::TokenInvalid`] when the caller's session has ended; [`ServiceError::FieldInvalid`]
+    /// when the page token was not issued for this caller's list.
+    pub async fn list_sessions(
+        &self,
+        caller: &Caller,
+        size: PageSize,
+        page_token: Option<&str>,
+    ) -> Result<Page<OwnSession>, ServiceError> {
+        self.require_session(caller).await?;
+        let holder = caller.holder()?;
+        let after = page_token.map(|token| self.cursor(holder, token)).transpose()?;
+        let rules = self.0.session_rules;
+        let mut conn = self.0.storage.read().await?;
+        let mut found = storage::sessions::list_open(
+            &mut conn,
+            holder.tenant_id,
+            holder.user_id,
+            rules.open_at(self.0.clock.now()),
+            after,
+            size.entries() + 1,
+        )
+        .await?;
+        // The one too many only tells that there is another page.
+        let is_last = found.len() <= size.entries();
+        found.truncate(size.entries());
+        let next = found.last().filter(|_| !is_last).map(|last| self.page_behind(holder, last));
+        let own = |session: Session| OwnSession {
+            ends_at: rules.ends_at(session.last_used_at, session.expires_at),
+            is_current: session.id == holder.session_id,
+            session,
+        };
+        Ok(Page { entries: found.into_iter().map(own).collect(), next })
+    }
+
+    /// Ends one of the caller's sessions; one that has ended already is no error.
+    ///
+    /// # Errors
+    /// [`ServiceError::TokenInvalid`] when the caller's session has ended;
+    /// [`ServiceError::SessionNotFound`] when the caller has no such session, whether or not others have.
+    pub async fn revoke_session(&self, caller: &Caller, id: SessionId) -> Result<(), ServiceError> {
+        self.require_session(caller).await?;
+        let holder = caller.holder()?;
+        let owner = {
+            let mut conn = self.0.storage.read().await?;
+            storage::sessions::find_user(&mut conn, holder.tenant_id, id).await?
+        };
+        if owner != Some(holder.user_id) {
+            return Err(ServiceError::SessionNotFound);
+        }
+        self.end_session(holder.tenant_id, id).await
+    }
+
+    /// Ends the session that a refresh token stands for; one that has ended already is no error.
+    ///
+    /// A text that this service did not make is refused without a query.
+    ///
+    /// # Errors
+    /// [`ServiceError::RefreshTokenInvalid`] for anything but a refresh token of this service.
+    pub async fn logout(&self, refresh_token: &str) -> Result<(), ServiceError> {
+        let token =
+            self.0.refresh_tokens.parse(refresh_token).map_err(|_| ServiceError::RefreshTokenInvalid)?;
+        let found = {
+            let mut conn = self.0.storage.read().await?;
+            storage::sessions::find_with_user(&mut conn, token.tenant_id, token.session_id).await?
+        };
+        match found {
+            // Ended and swept.
+            None => Ok(()),
+            Some((session, _)) if token.secret.has_digest(&session.secret_digest) => {
+                self.end_session(token.tenant_id, token.session_id).await
+            }
+            Some(_) => Err(ServiceError::RefreshTokenInvalid),
+        }
+    }
+
+    /// Ends a session unless it has ended, even when the future is dropped.
+    pub(super) async fn end_session(&self, tenant_id: TenantId, id: SessionId) -> Result<(), ServiceError> {
+        let service = self.clone();
+        let unit = async move {
+            let mut tx = service.0.storage.begin("end session").await?;
+            storage::sessions::update_revoked(&mut tx, tenant_id, id, service.0.clock.now()).await?;
+            Ok(tx.commit().await?)
+        };
+        self.0.units.run(unit).await
+    }
+
+    /// Where the page behind `last` begins.
+    fn page_behind(&self, holder: &TokenHolder, last: &Session) -> String {
+        let (created_at, id) = (last.created_at.as_unix_micros().to_be_bytes(), last.id.as_uuid());
+        self.0.page_tokens.issue(&scope(holder), &[created_at.as_slice(), id.as_bytes()].concat())
+    }
+
+    fn cursor(&self, holder: &TokenHolder, token: &str) -> Result<(Timestamp, SessionId), ServiceError> {
+        let cursor = self.0.page_tokens.parse(&scope(holder), token).and_then(|cursor| {
+            let (created_at, id) = cursor.split_first_chunk().ok_or(InvalidPageToken)?;
+            let id = Uuid::from_slice(id).map_err(|_| InvalidPageToken)?;
+            Ok((Timestamp::from_unix_micros(i64::from_be_bytes(*created_at)), id.into()))
+        });
+        cursor.map_err(|problem| {
+            ServiceError::FieldInvalid(FieldViolation {
+                field: "page_token",
+                description: problem.to_string(),
+            })
+        })
+    }
+}
+
+/// The list that a page token is good for.
+fn scope(holder: &TokenHolder) -> [String; 3] {
+    ["sessions".to_owned(), holder.tenant_id.to_string(), holder.user_id.to_string()]
+}

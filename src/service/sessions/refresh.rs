@@ -1,0 +1,120 @@
+//! Refreshing: a session goes on with another refresh token.
+//!
+//! A session counts its generations; each token names one. The latest is rotated by one
+//! compare-and-set, and its successor is computed, not stored: whoever presents the same token within
+//! the grace gets the same successor. A token from before that has been used, and is seen again only
+//! when somebody has a copy of it (RFC 9700, 4.14.2): the session ends.
+
+use crate::crypto::refresh_token::ParsedRefreshToken;
+use crate::domain::{Session, Timestamp, User};
+use crate::storage;
+
+use super::super::{Service, ServiceError};
+use super::{OpenedSession, SessionRules};
+
+/// What a genuine token of an open session is.
+enum Standing {
+    /// The latest: it gets a successor.
+    Latest,
+    /// The one before, presented in time: it gets the successor that is there.
+    Rotated,
+    /// Older: somebody has kept or stolen it.
+    Outlived,
+    /// Newer than anything that was issued: the database was set back. It proves nothing.
+    Unknown,
+}
+
+impl Service {
+    /// The successor of a refresh token and a new access token.
+    ///
+    /// A text that this service did not make is refused without a query. Once the write has begun it
+    /// goes on even when the future is dropped; whoever asks again within the grace gets the same.
+    ///
+    /// # Errors
+    /// [`ServiceError::RefreshTokenInvalid`] when the token is not the latest of an open session, or its
+    /// user may do nothing any more.
+    pub async fn refresh_session(&self, refresh_token: &str) -> Result<OpenedSession, ServiceError> {
+        let token =
+            self.0.refresh_tokens.parse(refresh_token).map_err(|_| ServiceError::RefreshTokenInvalid)?;
+        let service = self.clone();
+        self.0.units.run(async move { service.rotate(&token).await }).await
+    }
+
+    async fn rotate(&self, token: &ParsedRefreshToken) -> Result<OpenedSession, ServiceError> {
+        let (session, user) = self.open_session_of(token).await?;
+        let now = self.0.clock.now();
+        match standing(token.generation, &session, self.0.session_rules, now) {
+            Standing::Latest => self.rotate_latest(token, session, user, now).await,
+            Standing::Rotated => Ok(self.hand_out(user, &session, &token.secret)),
+            Standing::Outlived => {
+                tracing::warn!(
+                    session.id = %session.id,
+                    user.id = %user.id,
+                    "a refresh token was used again after it had been replaced; its session is ended"
+                );
+                self.end_session(token.tenant_id, token.session_id).await?;
+                Err(ServiceError::RefreshTokenInvalid)
+            }
+            Standing::Unknown => Err(ServiceError::RefreshTokenInvalid),
+        }
+    }
+
+    async fn rotate_latest(
+        &self,
+        token: &ParsedRefreshToken,
+        session: Session,
+        user: User,
+        now: Timestamp,
+    ) -> Result<OpenedSession, ServiceError> {
+        // No session lives to see four billion of them.
+        let next = token.generation.checked_add(1).ok_or(ServiceError::RefreshTokenInvalid)?;
+        // Another process's clock may be ahead.
+        let now = now.max(session.last_used_at);
+        let mut tx = self.0.storage.begin("refresh session").await?;
+        let rotated = storage::sessions::update_rotated(
+            &mut tx,
+            token.tenant_id,
+            token.session_id,
+            token.generation,
+            now,
+        )
+        .await?;
+        tx.commit().await?;
+        if rotated {
+            let session = Session { generation: next, last_used_at: now, ..session };
+            return Ok(self.hand_out(user, &session, &token.secret));
+        }
+        // Somebody else was faster, with the same token or by ending the session.
+        let (session, user) = self.open_session_of(token).await?;
+        match standing(token.generation, &session, self.0.session_rules, now) {
+            Standing::Rotated => Ok(self.hand_out(user, &session, &token.secret)),
+            Standing::Latest | Standing::Outlived | Standing::Unknown => {
+                Err(ServiceError::RefreshTokenInvalid)
+            }
+        }
+    }
+
+    /// The session that a genuine token stands for, if it is open and its user may call.
+    async fn open_session_of(&self, token: &ParsedRefreshToken) -> Result<(Session, User), ServiceError> {
+        let mut conn = self.0.storage.read().await?;
+        let found = storage::sessions::find_with_user(&mut conn, token.tenant_id, token.session_id).await?;
+        let now = self.0.clock.now();
+        found
+            .filter(|(session, user)| {
+                token.secret.has_digest(&session.secret_digest) && self.is_open(session, user, now)
+            })
+            .ok_or(ServiceError::RefreshTokenInvalid)
+    }
+}
+
+fn standing(generation: u32, session: &Session, rules: SessionRules, now: Timestamp) -> Standing {
+    if generation == session.generation {
+        return Standing::Latest;
+    }
+    if generation > session.generation {
+        return Standing::Unknown;
+    }
+    // The last use is the last rotation.
+    let in_time = now <= session.last_used_at.plus(rules.refresh_grace);
+    if generation + 1 == session.generation && in_time { Standing::Rotated } else { Standing::Outlived }
+}

@@ -1,0 +1,40 @@
+//! Sweeping: rows whose time has passed are deleted, a few at a time.
+
+use crate::storage;
+
+use super::super::{Service, ServiceError};
+
+/// How many rows a transaction deletes at most, so that none holds up the calls beside it.
+const BATCH: usize = 100;
+
+/// Whether there may be more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swept {
+    /// Nothing that has expired is left.
+    All,
+    /// A batch was full.
+    Some,
+}
+
+impl Service {
+    /// Deletes a batch of the sessions and of the remembered registrations whose time has passed. Once
+    /// the write has begun it goes on even when the future is dropped.
+    ///
+    /// # Errors
+    /// [`ServiceError::Storage`]; what was not deleted is found the next time.
+    pub async fn sweep(&self) -> Result<Swept, ServiceError> {
+        let service = self.clone();
+        let unit = async move {
+            let open = service.0.session_rules.open_at(service.0.clock.now());
+            let mut tx = service.0.storage.begin("sweep").await?;
+            let sessions = storage::sessions::delete_expired(&mut tx, open, BATCH).await?;
+            let outcomes = storage::outcomes::delete_expired(&mut tx, open.now, BATCH).await?;
+            tx.commit().await?;
+            if sessions + outcomes > 0 {
+                tracing::debug!(sessions, outcomes, "deleted what has expired");
+            }
+            Ok(if sessions == BATCH || outcomes == BATCH { Swept::Some } else { Swept::All })
+        };
+        self.0.units.run(unit).await
+    }
+}

@@ -1,0 +1,229 @@
+//! Other services as callers: how they are known, what they may call, and what is believed of them.
+
+use identity::domain::{AllowedRpcs, ServiceName, ServiceTokenId, SystemClock};
+use identity::proto::v1::{GetUserRequest, ListSessionsRequest, LoginRequest, User};
+use identity::service::{access, service_tokens};
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Status};
+
+use crate::database::{add_member, execute, storage, values};
+use crate::fixture::{call_raw, new_id, refusal, refused, registered};
+use crate::support::service::{Engine, PASSWORD, TestDatabase, TestService, bad_fields, on_both_databases};
+
+on_both_databases!(
+    a_service_finds_users_of_all_tenants,
+    a_service_calls_what_its_token_names,
+    a_service_may_not_do_what_is_for_users,
+    a_token_that_is_not_in_force_is_refused_by_every_rpc,
+    what_a_service_states_of_its_user_is_kept_with_the_session,
+    what_others_state_is_not_believed,
+    what_is_no_address_is_named,
+);
+
+const SERVICE_TOKEN: &str = "x-identity-service-token";
+
+/// A new token of the service `billing`, for these methods, or for all without any.
+async fn token(database: &TestDatabase, methods: &[&str]) -> (ServiceTokenId, String) {
+    let names = methods.iter().map(|name| access::full_name(name).unwrap().to_owned()).collect();
+    let allowed = if methods.is_empty() { AllowedRpcs::All } else { AllowedRpcs::Only(names) };
+    let name = ServiceName::parse("billing").unwrap();
+    let made = service_tokens::create(&storage(database), &SystemClock, name, allowed, None).await.unwrap();
+    (made.token.id, made.text.to_string())
+}
+
+fn with<T>(message: T, metadata: &[(&'static str, &str)]) -> Request<T> {
+    let mut request = Request::new(message);
+    for (name, value) in metadata {
+        request.metadata_mut().append(*name, value.parse().unwrap());
+    }
+    request
+}
+
+async fn find(service: &TestService, token: &str, user_id: &str, tenant_id: &str) -> Result<User, Status> {
+    let message = GetUserRequest { user_id: user_id.into(), tenant_id: tenant_id.into() };
+    let request = with(message, &[(SERVICE_TOKEN, token)]);
+    service.client().service.get_user(request).await.map(|response| response.into_inner().user.unwrap())
+}
+
+async fn a_service_finds_users_of_all_tenants(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let (_, token) = token(&service.database, &[]).await;
+    let ada = registered(&service, "ada@example.com").await.user.unwrap();
+    let eve = registered(&service, "eve@example.com").await.user.unwrap();
+    for user in [&ada, &eve] {
+        for tenant_id in ["", user.tenant_id.as_str()] {
+            assert_eq!(find(&service, &token, &user.id, tenant_id).await.unwrap(), *user);
+        }
+    }
+    let not_found = refused(Code::NotFound, "USER_NOT_FOUND");
+    assert_eq!(refusal(find(&service, &token, &ada.id, &eve.tenant_id).await), not_found);
+    assert_eq!(refusal(find(&service, &token, &new_id(), "").await), not_found);
+    for (user_id, tenant_id, fields) in [
+        ("", "", &["user_id"][..]),
+        ("", ada.tenant_id.as_str(), &["user_id"]),
+        ("x", "y", &["user_id", "tenant_id"]),
+    ] {
+        let status = find(&service, &token, user_id, tenant_id).await.unwrap_err();
+        assert_eq!(
+            (status.code(), bad_fields(&status)),
+            (Code::InvalidArgument, fields.iter().map(|field| (*field).to_owned()).collect())
+        );
+    }
+    // The same id in two tenants: only together with the tenant does it name a user.
+    let member = add_member(&service.database, &ada).await;
+    let sql = format!(
+        "UPDATE users SET id = {} WHERE email = 'member@example.com'",
+        crate::database::user_id_of("eve@example.com")
+    );
+    execute(&service.database, &sql);
+    let status = find(&service, &token, &eve.id, "").await.unwrap_err();
+    assert_eq!(bad_fields(&status), ["tenant_id"]);
+    assert_eq!(find(&service, &token, &eve.id, &eve.tenant_id).await.unwrap(), eve);
+    assert_eq!(find(&service, &token, &eve.id, &ada.tenant_id).await.unwrap().email, "member@example.com");
+    assert_eq!(refusal(find(&service, &token, &member, "").await), not_found);
+}
+
+async fn a_service_calls_what_its_token_names(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let client = service.client();
+    let ada = registered(&service, "ada@example.com").await;
+    let (_, token) = token(&service.database, &["Login", "ListSessions"]).await;
+    let denied = refused(Code::PermissionDenied, "PERMISSION_DENIED");
+    let id = ada.user.unwrap().id;
+    assert_eq!(refusal(find(&service, &token, &id, "").await), denied);
+    let bearer = format!("Bearer {}", ada.access_token);
+    // For a user, a service may call no more than for itself.
+    let both = [(SERVICE_TOKEN, token.as_str()), ("authorization", &bearer)];
+    let result = client.service.clone().get_user(with(GetUserRequest::default(), &both)).await;
+    assert_eq!(refusal(result), denied);
+    let mut calls = client.service.clone();
+    calls.list_sessions(with(ListSessionsRequest::default(), &both)).await.unwrap();
+    let login = LoginRequest { email: "ada@example.com".into(), password: PASSWORD.into() };
+    calls.login(with(login, &[(SERVICE_TOKEN, token.as_str())])).await.unwrap();
+}
+
+async fn a_service_may_not_do_what_is_for_users(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let (_, token) = token(&service.database, &[]).await;
+    let mut metadata = MetadataMap::new();
+    metadata.insert(SERVICE_TOKEN, token.parse().unwrap());
+    for rpc in ["ListSessions", "RevokeSession", "ChangePassword"] {
+        let rpc = access::full_name(rpc).unwrap();
+        let result = call_raw(&service.client(), rpc, Vec::new(), metadata.clone()).await;
+        assert_eq!(refusal(result), refused(Code::PermissionDenied, "PERMISSION_DENIED"), "{rpc}");
+    }
+}
+
+async fn a_token_that_is_not_in_force_is_refused_by_every_rpc(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let ada = registered(&service, "ada@example.com").await;
+    let (revoked_id, revoked) = token(&service.database, &[]).await;
+    let store = storage(&service.database);
+    assert!(service_tokens::revoke(&store, &SystemClock, revoked_id).await.unwrap());
+    assert!(!service_tokens::revoke(&store, &SystemClock, revoked_id).await.unwrap());
+    let (expired_id, expired) = token(&service.database, &[]).await;
+    let past = match engine {
+        Engine::Sqlite => {
+            format!("created_at = 1, expires_at = 2 WHERE hex(id) = '{}'", expired_id.as_uuid().simple())
+                .to_uppercase()
+        }
+        Engine::Postgres => {
+            format!("created_at = 'epoch', expires_at = '1971-01-01' WHERE id = '{expired_id}'")
+        }
+    };
+    execute(&service.database, &format!("UPDATE service_tokens SET {past}"));
+    let (_, good) = token(&service.database, &[]).await;
+    let secret_of_another = format!("{}{}", &good[..40], &revoked[40..]);
+    let bearer = format!("Bearer {}", ada.access_token);
+    for rpc in ["Register", "Login", "GetUser", "RefreshSession", "Logout", "VerifyToken", "ChangePassword"] {
+        for text in [
+            "",
+            "x",
+            &good[1..],
+            &format!("{good}A"),
+            &secret_of_another,
+            &revoked,
+            &expired,
+            &ada.access_token,
+        ] {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("authorization", bearer.parse().unwrap());
+            metadata.insert(SERVICE_TOKEN, text.parse().unwrap());
+            let rpc = access::full_name(rpc).unwrap();
+            let result = call_raw(&service.client(), rpc, Vec::new(), metadata).await;
+            let expected = refused(Code::Unauthenticated, "SERVICE_CREDENTIAL_INVALID");
+            assert_eq!(refusal(result), expected, "{rpc} with {text:?}");
+        }
+    }
+    let twice =
+        with(GetUserRequest::default(), &[(SERVICE_TOKEN, good.as_str()), (SERVICE_TOKEN, good.as_str())]);
+    let result = service.client().service.get_user(twice).await;
+    assert_eq!(refusal(result), refused(Code::Unauthenticated, "SERVICE_CREDENTIAL_INVALID"));
+    find(&service, &good, &ada.user.unwrap().id, "").await.unwrap();
+    // What is kept lets nobody in.
+    let kept = values(
+        &service.database,
+        match engine {
+            Engine::Sqlite => "SELECT hex(secret_digest) AS value FROM service_tokens",
+            Engine::Postgres => "SELECT encode(secret_digest, 'hex') AS value FROM service_tokens",
+        },
+    );
+    assert_eq!(kept.len(), 3);
+}
+
+async fn what_a_service_states_of_its_user_is_kept_with_the_session(engine: Engine) {
+    let service = TestService::start(engine).await;
+    registered(&service, "ada@example.com").await;
+    let (_, token) = token(&service.database, &[]).await;
+    let login = LoginRequest { email: "ada@example.com".into(), password: PASSWORD.into() };
+    let stated = [
+        (SERVICE_TOKEN, token.as_str()),
+        ("x-identity-end-user-address", "2001:DB8::7"),
+        ("x-identity-end-user-device", " Firefox on Linux "),
+    ];
+    let mut client = service.client().service;
+    let opened = client.login(with(login, &stated)).await.unwrap().into_inner();
+    let sessions = service.client().list_sessions(&opened.access_token, 0, "").await.unwrap().sessions;
+    let current = sessions.iter().find(|session| session.current).unwrap();
+    assert_eq!((current.address.as_str(), current.device.as_str()), ("2001:db8::7", "Firefox on Linux"));
+    // A refresh changes nothing about it.
+    let next = service.client().refresh(&opened.refresh_token).await.unwrap();
+    let sessions = service.client().list_sessions(&next.access_token, 0, "").await.unwrap().sessions;
+    assert!(sessions.iter().any(|session| session.device == "Firefox on Linux"));
+}
+
+async fn what_others_state_is_not_believed(engine: Engine) {
+    let service = TestService::start(engine).await;
+    registered(&service, "ada@example.com").await;
+    let stated = [("x-identity-end-user-address", "not even one"), ("x-identity-end-user-device", "Phone")];
+    let login = LoginRequest { email: "ada@example.com".into(), password: PASSWORD.into() };
+    let opened = service.client().service.login(with(login, &stated)).await.unwrap().into_inner();
+    let sessions = service.client().list_sessions(&opened.access_token, 0, "").await.unwrap().sessions;
+    assert!(sessions.iter().all(|session| session.device.is_empty() && session.address.is_empty()));
+}
+
+async fn what_is_no_address_is_named(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let (_, token) = token(&service.database, &[]).await;
+    let long = "x".repeat(201);
+    for (address, device, fields) in [
+        ("1.2.3", "Phone", &["x-identity-end-user-address"][..]),
+        ("1.2.3.4:80", "Phone", &["x-identity-end-user-address"]),
+        ("::1", "", &["x-identity-end-user-device"]),
+        ("::1", &long, &["x-identity-end-user-device"]),
+        ("", " ", &["x-identity-end-user-address", "x-identity-end-user-device"]),
+    ] {
+        let stated = [
+            (SERVICE_TOKEN, token.as_str()),
+            ("x-identity-end-user-address", address),
+            ("x-identity-end-user-device", device),
+        ];
+        let status =
+            service.client().service.login(with(LoginRequest::default(), &stated)).await.unwrap_err();
+        assert_eq!(
+            (status.code(), bad_fields(&status)),
+            (Code::InvalidArgument, fields.iter().map(|field| (*field).to_owned()).collect()),
+            "{address} {device}"
+        );
+    }
+}
