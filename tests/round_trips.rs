@@ -83,6 +83,28 @@ async fn a_login_that_fails_reads_once_whoever_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_reads_once_and_writes_once_and_a_verification_reads_once() {
+    let (service, proxy) = with_one_connection(&[]).await;
+    let client = service.client();
+    let ada = client.register(registration("ada@example.com")).await.unwrap();
+    let token = std::sync::Mutex::new(ada.refresh_token);
+    let trace = cost(&proxy, async || {
+        let latest = token.lock().unwrap().clone();
+        let next = client.refresh(&latest).await.unwrap();
+        *token.lock().unwrap() = next.refresh_token;
+    })
+    .await;
+    let expected = vec!["SELECT", "BEGIN", "UPDATE", "COMMIT"];
+    assert_eq!((trace.transactions, verbs(&trace)), (2, expected), "{trace:?}");
+    // Diesel prepares an UPDATE anew each time.
+    assert_eq!(trace.round_trips, 5, "{trace:?}");
+
+    let verify = async || assert!(client.verify_token(&ada.access_token).await.unwrap().active);
+    let trace = cost(&proxy, verify).await;
+    assert_eq!((trace.round_trips, verbs(&trace)), (1, vec!["SELECT"]), "{trace:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registration_is_one_transaction() {
     let (service, proxy) = with_one_connection(&[]).await;
     let client = service.client();
