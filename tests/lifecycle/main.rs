@@ -12,5 +12,6 @@ mod leaving;
 mod logs;
 mod migrations;
 mod outage;
+mod refresh;
 mod start;
 mod stop;

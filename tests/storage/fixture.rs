@@ -89,7 +89,7 @@ pub(crate) async fn register(tx: &mut Tx, user: &User) -> Result<(), StorageErro
 }
 
 /// A point in time with microseconds, `seconds` after another.
-pub(crate) fn at(seconds: i64) -> Timestamp {
+pub(crate) const fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_micros(1_700_000_000_123_457 + seconds * 1_000_000)
 }
 

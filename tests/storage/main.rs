@@ -11,6 +11,7 @@ mod pool;
 mod rows;
 mod rules;
 mod schema;
+mod sessions;
 mod sql;
 mod transactions;
 mod units;
