@@ -23,6 +23,7 @@ const SIBLINGS: [(&str, &[&str]); 12] = [
             "storage::url",
             "storage::postgres::Connector",
             "crypto::MasterKey",
+            "crypto::KeyAlgorithm",
             "crypto::MasterKeyError",
             "crypto::hasher::HashEngine",
             "telemetry",
@@ -39,6 +40,8 @@ const SIBLINGS: [(&str, &[&str]); 12] = [
             "crypto::calibration",
             "service::access",
             "service::service_tokens",
+            // What an operator does to the keys needs no server.
+            "service::keys",
             "storage",
             "server",
             "telemetry",

@@ -15,6 +15,8 @@ Secrets have no flag, since every user of the machine can read a command line:
   IDENTITY_MASTER_KEY  32 bytes in base64; `identity keys master` makes one. It protects every other
                        key. Without it and IDENTITY_MASTER_KEY_FILE: on SQLite a file is made beside
                        the database; on PostgreSQL it is derived from JWT_SECRET, which must be set
+  IDENTITY_MASTER_KEY_PREVIOUS
+                       another master key that counts as well, while the two are exchanged
 
 Durations are written as 90s, 15m, 1h 30m or 14d. An empty value counts as not given.
 Exit codes: 0 done, 1 failed, 64 wrong command line or configuration.";
@@ -43,9 +45,9 @@ pub(super) enum Command {
         #[command(subcommand)]
         action: MigrateAction,
     },
-    /// Make keys
+    /// List, rotate and retire the keys that sign access tokens, and make a master key
     Keys {
-        /// Which key to make.
+        /// What to do with the keys.
         #[command(subcommand)]
         action: KeysAction,
     },
@@ -159,11 +161,43 @@ fn up_to_ten_years(text: &str) -> Result<Expiry, &'static str> {
     duration.map(Expiry::After).ok_or("must be a duration from 1m to 3650d, such as 90d, or never")
 }
 
-/// Which key to make.
-#[derive(Clone, Copy, Debug, Subcommand)]
+/// What to do with the keys.
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum KeysAction {
+    /// List the keys that sign and verify access tokens
+    ///
+    /// Each is next (published, signs later), signing, or published (until its tokens have expired).
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the next key
+    ///
+    /// It is published at once, and signs after IDENTITY_KEY_PROPAGATION; the one before it stays
+    /// published until its last token has expired. Then lists the keys. Running servers follow by
+    /// themselves.
+    Rotate {
+        /// Let it sign at once, though not all who verify tokens may know it yet
+        #[arg(long)]
+        now: bool,
+    },
+    /// Take a key out of use at once, with all tokens that it signed
+    ///
+    /// For a key that others may have. When it is the one that signs, the next one takes over, made if
+    /// there is none. Then lists the keys. Running servers follow within ten seconds.
+    Retire {
+        /// The key's id, as `list` prints it
+        #[arg(allow_hyphen_values = true)]
+        kid: String,
+    },
     /// Print a new master key, for IDENTITY_MASTER_KEY or its file
-    Master,
+    Master {
+        /// Print none; encrypt the keys in the database under the current master key instead, which are
+        /// encrypted under IDENTITY_MASTER_KEY_PREVIOUS
+        #[arg(long)]
+        reseal: bool,
+    },
 }
 
 #[cfg(test)]

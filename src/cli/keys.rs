@@ -1,20 +1,134 @@
-//! `identity keys`: makes keys.
+//! `identity keys`: lists and changes the keys in the database, and makes master keys. Needs no running
+//! server; those that run follow.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::Arc;
+
+use serde::Serialize;
 
 use super::Outcome;
 use super::arguments::KeysAction;
+use crate::config::{DatabaseSettings, KeySettings, LogSettings, MaintenanceSettings};
 use crate::crypto::MasterKey;
+use crate::domain::SystemClock;
+use crate::server::master_key;
+use crate::service::keys::{Custody, Propagation, ScheduledKey, Takeover};
+use crate::storage::{Storage, StorageSettings, migrate};
+use crate::telemetry::logs;
 
-/// Prints the key that `action` asks for, and a line feed.
+/// Prints a new master key, and a line feed.
 ///
 /// # Errors
 /// When standard output is closed.
-pub(super) fn run(action: KeysAction) -> Outcome {
-    match action {
-        KeysAction::Master => {
-            writeln!(std::io::stdout(), "{}", *MasterKey::generate().to_base64())?;
-            Ok(())
+pub(super) fn print_master() -> Outcome {
+    print(&format!("{}\n", *MasterKey::generate().to_base64()))
+}
+
+/// Prints the keys in use, as a table or as JSON.
+///
+/// # Errors
+/// When the database cannot be reached, or has no tables.
+pub(super) fn list(settings: MaintenanceSettings, json: bool) -> Outcome {
+    run(&settings.log, async {
+        let storage = open(&settings.database).await?;
+        let keys = Custody::list(&storage, &SystemClock).await?;
+        print(&if json { as_json(&keys)? } else { as_table(&keys) })
+    })
+}
+
+/// Does `action`, and prints what there is then.
+///
+/// # Errors
+/// When the database cannot be reached, has no tables, or does not allow of the change; nothing has
+/// changed then.
+pub(super) fn change(settings: KeySettings, action: KeysAction) -> Outcome {
+    run(&settings.log, async {
+        let storage = open(&settings.database).await?;
+        let master_keys =
+            master_key::read(&settings.master_key, settings.jwt_secret.as_ref(), &storage).await?;
+        let custody = Custody {
+            storage,
+            master_keys,
+            algorithm: settings.signing.algorithm,
+            propagation: Propagation::new(settings.signing.propagation),
+            clock: Arc::new(SystemClock),
+        };
+        match action {
+            KeysAction::Rotate { now } => {
+                let takeover = if now { Takeover::AtOnce } else { Takeover::Propagated };
+                custody.rotate(takeover).await?;
+            }
+            KeysAction::Retire { kid } => {
+                custody.retire(&kid).await?;
+            }
+            KeysAction::Master { .. } | KeysAction::List { .. } => {
+                let resealed = custody.reseal().await?;
+                return print(&format!("encrypted {resealed} keys under the current master key\n"));
+            }
         }
+        if settings.jwt_secret.is_some() {
+            eprintln!("identity: with JWT_SECRET set, servers sign with that, and these keys only verify");
+        }
+        print(&as_table(&Custody::list(&custody.storage, &SystemClock).await?))
+    })
+}
+
+fn run(log: &LogSettings, command: impl Future<Output = Outcome>) -> Outcome {
+    logs::init(log)?;
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(command)
+}
+
+async fn open(settings: &DatabaseSettings) -> Result<Storage, Box<dyn std::error::Error + Send + Sync>> {
+    let pending = migrate::pending(&settings.url).await?.len();
+    if pending > 0 {
+        return Err(format!("the database lacks {pending} migrations: run `identity migrate run`").into());
     }
+    Ok(Storage::new(&StorageSettings {
+        url: settings.url.clone(),
+        connections: settings.connections,
+        statement_limit: settings.statement_limit,
+    })?)
+}
+
+fn print(text: &str) -> Outcome {
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+fn as_table(keys: &[ScheduledKey]) -> String {
+    let mut text =
+        format!("{:<43}  {:<9}  {:<9}  {:<20}  published until\n", "kid", "algorithm", "state", "signs from");
+    for key in keys {
+        let until = key.published_until.map_or_else(|| "-".to_owned(), |until| until.to_string());
+        let (kid, algorithm, state) = (&key.kid, &key.algorithm, key.state.as_str());
+        let _ = writeln!(
+            text,
+            "{kid:<43}  {algorithm:<9}  {state:<9}  {:<20}  {until}",
+            key.signs_from.to_string()
+        );
+    }
+    text
+}
+
+/// What `--json` prints of a key. Times are as RFC 3339 writes them.
+#[derive(Serialize)]
+struct Shown<'a> {
+    kid: &'a str,
+    algorithm: &'a str,
+    state: &'a str,
+    created_at: String,
+    signs_from: String,
+    published_until: Option<String>,
+}
+
+fn as_json(keys: &[ScheduledKey]) -> serde_json::Result<String> {
+    let shown = keys.iter().map(|key| Shown {
+        kid: &key.kid,
+        algorithm: &key.algorithm,
+        state: key.state.as_str(),
+        created_at: key.created_at.to_string(),
+        signs_from: key.signs_from.to_string(),
+        published_until: key.published_until.map(|until| until.to_string()),
+    });
+    Ok(serde_json::to_string_pretty(&shown.collect::<Vec<_>>())? + "\n")
 }

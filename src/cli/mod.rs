@@ -17,8 +17,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::config::{Environment, Fault, HashSettings, MaintenanceSettings, Resolved, Settings};
-use arguments::{Cli, Command};
+use crate::config::{Environment, Fault, HashSettings, KeySettings, MaintenanceSettings, Resolved, Settings};
+use arguments::{Cli, Command, KeysAction};
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
@@ -58,11 +58,19 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
             let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
             migrate::run(settings, action)
         }
-        Command::Keys { action } => keys::run(action),
         Command::ServiceToken { action } => {
             let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
             service_token::run(settings, action)
         }
+        Command::Keys { action } => match action {
+            KeysAction::Master { reseal: false } => keys::print_master(),
+            KeysAction::List { json } => {
+                keys::list(warned(MaintenanceSettings::resolve(&cli.flags, environment)?), json)
+            }
+            KeysAction::Rotate { .. } | KeysAction::Retire { .. } | KeysAction::Master { reseal: true } => {
+                keys::change(warned(KeySettings::resolve(&cli.flags, environment)?), action)
+            }
+        },
         Command::Calibrate(arguments) => {
             let settings = warned(HashSettings::resolve(&cli.flags, environment)?);
             calibrate::run(&settings, arguments)

@@ -83,6 +83,16 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "PATH")]
     pub master_key_file: Option<String>,
 
+    /// What the keys are for that sign access tokens when JWT_SECRET is not set: EdDSA or RS256. The next
+    /// key is for that [IDENTITY_TOKEN_ALGORITHM; default: as the last key, the first is for EdDSA]
+    #[arg(long, global = true, value_name = "ALGORITHM")]
+    pub token_algorithm: Option<String>,
+
+    /// How long a new signing key is published before it signs, 1s to 24h; the same for all processes
+    /// [IDENTITY_KEY_PROPAGATION; default: 10m]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub key_propagation: Option<String>,
+
     /// The `iss` of access tokens [IDENTITY_ISSUER; default: identity]
     #[arg(long, global = true, value_name = "NAME")]
     pub issuer: Option<String>,

@@ -15,10 +15,10 @@ use std::fmt;
 pub use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use flags::Flags;
-pub use secrets::MasterKeySource;
+pub use secrets::{MasterKeySettings, MasterKeySource};
 pub use settings::{
-    DatabaseSettings, HashSettings, MaintenanceSettings, MigrateMode, ServerSettings, SessionSettings,
-    Settings,
+    DatabaseSettings, HashSettings, KeySettings, MaintenanceSettings, MigrateMode, ServerSettings,
+    SessionSettings, Settings, SigningSettings,
 };
 
 /// One setting that is wrong.

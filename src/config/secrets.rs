@@ -11,11 +11,24 @@ use crate::storage::url::DatabaseUrl;
 
 const JWT_SECRET: Name = Name::without_flag("JWT_SECRET");
 const MASTER_KEY: Name = Name::without_flag("IDENTITY_MASTER_KEY");
+const MASTER_KEY_PREVIOUS: Name = Name::without_flag("IDENTITY_MASTER_KEY_PREVIOUS");
 const MASTER_KEY_FILE: Name =
     Name::with_flag("IDENTITY_MASTER_KEY_FILE", |flags| flags.master_key_file.as_deref());
 
 /// HS256 needs a key at least as long as its hash (RFC 7518, 3.2).
 const JWT_SECRET_MIN_BYTES: usize = 32;
+
+/// The problem with a key that is none.
+const NO_MASTER_KEY: &str = "must be 32 bytes in base64; `identity keys master` makes one";
+
+/// The master key.
+#[derive(Clone, Debug)]
+pub struct MasterKeySettings {
+    /// Where it comes from.
+    pub source: MasterKeySource,
+    /// Another one that counts as well, while the two are exchanged.
+    pub previous: Option<MasterKey>,
+}
 
 /// Where the master key comes from.
 #[derive(Clone, Debug)]
@@ -42,8 +55,20 @@ pub(super) fn jwt_secret(reader: &mut Reader<'_>) -> Option<SecretString> {
     Some(secret)
 }
 
-/// The one place that holds the master key. `database` is `None` when its URL is wrong.
+/// The master key, and the previous one. `database` is `None` when its URL is wrong.
 pub(super) fn master_key(
+    reader: &mut Reader<'_>,
+    database: Option<&DatabaseUrl>,
+    has_jwt_secret: bool,
+) -> Option<MasterKeySettings> {
+    let previous =
+        reader.parsed(MASTER_KEY_PREVIOUS, |text| MasterKey::from_base64(text).map_err(|_| NO_MASTER_KEY));
+    let source = master_key_source(reader, database, has_jwt_secret)?;
+    Some(MasterKeySettings { source, previous })
+}
+
+/// The one place that holds the master key.
+fn master_key_source(
     reader: &mut Reader<'_>,
     database: Option<&DatabaseUrl>,
     has_jwt_secret: bool,
@@ -57,8 +82,7 @@ pub(super) fn master_key(
         }
         (Some(key), None, _) => {
             let key = MasterKey::from_base64(key.expose_secret());
-            let problem = "must be 32 bytes in base64; `identity keys master` makes one";
-            key.map_err(|_| reader.fault(MASTER_KEY, problem)).ok().map(MasterKeySource::Given)
+            key.map_err(|_| reader.fault(MASTER_KEY, NO_MASTER_KEY)).ok().map(MasterKeySource::Given)
         }
         (None, Some(file), _) => {
             let key = MasterKey::load(&file);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::read::{Name, Reader};
-use super::{Environment, Fault, Flags, MasterKeySource, Resolved, secrets};
+use super::{Environment, Fault, Flags, MasterKeySettings, Resolved, secrets};
+use crate::crypto::KeyAlgorithm;
 use crate::crypto::hasher::HashEngine;
 use crate::storage::postgres::Connector;
 use crate::storage::url::DatabaseUrl;
@@ -29,10 +30,36 @@ pub struct Settings {
     pub password_min_length: usize,
     /// Signs tokens with HS256 when set: 32 bytes or more.
     pub jwt_secret: Option<SecretString>,
-    /// Where the master key is.
-    pub master_key: MasterKeySource,
+    /// The master key.
+    pub master_key: MasterKeySettings,
+    /// The keys that sign tokens when there is no secret.
+    pub signing: SigningSettings,
     /// Logging.
     pub log: LogSettings,
+}
+
+/// What a command needs that changes the signing keys and then ends.
+#[derive(Clone, Debug)]
+pub struct KeySettings {
+    /// The database.
+    pub database: DatabaseSettings,
+    /// From which the master key may come.
+    pub jwt_secret: Option<SecretString>,
+    /// The master key.
+    pub master_key: MasterKeySettings,
+    /// The keys that sign tokens.
+    pub signing: SigningSettings,
+    /// Logging.
+    pub log: LogSettings,
+}
+
+/// The keys that the service makes to sign tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct SigningSettings {
+    /// What they are for; `None` keeps what the last one is for.
+    pub algorithm: Option<KeyAlgorithm>,
+    /// How long a new key is published before it signs: 1 second to 24 hours.
+    pub propagation: Duration,
 }
 
 /// What a command needs that works on the database and then ends.
@@ -137,6 +164,10 @@ const PASSWORD_MIN_LENGTH: Name =
 const ISSUER: Name = Name::with_flag("IDENTITY_ISSUER", |flags| flags.issuer.as_deref());
 const AUDIENCE: Name = Name::with_flag("IDENTITY_AUDIENCE", |flags| flags.audience.as_deref());
 const ACCESS_TTL: Name = Name::with_flag("IDENTITY_ACCESS_TTL", |flags| flags.access_ttl.as_deref());
+const TOKEN_ALGORITHM: Name =
+    Name::with_flag("IDENTITY_TOKEN_ALGORITHM", |flags| flags.token_algorithm.as_deref());
+const KEY_PROPAGATION: Name =
+    Name::with_flag("IDENTITY_KEY_PROPAGATION", |flags| flags.key_propagation.as_deref());
 const SESSION_IDLE: Name = Name::with_flag("IDENTITY_SESSION_IDLE", |flags| flags.session_idle.as_deref());
 const SESSION_MAX: Name = Name::with_flag("IDENTITY_SESSION_MAX", |flags| flags.session_max.as_deref());
 const REFRESH_GRACE: Name = Name::with_flag("IDENTITY_REFRESH_GRACE", |flags| flags.refresh_grace.as_deref());
@@ -168,6 +199,8 @@ const NAME_MAX_BYTES: usize = 255;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// A second is for tests; within a day, every verifier has looked at the published keys again.
+const PROPAGATION_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 /// Ten years: no one waits longer for an error in writing to show.
 const SESSION_RANGE: RangeInclusive<Duration> = MINUTE..=Duration::from_secs(3650 * 24 * 60 * 60);
 /// Longer than a lost reply takes to be noticed, shorter than a copied token is of use.
@@ -194,6 +227,7 @@ impl Settings {
         let password_min_length =
             reader.number(PASSWORD_MIN_LENGTH, 8..=64).unwrap_or(DEFAULT_PASSWORD_MIN_LENGTH) as usize;
         let session = session(&mut reader);
+        let signing = signing(&mut reader);
         let log = log(&mut reader);
         // The two are missing only after a fault was noted.
         let settings = database.zip(master_key).map(|(database, master_key)| Self {
@@ -204,6 +238,7 @@ impl Settings {
             password_min_length,
             jwt_secret,
             master_key,
+            signing,
             log,
         });
         reader.finish(settings).map(Resolved::unwrap_settings)
@@ -220,6 +255,26 @@ impl MaintenanceSettings {
         let database = database(&mut reader);
         let log = log(&mut reader);
         let settings = database.map(|database| Self { database, log });
+        reader.finish(settings).map(Resolved::unwrap_settings)
+    }
+}
+
+impl KeySettings {
+    /// Reads the settings of the database, of keys and of logging, as [`Settings::resolve`] does.
+    ///
+    /// # Errors
+    /// Every one of these settings that is wrong, at once.
+    pub fn resolve(flags: &Flags, environment: &dyn Environment) -> Result<Resolved<Self>, Vec<Fault>> {
+        let mut reader = Reader::new(flags, environment);
+        let jwt_secret = secrets::jwt_secret(&mut reader);
+        let database = database(&mut reader);
+        let url = database.as_ref().map(|database| &database.url);
+        let master_key = secrets::master_key(&mut reader, url, jwt_secret.is_some());
+        let signing = signing(&mut reader);
+        let log = log(&mut reader);
+        let settings = database.zip(master_key);
+        let settings =
+            settings.map(|(database, master_key)| Self { database, jwt_secret, master_key, signing, log });
         reader.finish(settings).map(Resolved::unwrap_settings)
     }
 }
@@ -338,6 +393,14 @@ fn session(reader: &mut Reader<'_>) -> SessionSettings {
         max,
         refresh_grace,
         per_user: limit.unwrap_or(DEFAULT_SESSION_LIMIT),
+    }
+}
+
+fn signing(reader: &mut Reader<'_>) -> SigningSettings {
+    let algorithms = [KeyAlgorithm::EdDsa, KeyAlgorithm::Rs256].map(|one| (one.as_str(), one));
+    SigningSettings {
+        algorithm: reader.choice(TOKEN_ALGORITHM, &algorithms),
+        propagation: reader.duration(KEY_PROPAGATION, PROPAGATION_RANGE).unwrap_or(10 * MINUTE),
     }
 }
 

@@ -4,29 +4,46 @@ use std::fmt;
 
 use aws_lc_rs::hmac;
 
-use super::master_key::MasterKey;
+use super::master_key::{MasterKey, MasterKeys};
 
 /// Makes fingerprints under a key of its own, so that a copy of the database does not let anyone
 /// find out by trying what a request said.
-pub struct Fingerprinter(hmac::Key);
+pub struct Fingerprinter {
+    key: hmac::Key,
+    previous: Option<hmac::Key>,
+}
 
 impl Fingerprinter {
-    /// Fingerprints under a key derived from `master_key`.
-    pub fn new(master_key: &MasterKey) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, master_key.derive("request fingerprint").as_bytes()))
+    /// Makes fingerprints under a key derived from the current master key, and recognises those under
+    /// the previous one too.
+    pub fn new(master_keys: &MasterKeys) -> Self {
+        let key = |master_key: &MasterKey| {
+            hmac::Key::new(hmac::HMAC_SHA256, master_key.derive("request fingerprint").as_bytes())
+        };
+        Self { key: key(&master_keys.current), previous: master_keys.previous.as_ref().map(key) }
     }
 
     /// HMAC-SHA256 over the fields in their order, each behind its length, so that no two lists of
     /// fields run together into the same text. Leave out what is too easy to guess even for an
     /// attacker who has the key, above all passwords.
     pub fn fingerprint(&self, fields: &[&str]) -> [u8; 32] {
-        let mut mac = hmac::Context::with_key(&self.0);
-        for field in fields {
-            mac.update(&(field.len() as u64).to_be_bytes());
-            mac.update(field.as_bytes());
-        }
-        *mac.sign().as_ref().first_chunk().expect("HMAC-SHA256 has 32 bytes")
+        fingerprint(&self.key, fields)
     }
+
+    /// Whether `known` was made of the same fields.
+    pub fn matches(&self, fields: &[&str], known: &[u8; 32]) -> bool {
+        let mut keys = std::iter::once(&self.key).chain(&self.previous);
+        keys.any(|key| fingerprint(key, fields) == *known)
+    }
+}
+
+fn fingerprint(key: &hmac::Key, fields: &[&str]) -> [u8; 32] {
+    let mut mac = hmac::Context::with_key(key);
+    for field in fields {
+        mac.update(&(field.len() as u64).to_be_bytes());
+        mac.update(field.as_bytes());
+    }
+    *mac.sign().as_ref().first_chunk().expect("HMAC-SHA256 has 32 bytes")
 }
 
 impl fmt::Debug for Fingerprinter {
@@ -41,12 +58,22 @@ mod tests {
 
     #[test]
     fn only_the_same_fields_in_the_same_order_have_the_same_fingerprint() {
-        let prints = Fingerprinter::new(&MasterKey::generate());
+        let prints = Fingerprinter::new(&MasterKey::generate().into());
         let print = prints.fingerprint(&["ab", "c"]);
         assert_eq!(prints.fingerprint(&["ab", "c"]), print);
         for fields in [&["a", "bc"][..], &["c", "ab"], &["abc"], &["ab", "c", ""], &[]] {
             assert_ne!(prints.fingerprint(fields), print, "{fields:?}");
         }
-        assert_ne!(Fingerprinter::new(&MasterKey::generate()).fingerprint(&["ab", "c"]), print);
+        assert_ne!(Fingerprinter::new(&MasterKey::generate().into()).fingerprint(&["ab", "c"]), print);
+    }
+
+    #[test]
+    fn what_was_made_under_the_previous_master_key_is_recognised() {
+        let (old, new) = (MasterKey::generate(), MasterKey::generate());
+        let print = Fingerprinter::new(&old.clone().into()).fingerprint(&["ab", "c"]);
+        assert!(!Fingerprinter::new(&new.clone().into()).matches(&["ab", "c"], &print));
+        let both = Fingerprinter::new(&MasterKeys { current: new, previous: Some(old) });
+        assert!(both.matches(&["ab", "c"], &print) && !both.matches(&["a", "bc"], &print));
+        assert!(both.matches(&["ab", "c"], &both.fingerprint(&["ab", "c"])));
     }
 }

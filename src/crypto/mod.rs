@@ -4,14 +4,16 @@
 //! [`hasher`] computes and checks password hashes on threads of its own; [`calibration`] finds out
 //! what they can afford. [`master_key`] is the one
 //! secret that all others are derived from or sealed under. [`access_token`] signs and verifies
-//! JWTs with the keys of [`signing_key`]; [`refresh_token`], [`page_token`], [`service_token`] and
-//! [`fingerprint`] make values that nobody else can. What is allowed, and what is stored where, is decided elsewhere; the time comes
+//! JWTs with the [`keyring`] of [`signing_key`]s; [`refresh_token`], [`page_token`], [`service_token`] and
+//! [`fingerprint`] make values that nobody else can. What is allowed, and what is stored where, is decided
+//! elsewhere; the time comes
 //! in as a parameter.
 
 pub mod access_token;
 pub mod calibration;
 pub mod fingerprint;
 pub mod hasher;
+pub mod keyring;
 pub mod master_key;
 pub mod page_token;
 mod random;
@@ -23,8 +25,9 @@ pub mod signing_key;
 pub use access_token::{AccessClaims, AccessToken, AccessTokens, InvalidToken, TokenSettings, TokenSubject};
 pub use fingerprint::Fingerprinter;
 pub use hasher::{Cost, HashError, Hasher, HasherSettings, Terms, Verdict};
-pub use master_key::{DerivedKey, MasterKey, MasterKeyError, Unsealable};
+pub use keyring::{Keyring, PublishedKeys};
+pub use master_key::{DerivedKey, MasterKey, MasterKeyError, MasterKeys, Unsealable};
 pub use refresh_token::{
     InvalidRefreshToken, ParsedRefreshToken, RefreshToken, RefreshTokens, SessionSecret,
 };
-pub use signing_key::{Keyring, NewSigningKey, ShortSecret, SigningKey, UnreadableKey, VerifyingKey};
+pub use signing_key::{KeyAlgorithm, NewSigningKey, ShortSecret, SigningKey, UnreadableKey, VerifyingKey};

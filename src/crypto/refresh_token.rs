@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::master_key::MasterKey;
+use super::master_key::{MasterKey, MasterKeys};
 use super::random;
 use crate::domain::{SessionId, TenantId};
 
@@ -96,20 +96,14 @@ pub struct InvalidRefreshToken;
 /// Makes refresh tokens and tells them from made-up ones.
 pub struct RefreshTokens {
     key: hmac::Key,
-    previous: Vec<hmac::Key>,
+    previous: Option<hmac::Key>,
 }
 
 impl RefreshTokens {
-    /// Tokens under a key derived from `master_key`.
-    pub fn new(master_key: &MasterKey) -> Self {
-        Self { key: mac_key(master_key), previous: Vec::new() }
-    }
-
-    /// Accepts, besides its own, tokens made under `previous`, while the master key is exchanged.
-    #[must_use]
-    pub fn accepting(mut self, previous: &MasterKey) -> Self {
-        self.previous.push(mac_key(previous));
-        self
+    /// Tokens under a key derived from the current master key. Those under the previous one are
+    /// accepted.
+    pub fn new(master_keys: &MasterKeys) -> Self {
+        Self { key: mac_key(&master_keys.current), previous: master_keys.previous.as_ref().map(mac_key) }
     }
 
     /// The token of one generation of a session; always the same for the same arguments.
@@ -188,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_token_says_what_it_was_issued_for() {
-        let tokens = RefreshTokens::new(&MasterKey::generate());
+        let tokens = RefreshTokens::new(&MasterKey::generate().into());
         let ((tenant_id, session_id), secret) = (ids(), SessionSecret::generate());
         let token = tokens.issue(tenant_id, session_id, u32::MAX - 1, &secret);
         let parsed = tokens.parse(token.as_str()).unwrap();
@@ -202,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_token_that_differs_in_one_character_is_refused() {
-        let tokens = RefreshTokens::new(&MasterKey::generate());
+        let tokens = RefreshTokens::new(&MasterKey::generate().into());
         let (tenant_id, session_id) = ids();
         let token = tokens.issue(tenant_id, session_id, 7, &SessionSecret::generate());
         for at in 0..token.as_str().len() {
@@ -215,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_refused() {
-        let tokens = RefreshTokens::new(&MasterKey::generate());
+        let tokens = RefreshTokens::new(&MasterKey::generate().into());
         let (tenant_id, session_id) = ids();
         let token = tokens.issue(tenant_id, session_id, 0, &SessionSecret::generate());
         let text = token.as_str();
@@ -230,14 +224,16 @@ mod tests {
     fn the_previous_master_key_is_accepted_only_when_named() {
         let (old, new) = (MasterKey::generate(), MasterKey::generate());
         let (tenant_id, session_id) = ids();
-        let token = RefreshTokens::new(&old).issue(tenant_id, session_id, 0, &SessionSecret::generate());
-        assert!(RefreshTokens::new(&new).parse(token.as_str()).is_err());
-        assert!(RefreshTokens::new(&new).accepting(&old).parse(token.as_str()).is_ok());
+        let tokens = RefreshTokens::new(&old.clone().into());
+        let token = tokens.issue(tenant_id, session_id, 0, &SessionSecret::generate());
+        assert!(RefreshTokens::new(&new.clone().into()).parse(token.as_str()).is_err());
+        let both = RefreshTokens::new(&MasterKeys { current: new, previous: Some(old) });
+        assert!(both.parse(token.as_str()).is_ok());
     }
 
     #[test]
     fn debug_shows_no_secret() {
-        let tokens = RefreshTokens::new(&MasterKey::generate());
+        let tokens = RefreshTokens::new(&MasterKey::generate().into());
         let (tenant_id, session_id) = ids();
         let token = tokens.issue(tenant_id, session_id, 0, &SessionSecret::generate());
         let parsed = tokens.parse(token.as_str()).unwrap();

@@ -1,74 +1,139 @@
 //! The keys that access tokens are signed and verified with.
 //!
 //! Each key has one algorithm and one `kid`, and is never tried with another algorithm: Ed25519
-//! (RFC 8037), or HMAC-SHA256 with the secret of the system that this service replaces. When a key
-//! is published, used and retired is decided elsewhere.
+//! (RFC 8037) or RSASSA-PKCS1-v1_5 with SHA-256 for keys that the service makes, HMAC-SHA256 for the
+//! secret of the system that this service replaces. All are read once, when they are made or loaded.
+//! When a key is published, used and retired is decided elsewhere.
 
-use std::collections::HashMap;
 use std::fmt;
 
-use aws_lc_rs::digest;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ED25519, Ed25519KeyPair, KeyPair, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
+    RsaKeyPair,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, DecodingKey, Header};
 use zeroize::Zeroizing;
 
 use super::master_key;
+
+/// The media type that keeps other JWTs from passing for access tokens (RFC 9068, 2.1).
+pub(super) const ACCESS_TOKEN_TYPE: &str = "at+jwt";
+
+/// Characters of a modulus of 2,048 bits in base64url (RFC 7518, 3.3).
+const MIN_MODULUS_CHARS: usize = (2048 / 8 * 4_usize).div_ceil(3);
 
 /// The secret is shorter than the output of SHA-256 (RFC 7518, 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the token secret must have at least {} bytes", SigningKey::MIN_SECRET_BYTES)]
 pub struct ShortSecret;
 
-/// The bytes are no Ed25519 key.
+/// The bytes are no key of the algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an Ed25519 key")]
-pub struct UnreadableKey;
+#[error("not a key for {}", .0.as_str())]
+pub struct UnreadableKey(pub KeyAlgorithm);
 
-/// An Ed25519 key in the form in which it is stored.
+/// An algorithm for which the service makes keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAlgorithm {
+    /// Ed25519.
+    EdDsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, for verifiers that know nothing newer.
+    Rs256,
+}
+
+impl KeyAlgorithm {
+    /// Its name in JOSE.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    /// The algorithm of that name in JOSE.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::EdDsa, Self::Rs256].into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+}
+
+/// A key in the form in which it is stored.
 pub struct NewSigningKey {
     /// The key's RFC 7638 thumbprint.
     pub kid: String,
-    /// The public key (RFC 8032, 5.1.5).
-    pub public_key: [u8; 32],
-    /// The private key in PKCS#8 (RFC 8410, 7); to be sealed before it leaves the process.
+    /// What it is for.
+    pub algorithm: KeyAlgorithm,
+    /// The public key, as [`VerifyingKey::from_public_key`] reads it.
+    pub public_key: Vec<u8>,
+    /// The private key in PKCS#8 (RFC 5958); to be sealed before it leaves the process.
     pub private_key_pkcs8: Zeroizing<Vec<u8>>,
 }
 
 /// A key that signs, and verifies what it signed. `Debug` shows nothing secret.
 pub struct SigningKey {
-    pub(super) encoding: EncodingKey,
+    signer: Signer,
     verifying: VerifyingKey,
-    /// What [`SigningKey::to_stored`] gives; not there for a secret that the operator keeps.
-    stored: Option<([u8; 32], Zeroizing<Vec<u8>>)>,
+}
+
+enum Signer {
+    Ed25519(Ed25519KeyPair),
+    Rsa(RsaKeyPair),
+    Hmac(Box<hmac::Key>),
 }
 
 impl SigningKey {
     /// The least length of a secret for HMAC-SHA256 (RFC 7518, 3.2).
     pub const MIN_SECRET_BYTES: usize = 32;
 
-    /// A new Ed25519 key.
-    pub fn generate_ed25519() -> Self {
-        let pkcs8 = Ed25519KeyPair::generate()
-            .and_then(|pair| pair.to_pkcs8v1())
-            .expect("any 32 random bytes are an Ed25519 key");
-        Self::from_ed25519_pkcs8(pkcs8.as_ref()).expect("what AWS-LC wrote it can read")
+    /// A new key, and the form to store it in. For RS256, of 2,048 bits: that takes some tenths of a
+    /// second.
+    pub fn generate(algorithm: KeyAlgorithm) -> (Self, NewSigningKey) {
+        let pkcs8 = match algorithm {
+            KeyAlgorithm::EdDsa => Ed25519KeyPair::generate()
+                .and_then(|pair| pair.to_pkcs8v1())
+                .map(|document| Zeroizing::new(document.as_ref().to_vec())),
+            KeyAlgorithm::Rs256 => RsaKeyPair::generate(KeySize::Rsa2048)
+                .and_then(|pair| pair.as_der())
+                .map(|document| Zeroizing::new(document.as_ref().to_vec())),
+        }
+        .expect("AWS-LC makes keys as long as there is memory");
+        let (key, public_key) = Self::read(algorithm, &pkcs8).expect("what AWS-LC wrote it can read");
+        let stored =
+            NewSigningKey { kid: key.kid().to_owned(), algorithm, public_key, private_key_pkcs8: pkcs8 };
+        (key, stored)
     }
 
-    /// The Ed25519 key that [`NewSigningKey::private_key_pkcs8`] holds.
+    /// The key that [`NewSigningKey::private_key_pkcs8`] holds.
     ///
     /// # Errors
     /// [`UnreadableKey`] for anything else.
-    pub fn from_ed25519_pkcs8(pkcs8: &[u8]) -> Result<Self, UnreadableKey> {
-        let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| UnreadableKey)?;
-        let public_key: [u8; 32] =
-            pair.public_key().as_ref().try_into().expect("Ed25519 public keys have 32 bytes");
-        Ok(Self {
-            encoding: EncodingKey::from_ed_der(pkcs8),
-            verifying: VerifyingKey::ed25519(public_key),
-            stored: Some((public_key, Zeroizing::new(pkcs8.to_vec()))),
-        })
+    pub fn from_pkcs8(algorithm: KeyAlgorithm, pkcs8: &[u8]) -> Result<Self, UnreadableKey> {
+        Self::read(algorithm, pkcs8).map(|(key, _)| key)
+    }
+
+    /// The key, and its public part in the form in which it is stored.
+    fn read(algorithm: KeyAlgorithm, pkcs8: &[u8]) -> Result<(Self, Vec<u8>), UnreadableKey> {
+        let unreadable = UnreadableKey(algorithm);
+        let (signer, public_key) = match algorithm {
+            KeyAlgorithm::EdDsa => {
+                let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| unreadable)?;
+                let public_key = pair.public_key().as_ref().to_vec();
+                (Signer::Ed25519(pair), public_key)
+            }
+            KeyAlgorithm::Rs256 => {
+                let pair = RsaKeyPair::from_pkcs8(pkcs8).map_err(|_| unreadable)?;
+                let public_key = pair.public_key().as_der().map_err(|_| unreadable)?.as_ref().to_vec();
+                (Signer::Rsa(pair), public_key)
+            }
+        };
+        let verifying = VerifyingKey::from_public_key(algorithm, &public_key)?;
+        Ok((Self { signer, verifying }, public_key))
     }
 
     /// The HMAC-SHA256 key that `secret` is. Its `kid` is derived from the secret through HKDF, so
@@ -83,23 +148,22 @@ impl SigningKey {
         }
         let mut kid = [0; 16];
         master_key::derive(secret, "identity kid of an HS256 secret", &mut kid);
-        Ok(Self {
-            encoding: EncodingKey::from_secret(secret),
-            verifying: VerifyingKey {
-                kid: URL_SAFE_NO_PAD.encode(kid),
-                algorithm: Algorithm::HS256,
-                decoding: DecodingKey::from_secret(secret),
-            },
-            stored: None,
-        })
+        let key = Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret));
+        let verifying = VerifyingKey::new(
+            URL_SAFE_NO_PAD.encode(kid),
+            Algorithm::HS256,
+            Verifier::Hmac(key.clone()),
+            None,
+        );
+        Ok(Self { signer: Signer::Hmac(key), verifying })
     }
 
     /// The key's id, which every token it signs carries.
     pub fn kid(&self) -> &str {
-        &self.verifying.kid
+        self.verifying.kid()
     }
 
-    /// The algorithm's name in JOSE: `EdDSA` or `HS256`.
+    /// The algorithm's name in JOSE: `EdDSA`, `RS256` or `HS256`.
     pub fn algorithm(&self) -> &'static str {
         self.verifying.algorithm()
     }
@@ -109,18 +173,23 @@ impl SigningKey {
         self.verifying.clone()
     }
 
-    /// The key in the form in which it is stored; `None` for an HMAC secret, which is not ours to
-    /// keep.
-    pub fn to_stored(&self) -> Option<NewSigningKey> {
-        self.stored.as_ref().map(|(public_key, private_key)| NewSigningKey {
-            kid: self.kid().to_owned(),
-            public_key: *public_key,
-            private_key_pkcs8: private_key.clone(),
-        })
+    /// The signature of `message`.
+    pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
+        match &self.signer {
+            Signer::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
+            Signer::Rsa(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
+                    .expect("a key that was read signs, into a buffer as long as its modulus");
+                signature
+            }
+            Signer::Hmac(key) => hmac::sign(key, message).as_ref().to_vec(),
+        }
     }
 
-    pub(super) fn jose_algorithm(&self) -> Algorithm {
-        self.verifying.algorithm
+    /// The header of every token that this key signs, encoded.
+    pub(super) fn header(&self) -> &str {
+        self.verifying.header()
     }
 }
 
@@ -129,17 +198,55 @@ impl SigningKey {
 pub struct VerifyingKey {
     kid: String,
     pub(super) algorithm: Algorithm,
-    pub(super) decoding: DecodingKey,
+    verifier: Verifier,
+    header: String,
+    jwk: Option<Jwk>,
+}
+
+#[derive(Clone)]
+enum Verifier {
+    Public(ParsedPublicKey),
+    Hmac(Box<hmac::Key>),
 }
 
 impl VerifyingKey {
-    /// The Ed25519 public key (RFC 8032, 5.1.5), under its RFC 7638 thumbprint.
-    pub fn ed25519(public_key: [u8; 32]) -> Self {
-        Self {
-            kid: thumbprint(&public_key),
-            algorithm: Algorithm::EdDSA,
-            decoding: DecodingKey::from_ed_der(&public_key),
+    /// A public key, under its RFC 7638 thumbprint. For EdDSA it is the 32 bytes of RFC 8032, 5.1.5; for
+    /// RS256 a `SubjectPublicKeyInfo` (RFC 5280, 4.1) or an `RSAPublicKey` (RFC 8017, A.1.1) in DER, with a
+    /// modulus of 2,048 bits or more.
+    ///
+    /// # Errors
+    /// [`UnreadableKey`] for anything else.
+    pub fn from_public_key(algorithm: KeyAlgorithm, public_key: &[u8]) -> Result<Self, UnreadableKey> {
+        let unreadable = UnreadableKey(algorithm);
+        let (jose, parsed, decoding) = match algorithm {
+            // AWS-LC would take other forms as well; stored is this one.
+            KeyAlgorithm::EdDsa if public_key.len() != 32 => return Err(unreadable),
+            KeyAlgorithm::EdDsa => {
+                let parsed = ParsedPublicKey::new(&ED25519, public_key);
+                (Algorithm::EdDSA, parsed, DecodingKey::from_ed_der(public_key))
+            }
+            KeyAlgorithm::Rs256 => {
+                let parsed = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public_key);
+                (Algorithm::RS256, parsed, DecodingKey::from_rsa_der(public_key))
+            }
+        };
+        let parsed = parsed.map_err(|_| unreadable)?;
+        let mut jwk = Jwk::from_decoding_key(&decoding, Some(jose)).map_err(|_| unreadable)?;
+        if let AlgorithmParameters::RSA(rsa) = &jwk.algorithm
+            && rsa.n.len() < MIN_MODULUS_CHARS
+        {
+            return Err(unreadable);
         }
+        let kid = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| unreadable)?;
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        jwk.common.key_id = Some(kid.clone());
+        Ok(Self::new(kid, jose, Verifier::Public(parsed), Some(jwk)))
+    }
+
+    fn new(kid: String, algorithm: Algorithm, verifier: Verifier, jwk: Option<Jwk>) -> Self {
+        let header = header(ACCESS_TOKEN_TYPE, algorithm, &kid);
+        let header = serde_json::to_vec(&header).expect("a header is strings, which are JSON");
+        Self { kid, algorithm, verifier, header: URL_SAFE_NO_PAD.encode(header), jwk }
     }
 
     /// The key's id.
@@ -147,41 +254,41 @@ impl VerifyingKey {
         &self.kid
     }
 
-    /// The algorithm's name in JOSE: `EdDSA` or `HS256`.
+    /// The algorithm's name in JOSE: `EdDSA`, `RS256` or `HS256`.
     pub fn algorithm(&self) -> &'static str {
-        // Keys are made by this module only, and it makes no third kind.
-        if self.algorithm == Algorithm::HS256 { "HS256" } else { "EdDSA" }
+        // Keys are made by this module only, and it makes no fourth kind.
+        if self.algorithm == Algorithm::HS256 {
+            "HS256"
+        } else if self.algorithm == Algorithm::RS256 {
+            KeyAlgorithm::Rs256.as_str()
+        } else {
+            KeyAlgorithm::EdDsa.as_str()
+        }
+    }
+
+    /// Whether `signature` is this key's for `message`. For an HMAC, in a time that does not depend on
+    /// where it differs.
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        match &self.verifier {
+            Verifier::Public(key) => key.verify_sig(message, signature).is_ok(),
+            Verifier::Hmac(key) => hmac::verify(key, message, signature).is_ok(),
+        }
+    }
+
+    /// The key for others to verify with; `None` for a secret.
+    pub(super) fn jwk(&self) -> Option<&Jwk> {
+        self.jwk.as_ref()
+    }
+
+    /// The header of the tokens that are signed with this key, encoded.
+    pub(super) fn header(&self) -> &str {
+        &self.header
     }
 }
 
-/// SHA-256 over the key's JWK, reduced to its required members in alphabetical order (RFC 7638, 3;
-/// RFC 8037, 2 for the members), in base64url.
-fn thumbprint(public_key: &[u8; 32]) -> String {
-    let x = URL_SAFE_NO_PAD.encode(public_key);
-    let jwk = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
-    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, jwk.as_bytes()))
-}
-
-/// The key that signs new tokens, and all those that old and future ones verify with.
-pub struct Keyring {
-    pub(super) signing: SigningKey,
-    verifying: HashMap<String, VerifyingKey>,
-}
-
-impl Keyring {
-    /// `signing` signs and verifies, `extra_verifying` only verify. To change keys, make a new ring.
-    pub fn new(signing: SigningKey, extra_verifying: Vec<VerifyingKey>) -> Self {
-        let verifying = extra_verifying
-            .into_iter()
-            .chain([signing.verifying_key()])
-            .map(|key| (key.kid.clone(), key))
-            .collect();
-        Self { signing, verifying }
-    }
-
-    pub(super) fn find(&self, kid: &str) -> Option<&VerifyingKey> {
-        self.verifying.get(kid)
-    }
+/// The one header of an access token: `alg`, `kid` and `typ`, nothing else.
+pub(super) fn header(typ: &str, algorithm: Algorithm, kid: &str) -> Header {
+    Header { typ: Some(typ.to_owned()), kid: Some(kid.to_owned()), ..Header::new(algorithm) }
 }
 
 impl fmt::Debug for NewSigningKey {
@@ -202,33 +309,71 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-impl fmt::Debug for Keyring {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring").field("signing", &self.signing).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::digest;
+    use aws_lc_rs::rsa::PublicKeyComponents;
+
     use super::*;
+
+    const BOTH: [KeyAlgorithm; 2] = [KeyAlgorithm::EdDsa, KeyAlgorithm::Rs256];
+
+    fn decoded(text: &str) -> Vec<u8> {
+        URL_SAFE_NO_PAD.decode(text).unwrap()
+    }
 
     #[test]
     fn the_kid_of_an_ed25519_key_is_its_thumbprint() {
         // RFC 8037, A.3.
-        let x = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
-        let key = VerifyingKey::ed25519(x.try_into().unwrap());
+        let x = decoded("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
+        let key = VerifyingKey::from_public_key(KeyAlgorithm::EdDsa, &x).unwrap();
         assert_eq!(key.kid(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
         assert_eq!(key.algorithm(), "EdDSA");
     }
 
     #[test]
+    fn the_kid_of_an_rsa_key_is_its_thumbprint() {
+        // RFC 7638, 3.1.
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRX\
+                 jBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqz\
+                 s8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-\
+                 G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+        let components = PublicKeyComponents { n: decoded(n), e: decoded("AQAB") };
+        let key = VerifyingKey::from_public_key(KeyAlgorithm::Rs256, components.as_der().unwrap().as_ref());
+        let key = key.unwrap();
+        assert_eq!(key.kid(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        assert_eq!(key.algorithm(), "RS256");
+    }
+
+    #[test]
     fn a_stored_key_is_the_same_key_again() {
-        let key = SigningKey::generate_ed25519();
-        let stored = key.to_stored().unwrap();
-        let again = SigningKey::from_ed25519_pkcs8(&stored.private_key_pkcs8).unwrap();
-        assert_eq!((again.kid(), stored.kid.as_str()), (key.kid(), key.kid()));
-        assert_eq!(VerifyingKey::ed25519(stored.public_key).kid(), key.kid());
-        assert_eq!(SigningKey::from_ed25519_pkcs8(b"not a key").unwrap_err(), UnreadableKey);
+        for algorithm in BOTH {
+            let (key, stored) = SigningKey::generate(algorithm);
+            let again = SigningKey::from_pkcs8(algorithm, &stored.private_key_pkcs8).unwrap();
+            let verifying = VerifyingKey::from_public_key(algorithm, &stored.public_key).unwrap();
+            assert_eq!([again.kid(), verifying.kid(), &stored.kid], [key.kid(); 3]);
+            assert_eq!([again.algorithm(), verifying.algorithm()], [algorithm.as_str(); 2]);
+            assert!(verifying.has_signed(b"message", &again.sign(b"message")));
+            assert!(!verifying.has_signed(b"other", &again.sign(b"message")));
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_of_the_algorithm_is_refused() {
+        let [(_, ed25519), (_, rsa)] = BOTH.map(SigningKey::generate);
+        for (algorithm, other) in [(KeyAlgorithm::EdDsa, rsa), (KeyAlgorithm::Rs256, ed25519)] {
+            for bytes in [&b"not a key"[..], &[0; 32][..31], &other.private_key_pkcs8] {
+                let error = SigningKey::from_pkcs8(algorithm, bytes).unwrap_err();
+                assert_eq!(error, UnreadableKey(algorithm));
+            }
+            for bytes in [&b"not a key"[..], &other.public_key] {
+                assert!(VerifyingKey::from_public_key(algorithm, bytes).is_err());
+            }
+        }
+        // A modulus of 1,024 bits.
+        let short = PublicKeyComponents { n: vec![0xc1; 128], e: vec![1, 0, 1] };
+        let short = short.as_der().unwrap();
+        assert!(VerifyingKey::from_public_key(KeyAlgorithm::Rs256, short.as_ref()).is_err());
     }
 
     #[test]
@@ -236,7 +381,7 @@ mod tests {
         assert_eq!(SigningKey::hs256(&[7; 31]).unwrap_err(), ShortSecret);
         let key = SigningKey::hs256(&[7; 32]).unwrap();
         assert_eq!(key.algorithm(), "HS256");
-        assert!(key.to_stored().is_none());
+        assert!(key.verifying_key().jwk().is_none());
     }
 
     #[test]
@@ -252,8 +397,8 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let key = SigningKey::hs256(b"open sesame open sesame open sesame").unwrap();
-        let text =
-            format!("{key:?} {:?} {:?}", key.verifying_key(), SigningKey::generate_ed25519().to_stored());
+        let stored = SigningKey::generate(KeyAlgorithm::EdDsa).1;
+        let text = format!("{key:?} {:?} {stored:?}", key.verifying_key());
         assert!(!text.contains("sesame") && !text.contains("key_pkcs8"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! Points in time, and where they come from.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in time: microseconds since the Unix epoch, UTC.
@@ -42,6 +43,19 @@ impl Timestamp {
     }
 }
 
+/// To the second, as RFC 3339 writes it; what lies before the epoch, as the epoch.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let after = Duration::from_secs(u64::try_from(self.as_unix_seconds()).unwrap_or(0));
+        // Nothing that this program writes lies beyond the year 9999.
+        let at = UNIX_EPOCH + after.min(LAST_SHOWN);
+        humantime::format_rfc3339_seconds(at).fmt(f)
+    }
+}
+
+/// 9999-12-31T23:59:59Z.
+const LAST_SHOWN: Duration = Duration::from_secs(253_402_300_799);
+
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
@@ -82,5 +96,12 @@ mod tests {
     fn moving_past_the_end_of_time_stays_there() {
         let end = Timestamp::from_unix_micros(i64::MAX);
         assert_eq!(end.plus(Duration::from_secs(1)), end);
+    }
+
+    #[test]
+    fn it_is_shown_to_the_second() {
+        assert_eq!(Timestamp::from_unix_micros(1_700_000_000_999_999).to_string(), "2023-11-14T22:13:20Z");
+        assert_eq!(Timestamp::from_unix_micros(i64::MIN).to_string(), "1970-01-01T00:00:00Z");
+        assert_eq!(Timestamp::from_unix_micros(i64::MAX).to_string(), "9999-12-31T23:59:59Z");
     }
 }

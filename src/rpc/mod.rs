@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use tonic::Status;
 
-use crate::service::Service;
+use crate::service::{PublishedKeys, Service};
 
 pub use identity::IdentityRpc;
 
@@ -36,6 +36,11 @@ impl Backend {
     pub fn open(&self, service: Service) {
         // A second start would find the same database; there is nothing to tell apart.
         let _ = self.0.set(service);
+    }
+
+    /// What others verify access tokens with, once the use cases are there.
+    pub fn published_keys(&self) -> Option<Arc<PublishedKeys>> {
+        self.0.get().map(Service::published_keys)
     }
 
     fn service(&self) -> Result<&Service, Status> {

@@ -10,6 +10,7 @@ pub mod health;
 mod http;
 mod janitor;
 pub mod listener;
+pub mod master_key;
 pub mod reflection;
 mod run;
 mod startup;

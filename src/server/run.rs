@@ -16,6 +16,7 @@ use crate::domain::{Clock, Timestamp};
 use crate::proto::v1::identity_service_server::IdentityServiceServer;
 use crate::rpc::{Backend, IdentityRpc};
 use crate::service::UnitsOfWork;
+use crate::service::keys::Propagation;
 use crate::storage::{Storage, StorageSettings};
 
 use super::drain::Drained;
@@ -151,6 +152,8 @@ impl Run {
                 calls: Arc::clone(&counts),
                 storage: self.storage.clone(),
                 started: self.started,
+                keys: backend.clone(),
+                keys_max_age: Propagation::new(self.settings.signing.propagation).max_age(),
             };
             tokio::spawn(http::serve(http, watched, side_port));
         }
@@ -191,7 +194,7 @@ impl Run {
         backend: Backend,
         health: HealthHandle,
     ) -> Result<std::convert::Infallible, StartError> {
-        let service = foundations.build().await?;
+        let (service, keys) = foundations.build().await?;
         drop(foundations);
         let pause = janitor::sweep(&service).await;
         backend.open(service.clone());
@@ -199,7 +202,8 @@ impl Run {
         health.set_ready(true);
         self.ready.send_replace(true);
         let following = health::follow(health, || self.storage.probe(), ProbeSettings::default());
-        let (janitor, ()) = tokio::join!(janitor::run(service, pause), following);
+        let (janitor, ..) =
+            tokio::join!(janitor::run(service.clone(), pause), keys.follow(service), following);
         Ok(janitor)
     }
 

@@ -1,25 +1,27 @@
 //! From settings to a service that answers: reach the database, bring its schema up to date, load
 //! the keys. Runs while the process listens already and says so by its health.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use tokio::time::sleep;
 
-use crate::config::{HashSettings, MasterKeySource, MigrateMode, Settings};
+use crate::config::{HashSettings, MigrateMode, Settings};
 use crate::crypto::access_token::{AccessTokens, TokenSettings};
 use crate::crypto::fingerprint::Fingerprinter;
 use crate::crypto::hasher::{Cost, Hasher, HasherSettings, Staffing, Width};
-use crate::crypto::master_key::{MasterKey, MasterKeyError};
+use crate::crypto::keyring::Keyring;
+use crate::crypto::master_key::MasterKeys;
 use crate::crypto::page_token::PageTokens;
 use crate::crypto::refresh_token::RefreshTokens;
-use crate::crypto::signing_key::{Keyring, SigningKey};
+use crate::crypto::signing_key::SigningKey;
 use crate::domain::{Clock, PasswordPolicy};
-use crate::service::keys::{self, KeysError};
+use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
 use crate::service::{Parts, Service, SessionRules, UnitsOfWork};
 use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
+
+use super::master_key::{self, NoMasterKey};
 
 /// Waits between attempts to reach a database that is away, the last one repeated.
 const RETRY_AFTER: [Duration; 4] =
@@ -35,21 +37,9 @@ pub enum StartError {
     /// The hash threads could not be started.
     #[error("cannot start the threads that hash passwords: {0}")]
     Hasher(#[source] std::io::Error),
-    /// The master key cannot be read or made.
-    #[error("the master key: {0}")]
-    MasterKey(#[from] MasterKeyError),
-    /// An SQLite database that was used before has lost the file beside it.
-    #[error(
-        "the master key file {path} is missing, and the database was used with it: put it back, or set \
-         IDENTITY_MASTER_KEY_FILE or IDENTITY_MASTER_KEY to the same key. If it is lost for good, make \
-         another (identity keys master > {path}; chmod 600 {path}) and delete the rows of signing_keys: \
-         that ends all sessions",
-        path = path.display()
-    )]
-    MasterKeyMissing {
-        /// Where the file should be.
-        path: PathBuf,
-    },
+    /// There is no master key.
+    #[error(transparent)]
+    MasterKey(#[from] NoMasterKey),
     /// The database is not as it must be.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -70,6 +60,7 @@ impl StartError {
         matches!(
             self,
             Self::Storage(StorageError::Unavailable(_))
+                | Self::MasterKey(NoMasterKey::Storage(StorageError::Unavailable(_)))
                 | Self::Keys(KeysError::Storage(StorageError::Unavailable(_)))
         )
     }
@@ -102,13 +93,14 @@ impl Foundations {
     }
 
     /// Reaches the database and puts the use cases together, however long that takes: a PostgreSQL
-    /// that is away is waited for. A local file is there or is not.
-    pub(super) async fn build(&self) -> Result<Service, StartError> {
+    /// that is away is waited for. A local file is there or is not. What follows the signing keys from
+    /// then on comes with them.
+    pub(super) async fn build(&self) -> Result<(Service, KeyFollower), StartError> {
         let mut waits = RETRY_AFTER.iter().chain(std::iter::repeat(&RETRY_AFTER[RETRY_AFTER.len() - 1]));
         let mut told = None;
         loop {
             let error = match self.try_build().await {
-                Ok(service) => return Ok(service),
+                Ok(built) => return Ok(built),
                 Err(error) => error,
             };
             let is_remote = matches!(self.settings.database.url, DatabaseUrl::Postgres(_));
@@ -125,12 +117,16 @@ impl Foundations {
         }
     }
 
-    async fn try_build(&self) -> Result<Service, StartError> {
+    async fn try_build(&self) -> Result<(Service, KeyFollower), StartError> {
         self.bring_schema_up_to_date().await?;
-        let master_key = self.master_key().await?;
-        let keyring = self.keyring(&master_key).await?;
+        let Settings { master_key, jwt_secret, .. } = &self.settings;
+        let master_keys = master_key::read(master_key, jwt_secret.as_ref(), &self.storage).await?;
+        let refresh_tokens = RefreshTokens::new(&master_keys);
+        let page_tokens = PageTokens::new(&master_keys.current);
+        let fingerprints = Fingerprinter::new(&master_keys);
+        let (keys, keyring) = self.keys(master_keys).await?;
         let session = &self.settings.session;
-        Ok(Service::new(Parts {
+        let service = Service::new(Parts {
             storage: self.storage.clone(),
             hasher: self.hasher.clone(),
             access_tokens: AccessTokens::new(
@@ -141,9 +137,9 @@ impl Foundations {
                     access_ttl: session.access_ttl,
                 },
             ),
-            refresh_tokens: RefreshTokens::new(&master_key),
-            page_tokens: PageTokens::new(&master_key),
-            fingerprints: Fingerprinter::new(&master_key),
+            refresh_tokens,
+            page_tokens,
+            fingerprints,
             password_policy: PasswordPolicy::new(self.settings.password_min_length),
             session_rules: SessionRules {
                 idle: session.idle,
@@ -153,7 +149,8 @@ impl Foundations {
             },
             clock: Arc::clone(&self.clock),
             units: self.units.clone(),
-        }))
+        });
+        Ok((service, keys))
     }
 
     async fn bring_schema_up_to_date(&self) -> Result<(), StartError> {
@@ -172,42 +169,21 @@ impl Foundations {
         }
     }
 
-    async fn master_key(&self) -> Result<MasterKey, StartError> {
-        match &self.settings.master_key {
-            MasterKeySource::Given(key) => Ok(key.clone()),
-            MasterKeySource::BesideDatabase(path) => self.master_key_beside(path).await,
-            MasterKeySource::FromJwtSecret => {
-                let secret = self.settings.jwt_secret.as_ref();
-                let secret = secret.ok_or(StartError::Setting("JWT_SECRET is not set"))?;
-                Ok(MasterKey::from_jwt_secret(secret.expose_secret().as_bytes()))
-            }
-        }
-    }
-
-    /// The key in the file beside an SQLite database. It is made for a new database only: one that was
-    /// restored without its file would be of no use with another key.
-    async fn master_key_beside(&self, path: &Path) -> Result<MasterKey, StartError> {
-        match MasterKey::load(path) {
-            Err(error) if error.is_absence() => {}
-            loaded => return Ok(loaded?),
-        }
-        if !keys::are_bound(&self.storage).await? {
-            return Ok(MasterKey::load_or_create(path)?);
-        }
-        // Another process may have started at the same time, made the file and used the database.
-        match MasterKey::load(path) {
-            Err(error) if error.is_absence() => Err(StartError::MasterKeyMissing { path: path.to_owned() }),
-            loaded => Ok(loaded?),
-        }
-    }
-
-    async fn keyring(&self, master_key: &MasterKey) -> Result<Keyring, StartError> {
+    /// The keys of the database, and the first ring of them.
+    async fn keys(&self, master_keys: MasterKeys) -> Result<(KeyFollower, Keyring), StartError> {
         let secret = self.settings.jwt_secret.as_ref();
         let secret = secret
             .map(|secret| SigningKey::hs256(secret.expose_secret().as_bytes()))
             .transpose()
             .map_err(|_| StartError::Setting("JWT_SECRET is too short"))?;
-        Ok(keys::load(&self.storage, master_key, secret, &*self.clock).await?)
+        let custody = Custody {
+            storage: self.storage.clone(),
+            master_keys,
+            algorithm: self.settings.signing.algorithm,
+            propagation: Propagation::new(self.settings.signing.propagation),
+            clock: Arc::clone(&self.clock),
+        };
+        Ok(KeyFollower::load(custody, secret).await?)
     }
 }
 

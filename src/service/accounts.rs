@@ -111,7 +111,7 @@ impl Service {
         let Some(request_id) = registration.request_id else { return Ok(None) };
         let outcome = Outcome {
             request_id,
-            fingerprint: self.fingerprint(registration),
+            fingerprint: self.0.fingerprints.fingerprint(&identifying(registration)),
             tenant_id: owner.tenant.id,
             user_id: owner.id,
             created_at: owner.created_at,
@@ -127,18 +127,6 @@ impl Service {
         }
     }
 
-    /// A digest over what makes two registrations the same, the password aside: no digest of a
-    /// password is ever stored beside its hash.
-    fn fingerprint(&self, registration: &Registration) -> [u8; 32] {
-        self.0.fingerprints.fingerprint(&[
-            "register",
-            registration.email.as_given(),
-            registration.first_name.as_str(),
-            registration.last_name.as_str(),
-            registration.tenant_name.as_str(),
-        ])
-    }
-
     /// Answers a registration that happened before as it was answered then, with a new session.
     async fn replay(
         &self,
@@ -146,7 +134,7 @@ impl Service {
         outcome: &Outcome,
         context: CallContext,
     ) -> Result<OpenedSession, ServiceError> {
-        if outcome.fingerprint != self.fingerprint(registration) {
+        if !self.0.fingerprints.matches(&identifying(registration), &outcome.fingerprint) {
             return Err(ServiceError::RequestIdReused);
         }
         let login = {
@@ -245,6 +233,18 @@ impl Service {
         storage::logins::update_hash(&mut tx, tenant_id, user_id, old, &new).await?;
         Ok(tx.commit().await?)
     }
+}
+
+/// What makes two registrations the same, the password aside: no digest of a password is ever stored
+/// beside its hash.
+fn identifying(registration: &Registration) -> [&str; 5] {
+    [
+        "register",
+        registration.email.as_given(),
+        registration.first_name.as_str(),
+        registration.last_name.as_str(),
+        registration.tenant_name.as_str(),
+    ]
 }
 
 fn new_owner(registration: &Registration, now: crate::domain::Timestamp) -> User {

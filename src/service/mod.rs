@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::crypto::access_token::AccessTokens;
 use crate::crypto::fingerprint::Fingerprinter;
 use crate::crypto::hasher::Hasher;
+pub use crate::crypto::keyring::PublishedKeys;
 use crate::crypto::page_token::PageTokens;
 use crate::crypto::refresh_token::RefreshTokens;
 use crate::domain::{Clock, PasswordPolicy};
@@ -64,6 +65,11 @@ impl Service {
     /// Puts the use cases together.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// What others verify access tokens with.
+    pub fn published_keys(&self) -> Arc<PublishedKeys> {
+        self.0.access_tokens.published()
     }
 
     /// What new passwords have to satisfy.

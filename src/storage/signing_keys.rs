@@ -11,22 +11,39 @@ use super::transaction::Tx;
 use crate::domain::Timestamp;
 
 /// One signing key.
-#[derive(Clone, Debug, PartialEq, Eq, Queryable)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredSigningKey {
     /// The key id that tokens carry.
     pub kid: String,
-    /// The JWS algorithm: `EdDSA`.
+    /// The JWS algorithm: `EdDSA` or `RS256`.
     pub algorithm: String,
-    /// The public part, in the form that belongs to the algorithm (32 bytes for Ed25519).
+    /// The public part, in the form that belongs to the algorithm.
     pub public_key: Vec<u8>,
     /// The private part, encrypted.
     pub sealed_private_key: Vec<u8>,
     /// When it was made.
-    #[diesel(deserialize_as = DbInstant)]
     pub created_at: Timestamp,
     /// From when on tokens are signed with it.
-    #[diesel(deserialize_as = DbInstant)]
     pub signs_from: Timestamp,
+    /// Until when others are told of it, and its tokens count; as long as it may sign, without an end.
+    pub published_until: Option<Timestamp>,
+}
+
+type Row = (String, String, Vec<u8>, Vec<u8>, DbInstant, DbInstant, Option<DbInstant>);
+
+impl From<Row> for StoredSigningKey {
+    fn from(row: Row) -> Self {
+        let (kid, algorithm, public_key, sealed_private_key, created_at, signs_from, published_until) = row;
+        Self {
+            kid,
+            algorithm,
+            public_key,
+            sealed_private_key,
+            created_at: created_at.into(),
+            signs_from: signs_from.into(),
+            published_until: published_until.map(Timestamp::from),
+        }
+    }
 }
 
 const COLUMNS: (
@@ -36,6 +53,7 @@ const COLUMNS: (
     signing_keys::sealed_private_key,
     signing_keys::created_at,
     signing_keys::signs_from,
+    signing_keys::published_until,
 ) = (
     signing_keys::kid,
     signing_keys::algorithm,
@@ -43,21 +61,18 @@ const COLUMNS: (
     signing_keys::sealed_private_key,
     signing_keys::created_at,
     signing_keys::signs_from,
+    signing_keys::published_until,
 );
 
-/// Lists the keys whose tokens may still be in use at `now`, the one that signs last first.
+/// Lists all keys, the one that signs last first.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
-pub async fn list(conn: &mut Conn, now: Timestamp) -> Result<Vec<StoredSigningKey>, StorageError> {
-    let in_use = signing_keys::published_until
-        .is_null()
-        .or(signing_keys::published_until.gt(DbInstant::from(now)).assume_not_null());
-    let found = signing_keys::table
-        .filter(in_use)
-        .order((signing_keys::signs_from.desc(), signing_keys::kid.asc()))
-        .select(COLUMNS);
-    query!(conn, |c| found.load::<StoredSigningKey>(c))
+pub async fn list(conn: &mut Conn) -> Result<Vec<StoredSigningKey>, StorageError> {
+    let found =
+        signing_keys::table.order((signing_keys::signs_from.desc(), signing_keys::kid.asc())).select(COLUMNS);
+    let rows = query!(conn, |c| found.load::<Row>(c))?;
+    Ok(rows.into_iter().map(StoredSigningKey::from).collect())
 }
 
 /// Whether there is any key, be it in use or not.
@@ -69,7 +84,7 @@ pub async fn find_any(conn: &mut Conn) -> Result<bool, StorageError> {
     query!(conn, |c| any.get_result::<bool>(c))
 }
 
-/// Keeps others from adding a key until the transaction ends, so that "there is none yet" stays true.
+/// Keeps others from changing the keys until the transaction ends, so that what was read stays true.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
@@ -93,6 +108,30 @@ pub async fn insert(tx: &mut Tx, key: &StoredSigningKey) -> Result<(), StorageEr
         signing_keys::sealed_private_key.eq(&key.sealed_private_key),
         signing_keys::created_at.eq(DbInstant::from(key.created_at)),
         signing_keys::signs_from.eq(DbInstant::from(key.signs_from)),
+        signing_keys::published_until.eq(key.published_until.map(DbInstant::from)),
     );
     query!(tx, |c| diesel::insert_into(signing_keys::table).values(row).execute(c)).map(drop)
+}
+
+/// Replaces the times of a key and its encrypted private part. What does not exist stays so.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn update(tx: &mut Tx, key: &StoredSigningKey) -> Result<(), StorageError> {
+    let change = (
+        signing_keys::sealed_private_key.eq(&key.sealed_private_key),
+        signing_keys::signs_from.eq(DbInstant::from(key.signs_from)),
+        signing_keys::published_until.eq(key.published_until.map(DbInstant::from)),
+    );
+    let row = signing_keys::table.find(&key.kid);
+    query!(tx, |c| diesel::update(row).set(change).execute(c)).map(drop)
+}
+
+/// Removes a key, if it is there.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn delete(tx: &mut Tx, kid: &str) -> Result<(), StorageError> {
+    let row = signing_keys::table.find(kid);
+    query!(tx, |c| diesel::delete(row).execute(c)).map(drop)
 }

@@ -265,11 +265,11 @@ async fn assert_alive_and(ready: bool, address: SocketAddr) {
 }
 
 /// A GET's status and body.
-async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     send(address, &request_for(path)).await
 }
 
-fn request_for(path: &str) -> String {
+pub(crate) fn request_for(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
 }
 
@@ -280,7 +280,7 @@ async fn send(address: SocketAddr, request: &str) -> (u16, String) {
 }
 
 /// Head and body of the reply to `request`.
-async fn reply(address: SocketAddr, request: &str) -> (String, String) {
+pub(crate) async fn reply(address: SocketAddr, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut reply = String::new();

@@ -8,6 +8,7 @@ mod support;
 mod clients;
 mod crash;
 mod http;
+mod keys;
 mod leaving;
 mod logs;
 mod migrations;

@@ -1,13 +1,17 @@
 //! What tokens are signed with, over restarts and between servers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use identity::domain::SystemClock;
+use identity::crypto::MasterKey;
+use identity::domain::{Clock, SystemClock};
+use identity::service::keys::{Custody, Propagation, Takeover};
+use identity::storage::{Storage, StorageSettings};
 use tonic::Code;
 
 use crate::database::{count, values};
-use crate::fixture::{decode_token, refusal, refused, registered};
-use crate::support::service::{Engine, PASSWORD, TestDatabase, TestService, on_both_databases};
+use crate::fixture::{TestClock, decode_token, refusal, refused, registered};
+use crate::support::service::{Engine, MASTER_KEY, PASSWORD, TestDatabase, TestService, on_both_databases};
 
 on_both_databases!(
     tokens_outlive_a_restart,
@@ -15,6 +19,8 @@ on_both_databases!(
     a_secret_signs_instead_of_the_stored_key_and_both_count,
     another_secret_ends_the_tokens_of_the_first,
     another_master_key_is_refused_by_name,
+    another_algorithm_is_published_before_it_signs,
+    a_key_is_swept_when_its_last_token_has_expired,
 );
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -107,6 +113,83 @@ async fn another_master_key_is_refused_by_name(engine: Engine) {
     // Nothing was changed: with the right key it goes on.
     let service = TestService::start_with(database, &[]).await;
     service.client().get_user(Some(&token), "").await.unwrap();
+}
+
+async fn another_algorithm_is_published_before_it_signs(engine: Engine) {
+    let clock = TestClock::new();
+    let first = TestService::start_at(TestDatabase::migrated(engine).await, &[], clock.clone()).await;
+    registered(&first, "ada@example.com").await;
+    let rs256 = [("IDENTITY_TOKEN_ALGORITHM", "RS256"), ("IDENTITY_KEY_PROPAGATION", "1h")];
+    // However many are started with the setting, one key is made.
+    let [second, third] =
+        [(); 2].map(|()| TestService::launch(first.database.again(), &rs256, clock.clone()));
+    assert!(second.server.ready().await && third.server.ready().await);
+    assert_eq!(count(&first.database, "signing_keys"), 2);
+    let mut tokens = Vec::new();
+    for (later, algorithm) in [(0, "EdDSA"), (3_599, "EdDSA"), (1, "RS256")] {
+        clock.advance(Duration::from_secs(later));
+        for service in [&second, &third] {
+            let token = service.client().login("ada@example.com", PASSWORD).await.unwrap().access_token;
+            assert_eq!(decode_token(&token).0["alg"], algorithm, "{later}");
+            tokens.push(token);
+        }
+        // The last ones, since those from before have expired.
+        for token in &tokens[tokens.len() - 2..] {
+            second.client().get_user(Some(token), "").await.unwrap();
+        }
+    }
+    // The server from before the change follows the database as well.
+    eventually(async || first.client().get_user(tokens.last().map(String::as_str), "").await.is_ok()).await;
+}
+
+async fn a_key_is_swept_when_its_last_token_has_expired(engine: Engine) {
+    let clock = TestClock::new();
+    let database = TestDatabase::migrated(engine).await;
+    let variables = [("IDENTITY_ACCESS_TTL", "24h"), ("IDENTITY_KEY_PROPAGATION", "1s")];
+    let service = TestService::start_at(database, &variables, clock.clone()).await;
+    let old = registered(&service, "ada@example.com").await.access_token;
+    let custody = custody(&service.database, clock.clone());
+    custody.rotate(Takeover::Propagated).await.unwrap();
+    clock.advance(Duration::from_secs(1));
+    let client = service.client();
+    eventually(async || {
+        let token = client.login("ada@example.com", PASSWORD).await.unwrap().access_token;
+        decode_token(&token).0["kid"] != decode_token(&old).0["kid"]
+    })
+    .await;
+    // The old key's last token has five seconds to go.
+    clock.advance(Duration::from_secs(24 * 60 * 60 - 2));
+    client.get_user(Some(&old), "").await.unwrap();
+    assert_eq!(count(&service.database, "signing_keys"), 2);
+    clock.advance(Duration::from_secs(2 * 60 * 60));
+    eventually(async || count(&service.database, "signing_keys") == 1).await;
+    client.login("ada@example.com", PASSWORD).await.unwrap();
+}
+
+/// What changes the keys from outside, as `identity keys` does.
+fn custody(database: &TestDatabase, clock: Arc<dyn Clock>) -> Custody {
+    let settings = StorageSettings {
+        url: database.parsed(),
+        connections: 1.try_into().unwrap(),
+        statement_limit: Duration::from_secs(60),
+    };
+    Custody {
+        storage: Storage::new(&settings).unwrap(),
+        master_keys: MasterKey::from_base64(MASTER_KEY).unwrap().into(),
+        algorithm: None,
+        propagation: Propagation::new(Duration::from_secs(1)),
+        clock,
+    }
+}
+
+/// Waits for what a server does in its own time.
+async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
 }
 
 /// Without the variable, as a start by hand is: the key is in a file beside the database.

@@ -161,6 +161,7 @@ pub(crate) fn signing_key(kid: &str) -> StoredSigningKey {
         sealed_private_key: (0..=255).collect(),
         created_at: at(0),
         signs_from: at(1),
+        published_until: None,
     }
 }
 

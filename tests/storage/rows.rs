@@ -20,7 +20,7 @@ on_both_databases!(
     an_ended_session_says_when_it_ended,
     a_state_changes_with_the_version,
     a_hash_is_replaced_only_while_it_is_the_old_one,
-    keys_in_use_are_listed_newest_first,
+    keys_are_listed_newest_first_changed_and_deleted,
     an_outcome_reads_back_and_gives_way_once_expired,
     what_is_absent_is_none,
     a_taken_login_name_leaves_the_transaction_usable,
@@ -229,35 +229,38 @@ async fn a_hash_is_replaced_only_while_it_is_the_old_one(engine: Engine) {
     assert_eq!(login.password, new);
 }
 
-async fn keys_in_use_are_listed_newest_first(engine: Engine) {
+async fn keys_are_listed_newest_first_changed_and_deleted(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     let longest = storage::signing_keys::StoredSigningKey {
+        algorithm: "RS256".to_owned(),
         public_key: vec![0; 4_096],
         sealed_private_key: vec![255; 8_192],
         signs_from: at(2),
+        published_until: Some(at(50)),
         ..signing_key(&"k".repeat(128))
     };
-    let written = [signing_key("b"), longest, signing_key("a"), signing_key("withdrawn")];
+    let mut written = [signing_key("b"), longest, signing_key("a"), signing_key("gone")];
     let mut tx = fixture.begin().await;
     storage::signing_keys::lock(&mut tx).await.unwrap();
     for key in &written {
         storage::signing_keys::insert(&mut tx, key).await.unwrap();
     }
-    tx.commit().await.unwrap();
-    let until = match engine {
-        Engine::Sqlite => at(50).as_unix_micros().to_string(),
-        Engine::Postgres => {
-            format!("'epoch'::timestamptz + {} * interval '1 microsecond'", at(50).as_unix_micros())
-        }
-    };
-    let sql = format!("UPDATE signing_keys SET published_until = {until} WHERE kid = 'withdrawn'");
-    fixture.outside().await.run(&sql).await;
+    let [b, longest, a, gone] = written.clone();
+    assert_eq!(storage::signing_keys::list(&mut tx).await.unwrap(), [longest, a, b, gone]);
 
+    storage::signing_keys::delete(&mut tx, "gone").await.unwrap();
+    storage::signing_keys::delete(&mut tx, "never there").await.unwrap();
+    let [b, longest, _, gone] = &mut written;
+    (b.signs_from, b.published_until) = (at(3), Some(at(4)));
+    b.sealed_private_key = vec![1; 32];
+    longest.published_until = None;
+    for key in [&*b, longest, gone] {
+        storage::signing_keys::update(&mut tx, key).await.unwrap();
+    }
+    tx.commit().await.unwrap();
     let mut conn = fixture.storage.read().await.unwrap();
-    let [b, longest, a, withdrawn] = written;
-    let listed = storage::signing_keys::list(&mut conn, at(50).minus(std::time::Duration::from_micros(1)));
-    assert_eq!(listed.await.unwrap(), [longest.clone(), a.clone(), b.clone(), withdrawn]);
-    assert_eq!(storage::signing_keys::list(&mut conn, at(50)).await.unwrap(), [longest, a, b]);
+    let [b, longest, a, _] = written;
+    assert_eq!(storage::signing_keys::list(&mut conn).await.unwrap(), [b, longest, a]);
 }
 
 async fn an_outcome_reads_back_and_gives_way_once_expired(engine: Engine) {
@@ -293,7 +296,7 @@ async fn what_is_absent_is_none(engine: Engine) {
     assert_eq!(storage::users::find(&mut conn, tenant_id, user_id).await.unwrap(), None);
     assert!(storage::logins::find_by_email(&mut conn, &absent.email).await.unwrap().is_none());
     assert!(storage::logins::find_by_user(&mut conn, tenant_id, user_id).await.unwrap().is_none());
-    assert_eq!(storage::signing_keys::list(&mut conn, at(0)).await.unwrap(), []);
+    assert_eq!(storage::signing_keys::list(&mut conn).await.unwrap(), []);
     let mut tx = fixture.begin().await;
     assert_eq!(storage::users::find_state_locked(&mut tx, tenant_id, user_id).await.unwrap(), None);
     let changed_at = storage::logins::find_password_changed_at(&mut tx, tenant_id, user_id).await;

@@ -7,14 +7,15 @@ use std::time::Duration;
 use identity::crypto::access_token::{AccessTokens, TokenSettings};
 use identity::crypto::fingerprint::Fingerprinter;
 use identity::crypto::hasher::{Cost, Hasher, HasherSettings};
-use identity::crypto::master_key::MasterKey;
+use identity::crypto::master_key::{MasterKey, MasterKeys};
 use identity::crypto::page_token::PageTokens;
 use identity::crypto::refresh_token::RefreshTokens;
+use identity::crypto::{KeyAlgorithm, Keyring, SigningKey};
 use identity::domain::{
     Clock, Email, Password, PasswordPolicy, PersonName, RequestId, TenantName, Timestamp,
 };
 use identity::service::accounts::Registration;
-use identity::service::{CallContext, Parts, Service, SessionRules, UnitsOfWork, keys};
+use identity::service::{CallContext, Parts, Service, SessionRules, UnitsOfWork};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -39,9 +40,9 @@ impl Clock for SignallingClock {
     }
 }
 
-async fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -> Service {
-    let master_key = MasterKey::generate();
-    let keyring = keys::load(&fixture.storage, &master_key, None, &*clock).await.unwrap();
+fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -> Service {
+    let master_keys = MasterKeys::from(MasterKey::generate());
+    let keyring = Keyring::new(SigningKey::generate(KeyAlgorithm::EdDsa).0, Vec::new());
     let hour = Duration::from_secs(3_600);
     Service::new(Parts {
         storage: fixture.storage.clone(),
@@ -50,9 +51,9 @@ async fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfW
             keyring,
             TokenSettings { issuer: "test".into(), audience: "test".into(), access_ttl: hour },
         ),
-        refresh_tokens: RefreshTokens::new(&master_key),
-        page_tokens: PageTokens::new(&master_key),
-        fingerprints: Fingerprinter::new(&master_key),
+        refresh_tokens: RefreshTokens::new(&master_keys),
+        page_tokens: PageTokens::new(&master_keys.current),
+        fingerprints: Fingerprinter::new(&master_keys),
         password_policy: PasswordPolicy::new(8),
         session_rules: SessionRules { idle: hour, max: hour, refresh_grace: Duration::ZERO, per_user: 9 },
         clock,
@@ -75,7 +76,7 @@ async fn a_registration_whose_caller_has_gone_is_written_once(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     let clock = Arc::new(SignallingClock::default());
     let units = UnitsOfWork::new();
-    let service = service(&fixture, Arc::clone(&clock), units.clone()).await;
+    let service = service(&fixture, Arc::clone(&clock), units.clone());
 
     // Nobody writes while another has the lock.
     let mut outside = fixture.outside().await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use secrecy::ExposeSecret as _;
 
 use super::*;
-use crate::config::MapEnvironment;
+use crate::config::{MapEnvironment, MasterKeySource};
 use crate::crypto::MasterKey;
 
 const SECRET: &str = "correct horse battery staple, twice";
@@ -45,11 +45,13 @@ fn an_empty_environment_gives_the_defaults() {
     assert_eq!(settings.password_min_length, 8);
     assert!(settings.jwt_secret.is_none());
     assert!(
-        matches!(&settings.master_key, MasterKeySource::BesideDatabase(path) if path == "identity.db.key")
+        matches!(&settings.master_key.source, MasterKeySource::BesideDatabase(path) if path == "identity.db.key")
     );
     assert_eq!((&*settings.session.issuer, &*settings.session.audience), ("identity", "identity"));
     assert_eq!(settings.session.access_ttl, Duration::from_secs(900));
     assert_eq!((settings.session.idle, settings.session.max), (14 * DAY, 90 * DAY));
+    assert_eq!((settings.signing.algorithm, settings.signing.propagation), (None, 10 * MINUTE));
+    assert!(settings.master_key.previous.is_none());
     assert_eq!(format!("{:?}", settings.log.filter), format!("{:?}", LogFilter::default()));
     assert_eq!(settings.log.format, LogFormat::Auto);
     assert_eq!(warnings, [""; 0]);
@@ -86,6 +88,9 @@ fn every_fault_is_reported_at_once() {
             ("IDENTITY_DRAIN_TIMEOUT", "2h"),
             ("IDENTITY_HASH_THREADS", "0"),
             ("IDENTITY_PASSWORD_MIN_LENGTH", "7"),
+            ("IDENTITY_MASTER_KEY_PREVIOUS", "hunter2"),
+            ("IDENTITY_TOKEN_ALGORITHM", "none"),
+            ("IDENTITY_KEY_PROPAGATION", "0s"),
             ("IDENTITY_ISSUER", "a b"),
             ("IDENTITY_AUDIENCE", "a\nb"),
             ("IDENTITY_ACCESS_TTL", "59s"),
@@ -97,7 +102,7 @@ fn every_fault_is_reported_at_once() {
     )
     .unwrap_err();
     let names: Vec<_> = faults.iter().map(|fault| fault.name.split(' ').next().unwrap()).collect();
-    assert_eq!(names.len(), 20, "{names:?}");
+    assert_eq!(names.len(), 23, "{names:?}");
     let shown = format!("{faults:?}");
     assert!(shown.contains("IDENTITY_BCRYPT_COST (--bcrypt-cost)"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
@@ -111,6 +116,8 @@ fn limits_are_included() {
         ("IDENTITY_PASSWORD_MIN_LENGTH", ["8", "64"], ["7", "65"]),
         ("IDENTITY_ACCESS_TTL", ["1m", "24h"], ["59s", "24h 1s"]),
         ("IDENTITY_STATEMENT_TIMEOUT", ["100ms", "1m"], ["99ms", "61s"]),
+        ("IDENTITY_KEY_PROPAGATION", ["1s", "24h"], ["999ms", "24h 1s"]),
+        ("IDENTITY_TOKEN_ALGORITHM", ["EdDSA", "RS256"], ["HS256", "eddsa"]),
         ("IDENTITY_DRAIN_TIMEOUT", ["0s", "1h"], ["-1s", "61m"]),
         ("IDENTITY_DATABASE_CONNECTIONS", ["1", "1000"], ["0", "1001"]),
     ] {
@@ -143,11 +150,11 @@ fn the_master_key_comes_from_one_place() {
     let file = ("IDENTITY_MASTER_KEY_FILE", path.to_str().unwrap());
     let jwt = ("JWT_SECRET", SECRET);
     for (variable, expected) in [(inline, KEY), (file, &*written.to_base64())] {
-        let source = settings(&[POSTGRES, variable, jwt]).master_key;
+        let source = settings(&[POSTGRES, variable, jwt]).master_key.source;
         assert!(matches!(source, MasterKeySource::Given(key) if *key.to_base64() == expected));
     }
-    assert!(matches!(settings(&[POSTGRES, jwt]).master_key, MasterKeySource::FromJwtSecret));
-    assert!(matches!(settings(&[jwt]).master_key, MasterKeySource::BesideDatabase(_)));
+    assert!(matches!(settings(&[POSTGRES, jwt]).master_key.source, MasterKeySource::FromJwtSecret));
+    assert!(matches!(settings(&[jwt]).master_key.source, MasterKeySource::BesideDatabase(_)));
     assert!(refused(&[inline, file]).1.contains("together"));
     assert!(refused(&[POSTGRES]).1.contains("identity keys master"));
     for key in ["AAEC", &KEY[1..], &KEY[..42], "?"] {
@@ -201,6 +208,25 @@ fn debug_shows_no_secret() {
     for secret in ["hunter2", SECRET, KEY] {
         assert!(!shown.contains(secret), "{shown}");
     }
+}
+
+#[test]
+fn the_previous_master_key_counts_beside_any_other() {
+    let other = MasterKey::generate().to_base64();
+    let previous = ("IDENTITY_MASTER_KEY_PREVIOUS", other.as_str());
+    for variables in [&[previous][..], &[previous, ("IDENTITY_MASTER_KEY", KEY)]] {
+        let settings = settings(variables).master_key;
+        assert_eq!(settings.previous.unwrap().to_base64(), other);
+    }
+}
+
+#[test]
+fn commands_for_keys_ask_for_the_keys_too() {
+    let environment: MapEnvironment =
+        [("DATABASE_URL", "postgres://h/d"), ("IDENTITY_BCRYPT_COST", "x")].into_iter().collect();
+    let faults = KeySettings::resolve(&Flags::default(), &environment).unwrap_err();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].name == "IDENTITY_MASTER_KEY", "{faults:?}");
 }
 
 #[test]

@@ -141,6 +141,32 @@ pub(super) fn derive(secret: &[u8], label: &str, out: &mut [u8]) {
         .expect("keys are far shorter than what HKDF can give");
 }
 
+/// The master key, and the other one that counts as well while the two are exchanged.
+#[derive(Clone, Debug)]
+pub struct MasterKeys {
+    /// Under which everything new is made.
+    pub current: MasterKey,
+    /// Under which what was made before still counts.
+    pub previous: Option<MasterKey>,
+}
+
+impl MasterKeys {
+    /// Decrypts what [`MasterKey::seal`] made under either key.
+    ///
+    /// # Errors
+    /// [`Unsealable`] when neither opens it.
+    pub fn open(&self, purpose: &str, key_id: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+        let previous = || self.previous.as_ref().ok_or(Unsealable)?.open(purpose, key_id, sealed);
+        self.current.open(purpose, key_id, sealed).or_else(|_| previous())
+    }
+}
+
+impl From<MasterKey> for MasterKeys {
+    fn from(current: MasterKey) -> Self {
+        Self { current, previous: None }
+    }
+}
+
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MasterKey(…)")

@@ -25,7 +25,7 @@ pub(super) struct Metrics(Registry);
 impl Metrics {
     /// The metrics of what is `watched`.
     pub(super) fn new(watched: Watched) -> Self {
-        let Watched { health, hasher, calls, storage, started } = watched;
+        let Watched { health, hasher, calls, storage, started, .. } = watched;
         let mut registry = Registry::default();
         // By the name that it has in all programs.
         let help = "When the process started, in Unix time";

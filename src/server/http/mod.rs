@@ -1,10 +1,12 @@
-//! The side port: `/metrics`, `/livez` and `/readyz` over HTTP/1.1, for those who speak no gRPC.
+//! The side port: `/.well-known/jwks.json`, `/metrics`, `/livez` and `/readyz` over HTTP/1.1, for those
+//! who speak no gRPC.
 //!
 //! It tells nothing about users and takes nothing in. It is answered from the first moment to the
 //! last, and holds up nothing: neither the exit nor, with its bounds, anything else. Each connection
 //! gets one answer and is closed, all within one time limit: whatever a client leaves undone, be it to
 //! send a request or to read the reply, it keeps nobody else out for longer.
 
+mod jwks;
 mod metrics;
 
 use std::net::SocketAddr;
@@ -28,6 +30,7 @@ use super::health::HealthHandle;
 use super::listener;
 use crate::crypto::hasher::Hasher;
 use crate::domain::Timestamp;
+use crate::rpc::Backend;
 use crate::storage::Storage;
 use metrics::Metrics;
 
@@ -58,6 +61,10 @@ pub(super) struct Watched {
     pub(super) storage: Storage,
     /// When the process started.
     pub(super) started: Timestamp,
+    /// Who has the keys that others verify tokens with.
+    pub(super) keys: Backend,
+    /// How long others may keep them.
+    pub(super) keys_max_age: Duration,
 }
 
 /// Answers on `listener` until `shutdown`, and then closes every connection at once.
@@ -94,8 +101,10 @@ async fn exchange(stream: TcpStream, peer: SocketAddr, routes: Router) {
 
 fn routes(watched: Watched) -> Router {
     let health = watched.health.clone();
+    let keys = (watched.keys.clone(), watched.keys_max_age);
     let metrics = Arc::new(Metrics::new(watched));
     Router::new()
+        .route("/.well-known/jwks.json", get(jwks::answer).with_state(keys))
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readyz).with_state(health))
         .route("/metrics", get(scrape).with_state(metrics))

@@ -1,0 +1,159 @@
+//! Keeps the keys of a running process those of the database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::crypto::keyring::Keyring;
+use crate::crypto::signing_key::{KeyAlgorithm, SigningKey, VerifyingKey};
+use crate::domain::Timestamp;
+use crate::service::Service;
+use crate::storage::signing_keys::StoredSigningKey;
+
+use super::custody::Custody;
+use super::schedule::Schedule;
+use super::{KeysError, unreadable};
+
+/// The least time between two looks at the database, whatever keys tokens name.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+/// How long a key is left in the database after it is of no more use, for processes whose clocks are
+/// behind.
+const SWEPT_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// A key, and from when on it signs.
+type Signer = (Timestamp, Arc<SigningKey>);
+
+/// Makes rings of the keys in the database, one after the other.
+pub struct KeyFollower {
+    custody: Custody,
+    /// What the operator gave to sign with.
+    secret: Option<Arc<SigningKey>>,
+    /// What the last ring was made of.
+    loaded: Schedule,
+    /// What the last ring signs with.
+    signing: (Signer, Vec<Signer>),
+    is_failing: bool,
+}
+
+impl KeyFollower {
+    /// The ring to start with: the secret signs, or else the key in the database whose time has come.
+    /// Makes keys that are missing when there is no secret.
+    ///
+    /// Keys in the database are accepted beside a secret, so that tokens which they signed before the
+    /// secret was set go on being good until they expire. They are opened even then: that shows a
+    /// wrong master key, under which no refresh token of before would count.
+    ///
+    /// # Errors
+    /// [`KeysError`]; trying again helps only when storage is to blame.
+    pub async fn load(custody: Custody, secret: Option<SigningKey>) -> Result<(Self, Keyring), KeysError> {
+        let now = custody.clock.now();
+        let secret = secret.map(Arc::new);
+        let loaded = match secret {
+            Some(_) => custody.read().await?.in_use(now),
+            None => custody.provide().await?,
+        };
+        let mut stored = Vec::new();
+        for key in loaded.that_sign(now) {
+            stored.push((key.signs_from, Arc::new(unseal(&custody, key)?)));
+        }
+        let mut signing = match &secret {
+            Some(secret) => vec![(now, Arc::clone(secret))],
+            None => stored,
+        };
+        let first = signing.pop().ok_or_else(|| KeysError::NotFound("(any)".to_owned()))?;
+        let follower = Self { custody, secret, loaded, signing: (first, signing), is_failing: false };
+        let ring = follower.ring()?;
+        Ok((follower, ring))
+    }
+
+    /// Gives `service` the keys that the database holds, again and again: after an interval, and sooner
+    /// when a token names a key that is unknown. Made-up names cause no more than one query a second.
+    pub async fn follow(mut self, service: Service) -> std::convert::Infallible {
+        let interval = self.custody.propagation.reload_interval();
+        let pause = LEAST_PAUSE.min(interval);
+        loop {
+            sleep(pause).await;
+            tokio::select! {
+                () = sleep(interval - pause) => {}
+                () = service.0.access_tokens.unknown_key() => {}
+            }
+            match self.reload().await {
+                Ok(ring) => {
+                    ring.into_iter().for_each(|ring| service.0.access_tokens.exchange(ring));
+                    self.is_failing = false;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.is_failing, true) {
+                        tracing::warn!(error = %error, "the signing keys cannot be read; those known are used");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Another ring, when the keys have changed.
+    async fn reload(&mut self) -> Result<Option<Keyring>, KeysError> {
+        let (now, all) = (self.custody.clock.now(), self.custody.read().await?);
+        let over = now.minus(SWEPT_AFTER);
+        if all.0.iter().any(|key| key.published_until.is_some_and(|until| until <= over)) {
+            self.custody.sweep(over).await?;
+        }
+        let keys = all.in_use(now);
+        if keys == self.loaded {
+            return Ok(None);
+        }
+        self.loaded = keys;
+        // Whatever becomes of those that sign, what was retired counts no more.
+        match self.signers(now) {
+            Ok(Some(signing)) => self.signing = signing,
+            Ok(None) => {}
+            Err(error) => tracing::error!(error = %error, "the next signing key cannot be used"),
+        }
+        tracing::info!(keys = self.loaded.0.len(), "the signing keys have changed");
+        self.ring().map(Some)
+    }
+
+    /// What is to sign from now on, as far as that changes.
+    fn signers(&self, now: Timestamp) -> Result<Option<(Signer, Vec<Signer>)>, KeysError> {
+        if self.secret.is_some() {
+            return Ok(None);
+        }
+        let mut signers = Vec::new();
+        for key in self.loaded.that_sign(now) {
+            let known = std::iter::once(&self.signing.0).chain(&self.signing.1);
+            // A key that is known needs no opening, under which master key it may be by now.
+            let known = known.map(|(_, signer)| signer).find(|signer| signer.kid() == key.kid);
+            let signer = match known {
+                Some(signer) => Arc::clone(signer),
+                None => Arc::new(unseal(&self.custody, key)?),
+            };
+            signers.push((key.signs_from, signer));
+        }
+        Ok(signers.pop().map(|first| (first, signers)))
+    }
+
+    fn ring(&self) -> Result<Keyring, KeysError> {
+        let stored = self.loaded.0.iter().map(verifying_key);
+        let secret = self.secret.iter().map(|secret| Ok(secret.verifying_key()));
+        let verifying = stored.chain(secret).collect::<Result<Vec<_>, _>>()?;
+        let (first, others) = &self.signing;
+        Ok(Keyring::scheduled(first.clone(), others.clone(), verifying))
+    }
+}
+
+fn algorithm(key: &StoredSigningKey) -> Result<KeyAlgorithm, KeysError> {
+    KeyAlgorithm::from_name(&key.algorithm).ok_or_else(|| KeysError::Unusable {
+        kid: key.kid.clone(),
+        reason: format!("its algorithm is {:?}", key.algorithm),
+    })
+}
+
+fn unseal(custody: &Custody, key: &StoredSigningKey) -> Result<SigningKey, KeysError> {
+    SigningKey::from_pkcs8(algorithm(key)?, &custody.open(key)?).map_err(|error| unreadable(&key.kid, error))
+}
+
+fn verifying_key(key: &StoredSigningKey) -> Result<VerifyingKey, KeysError> {
+    VerifyingKey::from_public_key(algorithm(key)?, &key.public_key)
+        .map_err(|error| unreadable(&key.kid, error))
+}
