@@ -14,5 +14,6 @@ mod logs;
 mod migrations;
 mod outage;
 mod refresh;
+mod rotation;
 mod start;
 mod stop;
