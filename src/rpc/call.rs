@@ -10,8 +10,9 @@ use crate::service::CallContext;
 
 /// Where a service states the address of the user that it calls for.
 const END_USER_ADDRESS: &str = "x-identity-end-user-address";
-/// Where it states the device.
+/// Where it states the device: as ASCII, or as any UTF-8.
 const END_USER_DEVICE: &str = "x-identity-end-user-device";
+const END_USER_DEVICE_BIN: &str = "x-identity-end-user-device-bin";
 
 /// When a call has to be answered, in its request's extensions. A call that may go on for ever has
 /// none.
@@ -67,13 +68,23 @@ pub(super) fn context<T>(
 }
 
 fn end_user<T>(request: &Request<T>) -> Result<EndUser, Vec<FieldViolation>> {
+    let metadata = request.metadata();
     let mut violations = Violations::new();
-    let stated = |name| request.metadata().get(name).map(|value| value.to_str().unwrap_or_default());
-    let address = stated(END_USER_ADDRESS).map(|text| text.parse::<IpAddr>());
-    let address = address.transpose().map_err(|_| "must be an IPv4 or IPv6 address");
-    let address = violations.check(END_USER_ADDRESS, address);
-    let device =
-        violations.check(END_USER_DEVICE, stated(END_USER_DEVICE).map(DeviceLabel::parse).transpose());
+    let address = metadata.get(END_USER_ADDRESS).map(|value| value.to_str().unwrap_or_default());
+    let address = address.map(|text| text.parse::<IpAddr>()).transpose();
+    let address = violations.check(END_USER_ADDRESS, address.map_err(|_| "must be an IPv4 or IPv6 address"));
+    let device = match metadata.get_bin(END_USER_DEVICE_BIN) {
+        Some(value) => {
+            let bytes = value.to_bytes().unwrap_or_default();
+            // What is no UTF-8 becomes empty, and is refused for that.
+            let label = DeviceLabel::parse(std::str::from_utf8(&bytes).unwrap_or_default());
+            violations.check(END_USER_DEVICE_BIN, label.map(Some))
+        }
+        None => {
+            let text = metadata.get(END_USER_DEVICE).map(|value| value.to_str().unwrap_or_default());
+            violations.check(END_USER_DEVICE, text.map(DeviceLabel::parse).transpose())
+        }
+    };
     match (address, device) {
         (Some(address), Some(device)) => Ok(EndUser { device, address }),
         _ => Err(violations.into_vec()),

@@ -3,7 +3,7 @@
 use identity::domain::{AllowedRpcs, ServiceName, ServiceTokenId, SystemClock};
 use identity::proto::v1::{GetUserRequest, ListSessionsRequest, LoginRequest, User};
 use identity::service::{access, service_tokens};
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status};
 
 use crate::database::{add_member, execute, storage, values};
@@ -16,11 +16,13 @@ on_both_databases!(
     a_service_may_not_do_what_is_for_users,
     a_token_that_is_not_in_force_is_refused_by_every_rpc,
     what_a_service_states_of_its_user_is_kept_with_the_session,
+    a_device_may_have_a_name_in_any_script,
     what_others_state_is_not_believed,
     what_is_no_address_is_named,
 );
 
 const SERVICE_TOKEN: &str = "x-identity-service-token";
+const DEVICE_BIN: &str = "x-identity-end-user-device-bin";
 
 /// A new token of the service `billing`, for these methods, or for all without any.
 async fn token(database: &TestDatabase, methods: &[&str]) -> (ServiceTokenId, String) {
@@ -190,6 +192,25 @@ async fn what_a_service_states_of_its_user_is_kept_with_the_session(engine: Engi
     let next = service.client().refresh(&opened.refresh_token).await.unwrap();
     let sessions = service.client().list_sessions(&next.access_token, 0, "").await.unwrap().sessions;
     assert!(sessions.iter().any(|session| session.device == "Firefox on Linux"));
+}
+
+async fn a_device_may_have_a_name_in_any_script(engine: Engine) {
+    let service = TestService::start(engine).await;
+    registered(&service, "ada@example.com").await;
+    let (_, token) = token(&service.database, &[]).await;
+    let mut client = service.client().service;
+    let mut login = async |device: &[u8]| {
+        let login = LoginRequest { email: "ada@example.com".into(), password: PASSWORD.into() };
+        let mut request = with(login, &[(SERVICE_TOKEN, token.as_str())]);
+        request.metadata_mut().insert_bin(DEVICE_BIN, MetadataValue::from_bytes(device));
+        client.login(request).await.map(tonic::Response::into_inner)
+    };
+    let opened = login("Ada\u{2019}s iPhone \u{1f4f1}".as_bytes()).await.unwrap();
+    let sessions = service.client().list_sessions(&opened.access_token, 0, "").await.unwrap().sessions;
+    assert!(sessions.iter().any(|session| session.device == "Ada\u{2019}s iPhone \u{1f4f1}"));
+    for bad in [&b"\xff\xfe"[..], b"", b"a\0b"] {
+        assert_eq!(bad_fields(&login(bad).await.unwrap_err()), [DEVICE_BIN], "{bad:?}");
+    }
 }
 
 async fn what_others_state_is_not_believed(engine: Engine) {
