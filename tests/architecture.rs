@@ -26,6 +26,7 @@ const SIBLINGS: [(&str, &[&str]); 12] = [
             "crypto::KeyAlgorithm",
             "crypto::MasterKeyError",
             "crypto::hasher::HashEngine",
+            "crypto::tls",
             "telemetry",
         ],
     ),

@@ -113,6 +113,72 @@ fn files_that_the_configuration_names_are_faults_of_it_when_they_are_of_no_use()
 }
 
 #[test]
+fn tls_files_that_are_of_no_use_are_faults_that_name_their_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (one, other) = (made(), made());
+    let certificate = file("cert", &one.cert.pem());
+    let key = file("key", &one.signing_key.serialize_pem());
+    let other_key = file("other", &other.signing_key.serialize_pem());
+    let rubbish = file("rubbish", "hunter2");
+    let broken = file("broken", "-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n");
+    let no_x509 = file("no-x509", "-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n");
+    let empty = file("empty", "");
+    let absent = folder.path().join("hunter2").to_str().unwrap().to_owned();
+    const CERT: &str = "IDENTITY_TLS_CERT (--tls-cert): ";
+    const KEY: &str = "IDENTITY_TLS_KEY (--tls-key): ";
+    const CLIENTS: &str = "IDENTITY_TLS_CLIENT_CA (--tls-client-ca): ";
+    for (cert, key, clients, name, problem) in [
+        (certificate.as_str(), "", "", CERT, "together with IDENTITY_TLS_KEY"),
+        ("", key.as_str(), "", KEY, "together with IDENTITY_TLS_CERT"),
+        ("", "", certificate.as_str(), CLIENTS, "together with IDENTITY_TLS_CERT"),
+        (&absent, &key, "", CERT, "No such file"),
+        (&rubbish, &key, "", CERT, "with a certificate in PEM"),
+        (&empty, &key, "", CERT, "with a certificate in PEM"),
+        (&broken, &key, "", CERT, "whole PEM"),
+        (&no_x509, &key, "", CERT, "X.509"),
+        (&certificate, &absent, "", KEY, "No such file"),
+        (&certificate, &rubbish, "", KEY, "with a private key in PEM"),
+        (&certificate, &certificate, "", KEY, "with a private key in PEM"),
+        (&certificate, &other_key, "", KEY, "the private key of the certificate"),
+        (&certificate, &key, &absent, CLIENTS, "No such file"),
+        (&certificate, &key, &empty, CLIENTS, "with a certificate in PEM"),
+        (&certificate, &key, &no_x509, CLIENTS, "X.509"),
+    ] {
+        let variables =
+            [("IDENTITY_TLS_CERT", cert), ("IDENTITY_TLS_KEY", key), ("IDENTITY_TLS_CLIENT_CA", clients)];
+        let (code, out, err) = identity(&["serve"], &variables);
+        assert_eq!((code, out.as_str()), (Some(64), ""), "{err}");
+        let lines: Vec<_> = err.lines().collect();
+        assert_eq!(lines.len(), 2, "{err}");
+        assert!(lines[1].trim_start().starts_with(name) && lines[1].contains(problem), "{err}");
+        assert!(!err.contains("hunter2") && !err.contains("aHVudGVyMg"), "{err}");
+    }
+}
+
+#[test]
+fn plaintext_beyond_loopback_is_refused_with_both_ways_out() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051", "[::ffff:192.0.2.1]:50051"] {
+        for plaintext in ["", "refuse"] {
+            let variables = [("IDENTITY_LISTEN", address), ("IDENTITY_PLAINTEXT", plaintext)];
+            let (code, out, err) = identity(&[], &variables);
+            assert_eq!((code, out.as_str()), (Some(64), ""), "{err}");
+            for text in ["IDENTITY_LISTEN (--listen): ", "IDENTITY_TLS_CERT", "IDENTITY_PLAINTEXT=allow"] {
+                assert!(err.contains(text), "{text}: {err}");
+            }
+        }
+    }
+    let (code, _, err) = identity(&["--plaintext", "perhaps"], &[]);
+    assert_eq!(code, Some(64));
+    assert!(err.contains("IDENTITY_PLAINTEXT (--plaintext): must be refuse or allow"), "{err}");
+}
+
+#[test]
 fn postgresql_without_a_master_key_names_the_command_that_makes_one() {
     let (code, _, err) = identity(&["serve"], &[("DATABASE_URL", "postgres://h/d")]);
     assert_eq!(code, Some(64));

@@ -49,23 +49,31 @@ async fn serve(settings: Settings) -> Outcome {
     let mut signals = Signals::listen()?;
     let database = settings.database.url.to_string();
     let shows_examples = settings.server.reflection;
+    let transport = Transport::of(&settings);
     let sockets = Sockets {
         grpc: bind("IDENTITY_LISTEN", settings.server.listen)?,
         http: settings.server.http_listen.map(|address| bind("IDENTITY_HTTP_LISTEN", address)).transpose()?,
+        health: settings
+            .server
+            .health_listen
+            .map(|address| bind("IDENTITY_HEALTH_LISTEN", address))
+            .transpose()?,
     };
     let stop = CancellationToken::new();
     let server = Server::start(settings, sockets, Arc::new(SystemClock), stop.clone())?;
     let address = server.address();
     let metrics = server.http_address().map(|http| format!(", metrics on http://{http}/metrics"));
-    let (version, metrics) = (env!("CARGO_PKG_VERSION"), metrics.unwrap_or_default());
-    say(&format!("identity {version} is listening on {address}, with {database}{metrics}\n"));
+    let health = server.health_address().map(|health| format!(", health alone on {health}"));
+    let (version, tls) = (env!("CARGO_PKG_VERSION"), transport.shown());
+    let (metrics, health) = (metrics.unwrap_or_default(), health.unwrap_or_default());
+    say(&format!("identity {version} is listening on {address}{tls}, with {database}{metrics}{health}\n"));
 
     tokio::select! {
         ready = server.ready() => {
             if ready {
-                tracing::info!(server.address = %address, database.url = %database, "ready to serve");
+                tracing::info!(server.address = %address, server.tls = transport.logged(), database.url = %database, "ready to serve");
                 if shows_examples {
-                    say(&examples(address));
+                    say(&examples(address, transport));
                 }
                 signals.next().await;
             }
@@ -120,8 +128,63 @@ fn say(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// How clients reach the port for gRPC.
+#[derive(Clone, Copy)]
+enum Transport {
+    Plaintext,
+    Tls,
+    /// TLS, and clients have to show a certificate.
+    MutualTls,
+}
+
+impl Transport {
+    fn of(settings: &Settings) -> Self {
+        match &settings.server.tls {
+            None => Self::Plaintext,
+            Some(files) if files.client_authorities.is_none() => Self::Tls,
+            Some(_) => Self::MutualTls,
+        }
+    }
+
+    /// What the line says that tells where the server listens.
+    const fn shown(self) -> &'static str {
+        match self {
+            Self::Plaintext => "",
+            Self::Tls => ", over TLS",
+            Self::MutualTls => ", over TLS with client certificates",
+        }
+    }
+
+    const fn logged(self) -> &'static str {
+        match self {
+            Self::Plaintext => "off",
+            Self::Tls => "on",
+            Self::MutualTls => "on, with client certificates",
+        }
+    }
+
+    /// What grpcurl has to be told, and which files that takes.
+    const fn of_grpcurl(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Plaintext => ("-plaintext", ""),
+            Self::Tls => (
+                "-cacert ca.pem",
+                ", with ca.pem, which has the authority of the server's certificate, and with a name that the \
+                 certificate has in place of the address",
+            ),
+            Self::MutualTls => (
+                "-cacert ca.pem -cert client.pem -key client.key",
+                ", with ca.pem, which has the authority of the server's certificate, with client.pem and \
+                 client.key, a client's certificate and key, and with a name that the server's certificate has \
+                 in place of the address",
+            ),
+        }
+    }
+}
+
 /// Calls to paste into a shell.
-fn examples(address: SocketAddr) -> String {
+fn examples(address: SocketAddr, transport: Transport) -> String {
+    let (tls, files) = transport.of_grpcurl();
     // From the same machine, a server that listens everywhere is reached on loopback.
     let target = match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => format!("127.0.0.1:{}", v4.port()),
@@ -130,13 +193,13 @@ fn examples(address: SocketAddr) -> String {
     };
     format!(
         r#"
-Try it:
+Try it{files}:
 
-  grpcurl -plaintext -d '{{"email": "ada@example.com", "password": "correct horse battery", "first_name": "Ada", "last_name": "Lovelace", "tenant_name": "Analytical Engines"}}' {target} identity.v1.IdentityService/Register
+  grpcurl {tls} -d '{{"email": "ada@example.com", "password": "correct horse battery", "first_name": "Ada", "last_name": "Lovelace", "tenant_name": "Analytical Engines"}}' {target} identity.v1.IdentityService/Register
 
-  TOKEN=$(grpcurl -plaintext -d '{{"email": "ada@example.com", "password": "correct horse battery"}}' {target} identity.v1.IdentityService/Login | sed -n 's/.*"accessToken": "\([^"]*\)".*/\1/p')
+  TOKEN=$(grpcurl {tls} -d '{{"email": "ada@example.com", "password": "correct horse battery"}}' {target} identity.v1.IdentityService/Login | sed -n 's/.*"accessToken": "\([^"]*\)".*/\1/p')
 
-  grpcurl -plaintext -H "authorization: Bearer $TOKEN" {target} identity.v1.IdentityService/GetUser
+  grpcurl {tls} -H "authorization: Bearer $TOKEN" {target} identity.v1.IdentityService/GetUser
 
 "#
     )

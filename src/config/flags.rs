@@ -30,7 +30,8 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "MODE")]
     pub migrate: Option<String>,
 
-    /// Address and port for gRPC, in plaintext [IDENTITY_LISTEN; default: 127.0.0.1:50051]
+    /// Address and port for gRPC; without TLS it has to be on loopback
+    /// [IDENTITY_LISTEN; default: 127.0.0.1:50051]
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub listen: Option<String>,
 
@@ -38,6 +39,30 @@ pub struct Flags {
     /// [IDENTITY_HTTP_LISTEN; default: 127.0.0.1:8081]
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub http_listen: Option<String>,
+
+    /// File with the server's certificate in PEM, and those up to its authority; read again when it
+    /// changes [IDENTITY_TLS_CERT; default: none, which serves gRPC in plaintext]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub tls_cert: Option<String>,
+
+    /// File with the private key of that certificate, in PEM [IDENTITY_TLS_KEY; default: none]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub tls_key: Option<String>,
+
+    /// File with authorities in PEM: clients must show a certificate of one of them
+    /// [IDENTITY_TLS_CLIENT_CA; default: none, which asks for no certificate]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub tls_client_ca: Option<String>,
+
+    /// Whether gRPC may be served without TLS beyond loopback: allow, where something in front of the
+    /// service speaks TLS, or refuse [IDENTITY_PLAINTEXT; default: refuse]
+    #[arg(long, global = true, value_name = "ALLOW|REFUSE")]
+    pub plaintext: Option<String>,
+
+    /// Address and port for gRPC's health service alone, in plaintext, for probes without a certificate;
+    /// port 0 takes a free one [IDENTITY_HEALTH_LISTEN; default: off]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub health_listen: Option<String>,
 
     /// Whether clients may ask for the service's description: on or off
     /// [IDENTITY_REFLECTION; default: on]

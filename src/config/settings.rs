@@ -11,9 +11,12 @@ use super::read::{Name, Reader};
 use super::{Environment, Fault, Flags, MasterKeySettings, Resolved, secrets};
 use crate::crypto::KeyAlgorithm;
 use crate::crypto::hasher::HashEngine;
+use crate::crypto::tls::TlsFiles;
 use crate::storage::postgres::Connector;
 use crate::storage::url::DatabaseUrl;
 use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
+
+mod tls;
 
 /// Everything that the server is told. `Debug` shows no secret.
 #[derive(Clone, Debug)]
@@ -91,6 +94,10 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// Address and port of the side port over HTTP; `None` switches it off.
     pub http_listen: Option<SocketAddr>,
+    /// The files of TLS; `None` serves gRPC in plaintext.
+    pub tls: Option<TlsFiles>,
+    /// Address and port for health alone, in plaintext; `None` for nowhere.
+    pub health_listen: Option<SocketAddr>,
     /// Whether the reflection service is offered.
     pub reflection: bool,
     /// How long requests are still served normally after a signal to stop.
@@ -337,12 +344,7 @@ fn server(reader: &mut Reader<'_>) -> ServerSettings {
             .map_err(|_| "must be an address and a port, such as 127.0.0.1:50051 or [::]:50051")
     });
     let listen = listen.unwrap_or(DEFAULT_LISTEN);
-    if !listen.ip().to_canonical().is_loopback() {
-        reader.warn(
-            LISTEN,
-            "passwords and tokens reach this address in plaintext; let something in front of it speak TLS",
-        );
-    }
+    let tls = tls::tls(reader, LISTEN, listen);
     let http_listen = reader.parsed(HTTP_LISTEN, |text| match text {
         "off" => Ok(None),
         text => text
@@ -353,6 +355,8 @@ fn server(reader: &mut Reader<'_>) -> ServerSettings {
     ServerSettings {
         listen,
         http_listen: http_listen.unwrap_or(Some(DEFAULT_HTTP_LISTEN)),
+        tls,
+        health_listen: tls::health_listen(reader),
         reflection: reader.choice(REFLECTION, &[("on", true), ("off", false)]).unwrap_or(true),
         drain_delay: reader.duration(DRAIN_DELAY, DRAIN_RANGE).unwrap_or(Duration::ZERO),
         drain_timeout: reader.duration(DRAIN_TIMEOUT, DRAIN_RANGE).unwrap_or(Duration::from_secs(20)),

@@ -5,8 +5,8 @@
 //! what they can afford. [`master_key`] is the one
 //! secret that all others are derived from or sealed under. [`access_token`] signs and verifies
 //! JWTs with the [`keyring`] of [`signing_key`]s; [`refresh_token`], [`page_token`], [`service_token`] and
-//! [`fingerprint`] make values that nobody else can. What is allowed, and what is stored where, is decided
-//! elsewhere; the time comes
+//! [`fingerprint`] make values that nobody else can. [`tls`] reads the files that TLS is served with. What is
+//! allowed, and what is stored where, is decided elsewhere; the time comes
 //! in as a parameter.
 
 pub mod access_token;
@@ -21,6 +21,7 @@ pub mod refresh_token;
 mod scheme;
 pub mod service_token;
 pub mod signing_key;
+pub mod tls;
 
 pub use access_token::{AccessClaims, AccessToken, AccessTokens, InvalidToken, TokenSettings, TokenSubject};
 pub use fingerprint::Fingerprinter;

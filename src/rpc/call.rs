@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
 use tonic::Request;
 
-use crate::domain::{DeviceLabel, EndUser, FieldViolation, ServiceName, Violations};
+use crate::domain::{DeviceLabel, EndUser, FieldViolation, ServiceName, SpiffeId, Violations};
 use crate::service::CallContext;
 
 /// Where a service states the address of the user that it calls for.
@@ -43,6 +43,11 @@ impl Deadline {
 /// Where a call comes from, in its request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
+
+/// Which service holds the certificate that the connection was opened with, in the extensions of each of
+/// its requests. There is none without a verified certificate, nor with one that names no service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertifiedPeer(pub SpiffeId);
 
 /// What the use case is told about the call that `service`, if it is one, makes.
 ///

@@ -1,4 +1,4 @@
-//! One connection: HTTP/2 with its limits, from the preface to the goodbye.
+//! One connection: HTTP/2 with its limits, from the handshake of TLS, if there is one, to the goodbye.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -13,9 +13,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt as _};
@@ -23,7 +24,9 @@ use tower::{Service, ServiceExt as _};
 use super::drain::{Counted, InFlight, OpenEnded};
 use super::listener::ListenerSettings;
 use super::preface::{self, AfterPreface, NoPreface};
-use crate::rpc::call::PeerAddress;
+use super::tls::{NoTls, Tls};
+use crate::domain::SpiffeId;
+use crate::rpc::call::{CertifiedPeer, PeerAddress};
 
 /// The most bytes of a request's headers, counted as HPACK does (RFC 7541, 4.1): a few access
 /// tokens' worth.
@@ -46,6 +49,7 @@ const MAX_LOCAL_ERROR_RESETS: usize = 1024;
 #[derive(Clone)]
 pub(super) struct Connections<S> {
     service: S,
+    tls: Option<Tls>,
     http2: http2::Builder<TokioExecutor>,
     preface_timeout: Duration,
     in_flight: InFlight,
@@ -59,8 +63,13 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    pub(super) fn new(service: S, settings: &ListenerSettings, in_flight: InFlight) -> Self {
-        Self { service, http2: http2(settings), preface_timeout: settings.preface_timeout, in_flight }
+    pub(super) fn new(
+        service: S,
+        tls: Option<Tls>,
+        settings: &ListenerSettings,
+        in_flight: InFlight,
+    ) -> Self {
+        Self { service, tls, http2: http2(settings), preface_timeout: settings.preface_timeout, in_flight }
     }
 
     /// Serves one connection until it ends, whoever ends it.
@@ -70,19 +79,42 @@ where
             tracing::debug!(peer.address = %peer, error = %error, "connection closed: cannot set TCP_NODELAY");
             return;
         }
-        match begin(stream, self.preface_timeout, &self.in_flight.finish).await {
-            Ok(Some(stream)) => self.serve(stream, peer).await,
-            Ok(None) => {
-                tracing::debug!(peer.address = %peer, "connection closed: HTTP/2 had not begun when the time was up")
+        let begun = match self.tls.clone() {
+            None => self.serve_when(preface_of(stream), peer).await,
+            Some(tls) => self.serve_when(preface_over(tls, stream), peer).await,
+        };
+        match begun {
+            Ok(()) => {}
+            Err(NotBegun::Tls(NoTls::Svid(error))) => {
+                tracing::warn!(peer.address = %peer, %error, "connection closed: its client certificate names no service as SPIFFE asks for");
             }
-            Err(error) => {
-                tracing::debug!(peer.address = %peer, error = %error, "connection closed: no HTTP/2")
-            }
+            Err(error) => tracing::debug!(peer.address = %peer, %error, "connection closed: no HTTP/2"),
         }
     }
 
-    async fn serve(self, stream: AfterPreface, peer: SocketAddr) {
-        let calls = Calls { service: self.service, peer, in_flight: self.in_flight.clone() };
+    /// Waits for a connection to begin, within the limit and until the server stops, and serves it.
+    async fn serve_when<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self,
+        beginning: impl Future<Output = Result<(T, Option<SpiffeId>), NotBegun>>,
+        peer: SocketAddr,
+    ) -> Result<(), NotBegun> {
+        let in_time = timeout(self.preface_timeout, beginning);
+        let Some(begun) = self.in_flight.finish.run_until_cancelled(in_time).await else {
+            return Err(NotBegun::Stopping);
+        };
+        let (stream, service) = begun.map_err(|_| NotBegun::TooLate)??;
+        self.serve(stream, peer, service).await;
+        Ok(())
+    }
+
+    async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self,
+        stream: T,
+        peer: SocketAddr,
+        certified: Option<SpiffeId>,
+    ) {
+        let certified = certified.map(CertifiedPeer);
+        let calls = Calls { service: self.service, peer, certified, in_flight: self.in_flight.clone() };
         let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), calls));
         let ended = tokio::select! {
             result = connection.as_mut() => Some(result),
@@ -97,17 +129,33 @@ where
     }
 }
 
-/// The stream with its preface read, or `None` when that took too long or the server stops.
-async fn begin(
+/// Why a connection came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum NotBegun {
+    #[error("HTTP/2 had not begun when the time was up")]
+    TooLate,
+    #[error("the server stops")]
+    Stopping,
+    #[error(transparent)]
+    Tls(#[from] NoTls),
+    #[error(transparent)]
+    Preface(#[from] NoPreface),
+}
+
+/// The stream with its preface read.
+async fn preface_of<T: AsyncRead + Unpin>(
+    stream: T,
+) -> Result<(AfterPreface<T>, Option<SpiffeId>), NotBegun> {
+    Ok((preface::expect(stream).await?, None))
+}
+
+/// As [`preface_of`], over TLS, and with the service that the client's certificate names.
+async fn preface_over(
+    tls: Tls,
     stream: TcpStream,
-    limit: Duration,
-    stop: &CancellationToken,
-) -> Result<Option<AfterPreface>, NoPreface> {
-    let preface = timeout(limit, preface::expect(stream));
-    match stop.run_until_cancelled(preface).await {
-        Some(Ok(preface)) => preface.map(Some),
-        Some(Err(_)) | None => Ok(None),
-    }
+) -> Result<(AfterPreface<TlsStream<TcpStream>>, Option<SpiffeId>), NotBegun> {
+    let (stream, service) = tls.accept(stream).await?;
+    Ok((preface::expect(stream).await?, service))
 }
 
 fn http2(settings: &ListenerSettings) -> http2::Builder<TokioExecutor> {
@@ -129,6 +177,7 @@ fn http2(settings: &ListenerSettings) -> http2::Builder<TokioExecutor> {
 struct Calls<S> {
     service: S,
     peer: SocketAddr,
+    certified: Option<CertifiedPeer>,
     in_flight: InFlight,
 }
 
@@ -141,7 +190,11 @@ where
     type Future = Call<Oneshot<S, Request<Incoming>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(PeerAddress(self.peer));
+        let extensions = request.extensions_mut();
+        extensions.insert(PeerAddress(self.peer));
+        if let Some(certified) = &self.certified {
+            extensions.insert(certified.clone());
+        }
         Call { inner: self.service.clone().oneshot(request), token: Some(self.in_flight.call()) }
     }
 }

@@ -1,7 +1,7 @@
 //! Accepts connections and serves HTTP/2 on each, until told to stop.
 //!
 //! tonic's own transport is not used: it switches off limits that hyper sets by default, spins on
-//! accept errors and stops without bound. TLS is not spoken here.
+//! accept errors, stops without bound, and bounds no TLS handshake.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -22,6 +22,7 @@ use tower::Service;
 
 use super::connection::Connections;
 use super::drain::{Drained, InFlight};
+use super::tls::Tls;
 
 /// How many connections the kernel completes before they are accepted: enough for all clients of a
 /// large installation to reconnect at once.
@@ -40,7 +41,7 @@ pub struct ListenerSettings {
     pub max_connections: usize,
     /// How many calls may be in flight on one connection; a client keeps further ones back.
     pub max_concurrent_streams: u32,
-    /// How long a client may take to begin HTTP/2 after connecting.
+    /// How long a client may take to begin HTTP/2 after connecting, the handshake of TLS included.
     pub preface_timeout: Duration,
     /// How often an open connection is asked whether its peer is still there.
     pub keep_alive_interval: Duration,
@@ -81,14 +82,16 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves `service` on every connection to `listener` until `shutdown`, then stops accepting,
+/// Serves `service` on every connection to `listener`, over TLS if `tls` is there, until `shutdown`, then stops accepting,
 /// tells every client with a GOAWAY, waits for the calls in flight and returns: at the latest
 /// [`ListenerSettings::drain_timeout`] after `shutdown`.
 ///
-/// Requests carry their [`PeerAddress`](crate::rpc::call::PeerAddress). Dropping the future stops accepting and leaves the open
+/// Requests carry their [`PeerAddress`](crate::rpc::call::PeerAddress), and those of a service with a
+/// certificate their [`CertifiedPeer`](crate::rpc::call::CertifiedPeer). Dropping the future stops accepting and leaves the open
 /// connections to themselves; cancel `shutdown` instead.
 pub async fn serve<S, B>(
     listener: TcpListener,
+    tls: Option<Tls>,
     service: S,
     settings: ListenerSettings,
     shutdown: CancellationToken,
@@ -101,7 +104,7 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let in_flight = InFlight::new(shutdown.clone());
-    let connections = Connections::new(service, &settings, in_flight.clone());
+    let connections = Connections::new(service, tls, &settings, in_flight.clone());
     let accepted = accept_all(listener, settings.max_connections, |stream, peer, slot| {
         let connection = connections.clone().run(stream, peer);
         in_flight.connections.spawn(async move {

@@ -1,6 +1,6 @@
 //! Wiring and life cycle: what accepts connections, stands in front of every call, and stops.
 //!
-//! [`listener`] accepts connections and [`drain`] ends them; [`edge`] stands between a connection
+//! [`listener`] accepts connections, [`tls`] secures them and [`drain`] ends them; [`edge`] stands between a connection
 //! and the gRPC services; [`health`] says whether the process serves, [`reflection`] what, and `http` tells
 //! both and more to those who speak no gRPC.
 
@@ -14,6 +14,7 @@ pub mod master_key;
 pub mod reflection;
 mod run;
 mod startup;
+pub mod tls;
 
 mod connection;
 mod preface;

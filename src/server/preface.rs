@@ -8,8 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 /// What a client that knows that the server speaks HTTP/2 sends first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,18 +31,13 @@ pub(super) enum NoPreface {
 ///
 /// # Errors
 /// [`NoPreface`] as soon as a byte differs, the client closes, or reading fails.
-pub(super) async fn expect(stream: TcpStream) -> Result<AfterPreface, NoPreface> {
+pub(super) async fn expect<T: AsyncRead + Unpin>(mut stream: T) -> Result<AfterPreface<T>, NoPreface> {
     let mut expected: &'static [u8] = PREFACE;
     while !expected.is_empty() {
-        stream.readable().await?;
         let mut buffer = [0; PREFACE.len()];
-        match stream.try_read(&mut buffer[..expected.len()]) {
-            Ok(0) => return Err(NoPreface::Closed),
-            Ok(read) => {
-                expected = expected.strip_prefix(&buffer[..read]).ok_or(NoPreface::OtherProtocol)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
+        match stream.read(&mut buffer[..expected.len()]).await? {
+            0 => return Err(NoPreface::Closed),
+            read => expected = expected.strip_prefix(&buffer[..read]).ok_or(NoPreface::OtherProtocol)?,
         }
     }
     Ok(AfterPreface { replay: PREFACE, stream })
@@ -51,12 +45,12 @@ pub(super) async fn expect(stream: TcpStream) -> Result<AfterPreface, NoPreface>
 
 /// A connection whose preface was read, and which gives it again to the first reader.
 #[derive(Debug)]
-pub(super) struct AfterPreface {
+pub(super) struct AfterPreface<T> {
     replay: &'static [u8],
-    stream: TcpStream,
+    stream: T,
 }
 
-impl AsyncRead for AfterPreface {
+impl<T: AsyncRead + Unpin> AsyncRead for AfterPreface<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -72,7 +66,7 @@ impl AsyncRead for AfterPreface {
     }
 }
 
-impl AsyncWrite for AfterPreface {
+impl<T: AsyncWrite + Unpin> AsyncWrite for AfterPreface<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -27,10 +27,18 @@ use super::janitor;
 use super::listener::{self, ListenerSettings};
 use super::reflection;
 use super::startup::{Foundations, StartError};
+use super::tls::Tls;
 
 /// How long closing the database's connections may take, once nothing uses them any more: SQLite
 /// writes its log back.
 const CLOSING: Duration = Duration::from_secs(2);
+
+/// How often the files of TLS are looked at: those of a certificate that is renewed hours before its end,
+/// and of an authority that shall be trusted no longer.
+const TLS_FILES_PERIOD: Duration = Duration::from_secs(5);
+
+/// Connections at once to the port for health alone: far more than probes have.
+const MAX_HEALTH_CONNECTIONS: usize = 128;
 
 /// Told when what the build put into the binary cannot be read.
 const BROKEN_DESCRIPTORS: StartError = StartError::Setting("the embedded descriptors are broken");
@@ -50,12 +58,15 @@ pub struct Sockets {
     pub grpc: TcpListener,
     /// For the side port, if there is one.
     pub http: Option<TcpListener>,
+    /// For health alone, in plaintext, if that is wanted.
+    pub health: Option<TcpListener>,
 }
 
 /// A server that listens.
 pub struct Server {
     address: SocketAddr,
     http_address: Option<SocketAddr>,
+    health_address: Option<SocketAddr>,
     ready: watch::Receiver<bool>,
     task: tokio::task::JoinHandle<Result<Stopped, StartError>>,
 }
@@ -74,6 +85,8 @@ impl Server {
     ) -> Result<Self, StartError> {
         let address = address_of(&sockets.grpc)?;
         let http_address = sockets.http.as_ref().map(address_of).transpose()?;
+        let health_address = sockets.health.as_ref().map(address_of).transpose()?;
+        let tls = settings.server.tls.clone().map(Tls::load).transpose()?;
         let database = &settings.database;
         let storage = Storage::new(&StorageSettings {
             url: database.url.clone(),
@@ -85,8 +98,9 @@ impl Server {
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
         let (ready_sender, ready) = watch::channel(false);
         let started = clock.now();
-        let run = Run { settings, storage, units, clock, started, stop, ready: ready_sender };
-        Ok(Self { address, http_address, ready, task: tokio::spawn(run.serve(sockets, foundations)) })
+        let run = Run { settings, tls, storage, units, clock, started, stop, ready: ready_sender };
+        let task = tokio::spawn(run.serve(sockets, foundations));
+        Ok(Self { address, http_address, health_address, ready, task })
     }
 
     /// Where it listens for gRPC.
@@ -97,6 +111,11 @@ impl Server {
     /// Where its side port is, if it has one.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// Where it answers for its health alone, if it does so.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health_address
     }
 
     /// Waits until calls are served; false when the server ended before.
@@ -122,6 +141,7 @@ fn address_of(socket: &TcpListener) -> Result<SocketAddr, StartError> {
 
 struct Run {
     settings: Settings,
+    tls: Option<Tls>,
     storage: Storage,
     units: UnitsOfWork,
     clock: Arc<dyn Clock>,
@@ -132,11 +152,11 @@ struct Run {
 
 impl Run {
     async fn serve(self, sockets: Sockets, foundations: Foundations) -> Result<Stopped, StartError> {
-        let Sockets { grpc, http } = sockets;
+        let Sockets { grpc, http, health: health_socket } = sockets;
         let backend = Backend::new();
         let (health, health_service) = health::service([IdentityServiceServer::<IdentityRpc>::NAME]);
         let mut routes = RoutesBuilder::default();
-        routes.add_service(IdentityRpc::server(backend.clone())).add_service(health_service);
+        routes.add_service(IdentityRpc::server(backend.clone())).add_service(health_service.clone());
         if self.settings.server.reflection {
             reflection::register(&mut routes).map_err(|_| BROKEN_DESCRIPTORS)?;
         }
@@ -157,14 +177,30 @@ impl Run {
             };
             tokio::spawn(http::serve(http, watched, side_port));
         }
-        let service = edge::layer(routes.routes(), EdgeSettings::default(), Arc::clone(&self.clock), counts);
+        let layered = |routes: RoutesBuilder| {
+            edge::layer(
+                routes.routes(),
+                EdgeSettings::default(),
+                Arc::clone(&self.clock),
+                Arc::clone(&counts),
+            )
+        };
         let drain_timeout = self.settings.server.drain_timeout;
         let limits = ListenerSettings { drain_timeout, ..ListenerSettings::default() };
 
         // Cancelled when the listener shall close: after the delay that the settings ask for, or at
         // once when the start failed.
         let closing = CancellationToken::new();
-        let serving = listener::serve(grpc, service, limits, closing.clone());
+        let serving =
+            listener::serve(grpc, self.tls.clone(), layered(routes), limits.clone(), closing.clone());
+        let serving_health = async {
+            let Some(socket) = health_socket else { return };
+            let mut health_alone = RoutesBuilder::default();
+            health_alone.add_service(health_service);
+            let limits = ListenerSettings { max_connections: MAX_HEALTH_CONNECTIONS, ..limits };
+            // Only a Check is ever waited for here, and nothing is lost with it.
+            let _ = listener::serve(socket, None, layered(health_alone), limits, closing.clone()).await;
+        };
         let starting = self.come_up_and_stay(foundations, backend, health.clone());
         let watching = async {
             let outcome = tokio::select! {
@@ -178,7 +214,16 @@ impl Run {
             closing.cancel();
             outcome.map(|()| Instant::now() + drain_timeout)
         };
-        let (drained, deadline) = tokio::join!(serving, watching);
+        let following_files = async {
+            match &self.tls {
+                Some(tls) => tls.follow_files(TLS_FILES_PERIOD).await,
+                None => std::future::pending().await,
+            }
+        };
+        let (drained, (), deadline) = tokio::select! {
+            ended = async { tokio::join!(serving, serving_health, watching) } => ended,
+            never = following_files => match never {},
+        };
         let stopped = self.finish_writes(drained, deadline?).await;
         if stopped.writes_finished && timeout(CLOSING, self.storage.close()).await.is_err() {
             tracing::warn!("the connections to the database were not closed in order");

@@ -16,6 +16,7 @@ use crate::crypto::master_key::MasterKeys;
 use crate::crypto::page_token::PageTokens;
 use crate::crypto::refresh_token::RefreshTokens;
 use crate::crypto::signing_key::SigningKey;
+use crate::crypto::tls::TlsFileError;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
 use crate::service::{Parts, Service, SessionRules, UnitsOfWork};
@@ -40,6 +41,9 @@ pub enum StartError {
     /// There is no master key.
     #[error(transparent)]
     MasterKey(#[from] NoMasterKey),
+    /// The files of TLS were of use when the settings were read, and are not now.
+    #[error(transparent)]
+    Tls(#[from] TlsFileError),
     /// The database is not as it must be.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod calls;
+#[path = "../support/certificates.rs"]
+mod certificates;
 mod connections;
 mod health;
 mod logs;
 #[path = "../support/raw.rs"]
 mod raw;
 mod server;
+mod tls;

@@ -11,12 +11,13 @@ use identity::proto::v1::{
     RefreshSessionResponse, RegisterRequest, RegisterResponse, RevokeSessionRequest, RevokeSessionResponse,
     User, VerifyTokenRequest, VerifyTokenResponse,
 };
-use identity::rpc::call::{Deadline, PeerAddress};
+use identity::rpc::call::{CertifiedPeer, Deadline, PeerAddress};
 use identity::rpc::status;
 use identity::server::drain::Drained;
 use identity::server::edge::{CallCounts, CallId, EdgeSettings};
 use identity::server::health::HealthHandle;
 use identity::server::listener::ListenerSettings;
+use identity::server::tls::Tls;
 use identity::server::{edge, health, listener, reflection};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -50,6 +51,15 @@ impl Server {
     }
 
     pub(crate) fn with(listener_settings: ListenerSettings, edge_settings: EdgeSettings) -> Self {
+        Self::over(None, listener_settings, edge_settings)
+    }
+
+    /// A server that speaks TLS.
+    pub(crate) fn over_tls(tls: Tls, listener_settings: ListenerSettings) -> Self {
+        Self::over(Some(tls), listener_settings, EdgeSettings::default())
+    }
+
+    fn over(tls: Option<Tls>, listener_settings: ListenerSettings, edge_settings: EdgeSettings) -> Self {
         let listener = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let addr = listener.local_addr().unwrap();
         let (told, events) = mpsc::unbounded_channel();
@@ -69,7 +79,8 @@ impl Server {
         );
 
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(listener::serve(listener, service, listener_settings, shutdown.clone()));
+        let served =
+            tokio::spawn(listener::serve(listener, tls, service, listener_settings, shutdown.clone()));
         Self { addr, health, shutdown, events, gate, served }
     }
 
@@ -137,6 +148,7 @@ impl IdentityService for Handler {
         let deadline = extensions.get::<Deadline>().unwrap().at();
         let user = User {
             id: extensions.get::<CallId>().unwrap().as_str().to_owned(),
+            last_name: extensions.get::<CertifiedPeer>().map(|peer| peer.0.to_string()).unwrap_or_default(),
             email: extensions.get::<PeerAddress>().unwrap().0.to_string(),
             etag: deadline.duration_since(tokio::time::Instant::now()).as_secs_f64().to_string(),
             ..User::default()

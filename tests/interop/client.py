@@ -1,6 +1,8 @@
 """Calls a running identity server as a Python service would.
 
-Usage: client.py HOST:PORT
+Usage: client.py HOST:PORT [AUTHORITY CERTIFICATE KEY]
+
+With the three PEM files, over TLS with a client certificate.
 """
 
 import pathlib
@@ -28,10 +30,15 @@ TIMEOUT = 20
 
 class Interop(unittest.TestCase):
     address = ""
+    credentials = None
 
     @classmethod
     def setUpClass(cls):
-        cls.channel = grpc.insecure_channel(cls.address)
+        cls.channel = (
+            grpc.secure_channel(cls.address, cls.credentials)
+            if cls.credentials
+            else grpc.insecure_channel(cls.address)
+        )
         grpc.channel_ready_future(cls.channel).result(timeout=TIMEOUT)
         cls.identity = services.IdentityServiceStub(cls.channel)
         cls.health = health_pb2_grpc.HealthStub(cls.channel)
@@ -211,4 +218,7 @@ class Interop(unittest.TestCase):
 
 if __name__ == "__main__":
     Interop.address = sys.argv.pop(1)
+    if len(sys.argv) > 3:
+        authority, certificate, key = [pathlib.Path(sys.argv.pop(1)).read_bytes() for _ in range(3)]
+        Interop.credentials = grpc.ssl_channel_credentials(authority, key, certificate)
     unittest.main(verbosity=2)

@@ -17,3 +17,4 @@ mod refresh;
 mod rotation;
 mod start;
 mod stop;
+mod tls;

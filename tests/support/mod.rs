@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "each test binary uses a part")]
+pub(crate) mod certificates;
+#[allow(dead_code, reason = "each test binary uses a part")]
 pub(crate) mod port;
 #[allow(dead_code, reason = "each test binary uses a part")]
 pub(crate) mod postgres;

@@ -17,6 +17,7 @@ pub(crate) struct Process {
     reader: JoinHandle<()>,
     pub(crate) address: SocketAddr,
     http_address: Option<SocketAddr>,
+    health_address: Option<SocketAddr>,
 }
 
 impl Process {
@@ -46,12 +47,18 @@ impl Process {
         let address = rest.split(',').next().unwrap().parse().unwrap();
         let http_address =
             rest.split_once("http://").map(|(_, http)| http.split('/').next().unwrap().parse().unwrap());
-        Self { child, out, log, reader, address, http_address }
+        let health_address = rest.split_once("health alone on ").map(|(_, health)| health.parse().unwrap());
+        Self { child, out, log, reader, address, http_address, health_address }
     }
 
     /// Where its side port is.
     pub(crate) fn http(&self) -> SocketAddr {
         self.http_address.expect("the side port is not off")
+    }
+
+    /// Where it answers for its health alone.
+    pub(crate) fn health(&self) -> SocketAddr {
+        self.health_address.expect("the port for health is on")
     }
 
     /// Whether it says that it has a side port.

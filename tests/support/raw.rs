@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::proto::v1::{GetUserRequest, GetUserResponse, User};
 use prost::Message as _;
 use prost::bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -29,25 +30,41 @@ pub(crate) struct Reply {
 
 impl RawClient {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).await.unwrap();
-        let (client, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        Self::over(TcpStream::connect(addr).await.unwrap()).await.unwrap()
+    }
+
+    /// Speaks over a connection that is open.
+    pub(crate) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Self, hyper::Error> {
+        let (client, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Self(client)
+        Ok(Self(client))
     }
 
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Reply {
-        let (head, body) = self.0.send_request(request).await.unwrap().into_parts();
-        let collected = body.collect().await.unwrap();
+        self.try_send(request).await.unwrap()
+    }
+
+    /// As [`RawClient::send`], over a connection that may break.
+    pub(crate) async fn try_send(&mut self, request: Request<Full<Bytes>>) -> Result<Reply, hyper::Error> {
+        let (head, body) = self.0.send_request(request).await?.into_parts();
+        let collected = body.collect().await?;
         let mut metadata = head.headers;
         metadata.extend(collected.trailers().cloned().unwrap_or_default());
-        Reply { http_status: head.status, metadata, body: collected.to_bytes() }
+        Ok(Reply { http_status: head.status, metadata, body: collected.to_bytes() })
     }
 
     /// Calls GetUser with `headers` on top of those that gRPC demands.
     pub(crate) async fn get_user(&mut self, user_id: &str, headers: &[(&'static str, &str)]) -> Reply {
-        let message = GetUserRequest { user_id: user_id.to_owned(), ..GetUserRequest::default() };
-        self.send(grpc(GET_USER, headers, frame(&message.encode_to_vec()))).await
+        self.send(get_user(user_id, headers)).await
     }
+}
+
+/// A call of GetUser, as [`RawClient::get_user`] makes it.
+pub(crate) fn get_user(user_id: &str, headers: &[(&'static str, &str)]) -> Request<Full<Bytes>> {
+    let message = GetUserRequest { user_id: user_id.to_owned(), ..GetUserRequest::default() };
+    grpc(GET_USER, headers, frame(&message.encode_to_vec()))
 }
 
 /// A gRPC request to `path` with `body` as it is.

@@ -148,7 +148,8 @@ impl TestService {
     pub(crate) fn launch(database: TestDatabase, variables: &[(&str, &str)], clock: Arc<dyn Clock>) -> Self {
         let settings = settings(&database.url, variables);
         let stop = CancellationToken::new();
-        let sockets = Sockets { grpc: listener::bind("127.0.0.1:0".parse().unwrap()).unwrap(), http: None };
+        let grpc = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let sockets = Sockets { grpc, http: None, health: None };
         let server = Server::start(settings, sockets, clock, stop.clone()).unwrap();
         Self { database, server, stop }
     }

@@ -176,8 +176,13 @@ fn what_is_allowed_but_unwise_is_warned_about() {
     assert!(
         warnings(&[("IDENTITY_BCRYPT_COST", "9")])[0].starts_with("IDENTITY_BCRYPT_COST (--bcrypt-cost): ")
     );
-    assert!(warnings(&[("IDENTITY_LISTEN", "0.0.0.0:50051")])[0].contains("plaintext"));
-    assert!(warnings(&[("IDENTITY_LISTEN", "[::]:50051")])[0].contains("plaintext"));
+    for address in ["0.0.0.0:50051", "[::]:50051"] {
+        let allowed = [("IDENTITY_LISTEN", address), ("IDENTITY_PLAINTEXT", "allow")];
+        assert!(warnings(&allowed)[0].contains("plaintext"));
+        let (names, problem) = refused(&[("IDENTITY_LISTEN", address)]);
+        assert_eq!(names, ["IDENTITY_LISTEN (--listen)"]);
+        assert!(problem.contains("IDENTITY_TLS_CERT") && problem.contains("IDENTITY_PLAINTEXT=allow"));
+    }
     assert_eq!(warnings(&[("IDENTITY_LISTEN", "[::1]:0")]), [""; 0]);
     assert!(
         warnings(&[("DATABASE_URL", "file:./dev.db?x=1")])[0].starts_with("DATABASE_URL (--database-url): ")
