@@ -2,9 +2,10 @@
 
 use super::clock::Timestamp;
 use super::id::ServiceTokenId;
+use super::spiffe::SpiffeId;
 
-/// What a service is called, in logs and in its token: 1 to 100 characters of `a-z A-Z 0-9 . _ - / :`,
-/// the first a letter or a digit.
+/// What a service is called: the name on its token, 1 to 100 characters of `a-z A-Z 0-9 . _ - / :`, the
+/// first a letter or a digit; or the SPIFFE ID in its certificate, which has no others but may be longer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceName(String);
 
@@ -17,7 +18,7 @@ pub struct ServiceName(String);
 pub struct InvalidServiceName;
 
 impl ServiceName {
-    /// The most characters of a name.
+    /// The most characters of a name on a token.
     pub const MAX_CHARS: usize = 100;
 
     /// Reads a name.
@@ -35,6 +36,12 @@ impl ServiceName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<&SpiffeId> for ServiceName {
+    fn from(id: &SpiffeId) -> Self {
+        Self(id.as_str().to_owned())
     }
 }
 

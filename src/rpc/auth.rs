@@ -6,7 +6,8 @@ use crate::domain::FieldViolation;
 use crate::service::access::{self, Access};
 use crate::service::{CallContext, Caller, Service, ServiceIdentity};
 
-use super::{call, status};
+use super::call::{self, CertifiedPeer};
+use super::status;
 
 /// The metadata that carries a service's token.
 const SERVICE_TOKEN: &str = "x-identity-service-token";
@@ -69,14 +70,20 @@ fn calling_user<T>(service: &Service, request: &Request<T>) -> Result<Option<Cal
     service.authenticate(token).map(Some).map_err(status::from_service)
 }
 
-/// The service that the request's metadata names, if it names one.
+/// The service that the request's metadata names, or else the certificate of its connection, if either
+/// does. A token says what it may be used for, so it goes first.
 async fn calling_service<T: Sync>(
     service: &Service,
     request: &Request<T>,
 ) -> Result<Option<ServiceIdentity>, Status> {
     let mut values = request.metadata().get_all(SERVICE_TOKEN).iter();
     let (value, second) = (values.next(), values.next());
-    let Some(value) = value else { return Ok(None) };
+    let Some(value) = value else {
+        return Ok(request
+            .extensions()
+            .get::<CertifiedPeer>()
+            .map(|peer| ServiceIdentity::certified(&peer.0)));
+    };
     if second.is_some() {
         return Err(status::service_credential_invalid());
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::crypto::hasher::{Origin, Terms};
-use crate::domain::{AllowedRpcs, Email, EndUser, ServiceName, SessionId, TenantId, UserId};
+use crate::domain::{AllowedRpcs, Email, EndUser, ServiceName, SessionId, SpiffeId, TenantId, UserId};
 
 use super::{Service, ServiceError};
 
@@ -38,6 +38,13 @@ pub struct TokenHolder {
     pub user_id: UserId,
     /// The session that the token belongs to.
     pub session_id: SessionId,
+}
+
+impl ServiceIdentity {
+    /// The service that a certificate names. It may call whatever services may.
+    pub fn certified(id: &SpiffeId) -> Self {
+        Self { name: id.into(), allowed: AllowedRpcs::All }
+    }
 }
 
 impl Caller {

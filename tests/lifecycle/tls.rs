@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use identity::proto::v1::{GetUserRequest, RegisterResponse};
+use prost::Message as _;
 use rustls::ClientConfig;
 use tempfile::TempDir;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use super::clients::{Health, eventually, soon, variables};
-use crate::support::certificates::{Authority, connect};
+use crate::support::certificates::{Authority, Certified, connect};
 use crate::support::process::Process;
-use crate::support::raw::RawClient;
+use crate::support::raw::{GET_USER, RawClient, frame, grpc};
 use crate::support::service::{Client, Engine, TestDatabase, registration};
 
 /// A ready server that wants client certificates and answers for its health alone elsewhere.
@@ -80,6 +82,29 @@ async fn health_is_told_in_plaintext_on_a_port_of_its_own_and_nothing_else_is() 
     watch.ends().await;
     let (status, log) = soon("the server stops", secured.process.ended()).await;
     assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_makes_its_service_a_caller_and_no_certificate_makes_none() {
+    let secured = Secured::start(&[]).await;
+    let call = async |certificate: Certified, path: &str, message: Vec<u8>| {
+        let config = Arc::new(secured.authority.client(Some(&certificate)));
+        let stream = connect(secured.address(), &config).await.unwrap();
+        let mut client = RawClient::over(stream).await.unwrap();
+        client.send(grpc(path, &[], frame(&message))).await
+    };
+    let service = || secured.authority.service(&["spiffe://example.com/billing"]);
+    let register = "/identity.v1.IdentityService/Register";
+    let reply = call(service(), register, registration("ada@example.com").encode_to_vec()).await;
+    let user = RegisterResponse::decode(&reply.body[5..]).unwrap().user.unwrap();
+
+    let wanted = GetUserRequest { user_id: user.id.clone(), ..GetUserRequest::default() }.encode_to_vec();
+    assert_eq!(call(service(), GET_USER, wanted.clone()).await.user(), user);
+    let refusal = call(service(), "/identity.v1.IdentityService/ListSessions", Vec::new()).await.refusal();
+    assert_eq!(refusal, (Code::PermissionDenied, "PERMISSION_DENIED".to_owned()));
+    // A certificate of nobody in particular lets in and says no more.
+    let refusal = call(secured.authority.service(&[]), GET_USER, wanted).await.refusal();
+    assert_eq!(refusal, (Code::Unauthenticated, "TOKEN_INVALID".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
