@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::jws::{InvalidJws, Jws};
 use super::keyring::{Keyring, PublishedKeys};
 use super::random;
 use super::signing_key::{ACCESS_TOKEN_TYPE, VerifyingKey, header};
@@ -267,17 +268,12 @@ impl AccessTokens {
 
     /// Checks all that does not depend on the time.
     fn check(&self, keys: &Keyring, token: &str) -> Result<Checked, InvalidToken> {
-        let (message, signature) = token.rsplit_once('.').ok_or(InvalidToken::Malformed)?;
-        let (header, claims) = message.split_once('.').ok_or(InvalidToken::Malformed)?;
-        let key = match keys.find_by_header(header) {
+        let jws = Jws::parse(token).ok_or(InvalidToken::Malformed)?;
+        let key = match keys.find_by_header(jws.header) {
             Some(key) => key,
             None => find_by_foreign_header(keys, token)?,
         };
-        let signature = decode(signature)?;
-        if !key.has_signed(message.as_bytes(), &signature) {
-            return Err(InvalidToken::WrongSignature);
-        }
-        let claims = decode(claims)?;
+        let claims = jws.payload_signed_with(key)?;
         let claims: Claims<'_> = serde_json::from_slice(&claims).map_err(|_| InvalidToken::Malformed)?;
         if claims.iss != self.settings.issuer {
             return Err(InvalidToken::WrongIssuer);
@@ -310,10 +306,13 @@ fn find_by_foreign_header<'a>(keys: &'a Keyring, token: &str) -> Result<&'a Veri
     if received.alg == key.algorithm { Ok(key) } else { Err(InvalidToken::WrongSignature) }
 }
 
-/// Base64url without padding and without bits that mean nothing (RFC 7515, 2), so that a token has one
-/// text.
-fn decode(part: &str) -> Result<Vec<u8>, InvalidToken> {
-    URL_SAFE_NO_PAD.decode(part).map_err(|_| InvalidToken::Malformed)
+impl From<InvalidJws> for InvalidToken {
+    fn from(error: InvalidJws) -> Self {
+        match error {
+            InvalidJws::Malformed => Self::Malformed,
+            InvalidJws::WrongSignature => Self::WrongSignature,
+        }
+    }
 }
 
 impl Checked {

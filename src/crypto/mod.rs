@@ -4,7 +4,7 @@
 //! [`hasher`] computes and checks password hashes on threads of its own; [`calibration`] finds out
 //! what they can afford. [`master_key`] is the one
 //! secret that all others are derived from or sealed under. [`access_token`] signs and verifies
-//! JWTs with the [`keyring`] of [`signing_key`]s; [`refresh_token`], [`page_token`], [`service_token`] and
+//! JWTs, each a [`jws`], with the [`keyring`] of [`signing_key`]s; [`refresh_token`], [`page_token`], [`service_token`] and
 //! [`fingerprint`] make values that nobody else can. [`tls`] reads the files that TLS is served with. What is
 //! allowed, and what is stored where, is decided elsewhere; the time comes
 //! in as a parameter.
@@ -13,6 +13,7 @@ pub mod access_token;
 pub mod calibration;
 pub mod fingerprint;
 pub mod hasher;
+pub mod jws;
 pub mod keyring;
 pub mod master_key;
 pub mod page_token;
