@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access_token;
+mod attacks;
 mod bad_input;
 mod database;
 mod fixture;
