@@ -127,6 +127,7 @@ async fn the_master_key_is_exchanged_without_losing_a_session_or_a_request_id(en
     let (process, client) = ready(&database.url, &both).await;
     client.get_user(Some(&first.access_token), "").await.unwrap();
     assert_eq!(client.register(request).await.unwrap().user, first.user);
+    let refreshed = client.refresh(&first.refresh_token).await.unwrap();
 
     let lines = async |variables: &[(&'static str, &str)]| {
         keys(&["master", "--reseal"], &self::variables(&database.url, variables)).await
@@ -142,6 +143,7 @@ async fn the_master_key_is_exchanged_without_losing_a_session_or_a_request_id(en
     drop(process);
     let (_process, client) = ready(&database.url, &after).await;
     client.get_user(Some(&first.access_token), "").await.unwrap();
+    client.refresh(&refreshed.refresh_token).await.unwrap();
     let (code, _, err) = soon("the start ends", identity(&[], &variables(&database.url, &before))).await;
     assert!(code == Some(1) && err.contains("encrypted with another master key"), "{err}");
 }

@@ -18,10 +18,10 @@ use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, on_both_da
 on_both_databases!(no_verification_fails_while_a_key_takes_over);
 
 /// Long enough for a busy machine to follow in time, short enough to wait for.
-const PROPAGATION: (&str, &str) = ("IDENTITY_KEY_PROPAGATION", "8s");
+const PROPAGATION: (&str, &str) = ("IDENTITY_KEY_PROPAGATION", "12s");
 const CLIENTS: usize = 4;
 /// How often each client has to log in with either key.
-const ROUNDS: usize = 20;
+const ROUNDS: usize = 10;
 
 /// A service that verifies tokens by itself. It keeps the published keys as long as it is told that it
 /// may, and asks for no others before.

@@ -63,7 +63,7 @@ impl KeyFollower {
         };
         let first = signing.pop().ok_or_else(|| KeysError::NotFound("(any)".to_owned()))?;
         let follower = Self { custody, secret, loaded, signing: (first, signing), is_failing: false };
-        let ring = follower.ring()?;
+        let ring = follower.ring();
         Ok((follower, ring))
     }
 
@@ -95,10 +95,7 @@ impl KeyFollower {
     /// Another ring, when the keys have changed.
     async fn reload(&mut self) -> Result<Option<Keyring>, KeysError> {
         let (now, all) = (self.custody.clock.now(), self.custody.read().await?);
-        let over = now.minus(SWEPT_AFTER);
-        if all.0.iter().any(|key| key.published_until.is_some_and(|until| until <= over)) {
-            self.custody.sweep(over).await?;
-        }
+        self.sweep(&all, now.minus(SWEPT_AFTER)).await;
         let keys = all.in_use(now);
         if keys == self.loaded {
             return Ok(None);
@@ -111,7 +108,16 @@ impl KeyFollower {
             Err(error) => tracing::error!(error = %error, "the next signing key cannot be used"),
         }
         tracing::info!(keys = self.loaded.0.len(), "the signing keys have changed");
-        self.ring().map(Some)
+        Ok(Some(self.ring()))
+    }
+
+    /// Deletes keys that have been of no use since `over`. A failure is no reason not to go on.
+    async fn sweep(&self, all: &Schedule, over: Timestamp) {
+        if all.0.iter().any(|key| key.published_until.is_some_and(|until| until <= over))
+            && let Err(error) = self.custody.sweep(over).await
+        {
+            tracing::warn!(error = %error, "signing keys that are of no more use stay in the database");
+        }
     }
 
     /// What is to sign from now on, as far as that changes.
@@ -133,12 +139,16 @@ impl KeyFollower {
         Ok(signers.pop().map(|first| (first, signers)))
     }
 
-    fn ring(&self) -> Result<Keyring, KeysError> {
-        let stored = self.loaded.0.iter().map(verifying_key);
-        let secret = self.secret.iter().map(|secret| Ok(secret.verifying_key()));
-        let verifying = stored.chain(secret).collect::<Result<Vec<_>, _>>()?;
+    /// A key that cannot be read verifies nothing, and keeps no other from being exchanged.
+    fn ring(&self) -> Keyring {
+        let read = |key| {
+            let read = verifying_key(key);
+            read.inspect_err(|error| tracing::error!(error = %error, "a signing key is left out")).ok()
+        };
+        let stored = self.loaded.0.iter().filter_map(read);
+        let verifying = stored.chain(self.secret.iter().map(|secret| secret.verifying_key())).collect();
         let (first, others) = &self.signing;
-        Ok(Keyring::scheduled(first.clone(), others.clone(), verifying))
+        Keyring::scheduled(first.clone(), others.clone(), verifying)
     }
 }
 
