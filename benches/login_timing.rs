@@ -15,6 +15,8 @@ use support::service::{Client, Engine, TestDatabase, TestService, registration};
 use tonic::Code;
 
 const TRIES: usize = 40;
+/// No more than ten wrong passwords are checked of each.
+const USERS: usize = 5;
 
 #[tokio::main]
 async fn main() {
@@ -24,12 +26,14 @@ async fn main() {
         let database = TestDatabase::migrated(engine).await;
         let service = TestService::start_with(database, &[("IDENTITY_BCRYPT_COST", "10")]).await;
         let client = service.client();
-        client.register(registration("known@example.com")).await.unwrap();
+        for user in 0..USERS {
+            client.register(registration(&format!("known{user}@example.com"))).await.unwrap();
+        }
 
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
-        for _ in 0..TRIES {
-            known.push(refusal(&client, "known@example.com").await);
-            unknown.push(refusal(&client, "unknown@example.com").await);
+        for user in (0..USERS).cycle().take(TRIES) {
+            known.push(refusal(&client, &format!("known{user}@example.com")).await);
+            unknown.push(refusal(&client, &format!("unknown{user}@example.com")).await);
         }
         let (known, unknown) = (median(known), median(unknown));
         println!(

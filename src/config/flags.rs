@@ -148,6 +148,16 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "NUMBER")]
     pub session_limit: Option<String>,
 
+    /// Who may register: open (anybody), services (other services alone) or closed (nobody)
+    /// [IDENTITY_REGISTRATION; default: open]
+    #[arg(long, global = true, value_name = "WHO")]
+    pub registration: Option<String>,
+
+    /// Registrations from one address (IPv6: one /64 network) within an hour, 1 to 1000
+    /// [IDENTITY_REGISTRATION_LIMIT; default: no limit]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub registration_limit: Option<String>,
+
     /// What to log: error, warn, info, debug or trace, also for one module, as in
     /// `info,identity::rpc=debug` [IDENTITY_LOG; default: info]
     #[arg(long, global = true, value_name = "FILTER")]

@@ -1,5 +1,8 @@
 //! The settings, their names, limits and defaults.
 
+mod registration;
+mod tls;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
@@ -16,7 +19,7 @@ use crate::storage::postgres::Connector;
 use crate::storage::url::DatabaseUrl;
 use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 
-mod tls;
+pub use registration::{RegistrationMode, RegistrationSettings};
 
 /// Everything that the server is told. `Debug` shows no secret.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct Settings {
     pub hash: HashSettings,
     /// Tokens and sessions.
     pub session: SessionSettings,
+    /// Who may register, and how often.
+    pub registration: RegistrationSettings,
     /// Fewest characters in a new password: 8 to 64.
     pub password_min_length: usize,
     /// Signs tokens with HS256 when set: 32 bytes or more.
@@ -235,6 +240,7 @@ impl Settings {
             reader.number(PASSWORD_MIN_LENGTH, 8..=64).unwrap_or(DEFAULT_PASSWORD_MIN_LENGTH) as usize;
         let session = session(&mut reader);
         let signing = signing(&mut reader);
+        let registration = registration::read(&mut reader);
         let log = log(&mut reader);
         // The two are missing only after a fault was noted.
         let settings = database.zip(master_key).map(|(database, master_key)| Self {
@@ -242,6 +248,7 @@ impl Settings {
             server,
             hash,
             session,
+            registration,
             password_min_length,
             jwt_secret,
             master_key,

@@ -14,12 +14,21 @@ pub struct Fingerprinter {
 }
 
 impl Fingerprinter {
-    /// Makes fingerprints under a key derived from the current master key, and recognises those under
-    /// the previous one too.
-    pub fn new(master_keys: &MasterKeys) -> Self {
-        let key = |master_key: &MasterKey| {
-            hmac::Key::new(hmac::HMAC_SHA256, master_key.derive("request fingerprint").as_bytes())
-        };
+    /// Fingerprints of requests.
+    pub fn of_requests(master_keys: &MasterKeys) -> Self {
+        Self::new(master_keys, "request fingerprint")
+    }
+
+    /// Fingerprints of who tried, and whom.
+    pub fn of_attempts(master_keys: &MasterKeys) -> Self {
+        Self::new(master_keys, "attempt fingerprint")
+    }
+
+    /// Makes fingerprints under a key derived from the current master key by `label`, and recognises those
+    /// under the previous one too.
+    fn new(master_keys: &MasterKeys, label: &str) -> Self {
+        let key =
+            |master_key: &MasterKey| hmac::Key::new(hmac::HMAC_SHA256, master_key.derive(label).as_bytes());
         Self { key: key(&master_keys.current), previous: master_keys.previous.as_ref().map(key) }
     }
 
@@ -58,21 +67,25 @@ mod tests {
 
     #[test]
     fn only_the_same_fields_in_the_same_order_have_the_same_fingerprint() {
-        let prints = Fingerprinter::new(&MasterKey::generate().into());
+        let key = MasterKeys::from(MasterKey::generate());
+        let prints = Fingerprinter::of_requests(&key);
         let print = prints.fingerprint(&["ab", "c"]);
         assert_eq!(prints.fingerprint(&["ab", "c"]), print);
         for fields in [&["a", "bc"][..], &["c", "ab"], &["abc"], &["ab", "c", ""], &[]] {
             assert_ne!(prints.fingerprint(fields), print, "{fields:?}");
         }
-        assert_ne!(Fingerprinter::new(&MasterKey::generate().into()).fingerprint(&["ab", "c"]), print);
+        let of_another = Fingerprinter::of_requests(&MasterKey::generate().into());
+        for others in [of_another, Fingerprinter::of_attempts(&key)] {
+            assert_ne!(others.fingerprint(&["ab", "c"]), print);
+        }
     }
 
     #[test]
     fn what_was_made_under_the_previous_master_key_is_recognised() {
         let (old, new) = (MasterKey::generate(), MasterKey::generate());
-        let print = Fingerprinter::new(&old.clone().into()).fingerprint(&["ab", "c"]);
-        assert!(!Fingerprinter::new(&new.clone().into()).matches(&["ab", "c"], &print));
-        let both = Fingerprinter::new(&MasterKeys { current: new, previous: Some(old) });
+        let print = Fingerprinter::of_requests(&old.clone().into()).fingerprint(&["ab", "c"]);
+        assert!(!Fingerprinter::of_requests(&new.clone().into()).matches(&["ab", "c"], &print));
+        let both = Fingerprinter::of_requests(&MasterKeys { current: new, previous: Some(old) });
         assert!(both.matches(&["ab", "c"], &print) && !both.matches(&["a", "bc"], &print));
         assert!(both.matches(&["ab", "c"], &both.fingerprint(&["ab", "c"])));
     }

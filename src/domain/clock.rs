@@ -41,6 +41,11 @@ impl Timestamp {
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(micros(by)))
     }
+
+    /// How much later this point is than `earlier`; nothing when it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
 }
 
 /// To the second, as RFC 3339 writes it; what lies before the epoch, as the epoch.

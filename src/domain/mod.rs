@@ -3,6 +3,7 @@
 //! Synchronous and free of I/O. Time comes in as a parameter, from [`clock`]; chance only makes new
 //! identifiers unique. Nothing here knows of gRPC, SQL or a hash function.
 
+pub mod attempts;
 pub mod clock;
 mod common_passwords;
 pub mod email;
@@ -12,12 +13,14 @@ pub mod password;
 pub mod role;
 pub mod service;
 pub mod session;
+pub mod source;
 pub mod spiffe;
 pub mod tenant;
 pub mod text;
 pub mod user;
 pub mod violation;
 
+pub use attempts::{Attempts, Limit, Room};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use email::Email;
 pub use id::{RequestId, ServiceTokenId, SessionId, TenantId, UserId};
@@ -26,6 +29,7 @@ pub use password::{Password, PasswordHash, PasswordPolicy, PasswordScheme};
 pub use role::Role;
 pub use service::{AllowedRpcs, ServiceName, ServiceToken};
 pub use session::{DeviceLabel, EndUser, Session};
+pub use source::Source;
 pub use spiffe::SpiffeId;
 pub use tenant::{Tenant, TenantName};
 pub use user::{PersonName, User, UserState};

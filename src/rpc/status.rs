@@ -34,6 +34,9 @@ pub fn from_service(error: ServiceError) -> Status {
         ServiceError::PermissionDenied => permission_denied(),
         ServiceError::SessionNotFound => session_not_found(),
         ServiceError::UserNotFound => user_not_found(),
+        ServiceError::TooManyAttempts { retry_after } => too_many_attempts(retry_after),
+        ServiceError::RegistrationClosed => registration_closed(),
+        ServiceError::TooManyRegistrations { retry_after } => too_many_registrations(retry_after),
         ServiceError::Overloaded { retry_after } => overloaded(retry_after),
         ServiceError::Stopping => unavailable(RETRY_SOON),
         ServiceError::Storage(StorageError::Unavailable(cause)) => {
@@ -132,6 +135,31 @@ pub fn user_not_found() -> Status {
 /// ALREADY_EXISTS: the e-mail belongs to a user already.
 pub fn email_taken() -> Status {
     status(Code::AlreadyExists, ErrorReason::EmailTaken, "The e-mail belongs to a user already.")
+}
+
+/// RESOURCE_EXHAUSTED: too many wrong passwords were given; trying again after `retry_after` may help.
+pub fn too_many_attempts(retry_after: Duration) -> Status {
+    build(
+        Code::ResourceExhausted,
+        ErrorReason::TooManyAttempts,
+        "Too many wrong passwords were given. Try again later.",
+        Some(RetryInfo::new(Some(retry_after)).into()),
+    )
+}
+
+/// PERMISSION_DENIED: registration is closed, or open to services only.
+pub fn registration_closed() -> Status {
+    status(Code::PermissionDenied, ErrorReason::RegistrationClosed, "Registration is closed.")
+}
+
+/// RESOURCE_EXHAUSTED: too many registrations by this source; trying again after `retry_after` may help.
+pub fn too_many_registrations(retry_after: Duration) -> Status {
+    build(
+        Code::ResourceExhausted,
+        ErrorReason::TooManyRegistrations,
+        "Too many registrations. Try again later.",
+        Some(RetryInfo::new(Some(retry_after)).into()),
+    )
 }
 
 /// RESOURCE_EXHAUSTED: too many passwords wait to be checked; trying again after `retry_after` may

@@ -169,6 +169,7 @@ impl Run {
             let watched = Watched {
                 health: health.clone(),
                 hasher: foundations.hasher().clone(),
+                refusals: foundations.refusals().clone(),
                 calls: Arc::clone(&counts),
                 storage: self.storage.clone(),
                 started: self.started,

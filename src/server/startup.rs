@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tokio::time::sleep;
 
-use crate::config::{HashSettings, MigrateMode, Settings};
+use crate::config::{HashSettings, MigrateMode, RegistrationMode, RegistrationSettings, Settings};
 use crate::crypto::access_token::{AccessTokens, TokenSettings};
 use crate::crypto::fingerprint::Fingerprinter;
 use crate::crypto::hasher::{Cost, Hasher, HasherSettings, Staffing, Width};
@@ -19,7 +19,7 @@ use crate::crypto::signing_key::SigningKey;
 use crate::crypto::tls::TlsFileError;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
-use crate::service::{Parts, Service, SessionRules, UnitsOfWork};
+use crate::service::{OpenTo, Parts, Refusals, RegistrationRules, Service, SessionRules, Turns, UnitsOfWork};
 use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
 
 use super::master_key::{self, NoMasterKey};
@@ -75,6 +75,7 @@ pub(super) struct Foundations {
     settings: Settings,
     storage: Storage,
     hasher: Hasher,
+    refusals: Refusals,
     clock: Arc<dyn Clock>,
     units: UnitsOfWork,
 }
@@ -88,12 +89,17 @@ impl Foundations {
         units: UnitsOfWork,
     ) -> Result<Self, StartError> {
         let hasher = Hasher::start(hasher_settings(&settings.hash)?).map_err(StartError::Hasher)?;
-        Ok(Self { settings, storage, hasher, clock, units })
+        Ok(Self { settings, storage, hasher, refusals: Refusals::default(), clock, units })
     }
 
     /// What hashes passwords.
     pub(super) fn hasher(&self) -> &Hasher {
         &self.hasher
+    }
+
+    /// How often each limit refused somebody.
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Reaches the database and puts the use cases together, however long that takes: a PostgreSQL
@@ -127,7 +133,8 @@ impl Foundations {
         let master_keys = master_key::read(master_key, jwt_secret.as_ref(), &self.storage).await?;
         let refresh_tokens = RefreshTokens::new(&master_keys);
         let page_tokens = PageTokens::new(&master_keys.current);
-        let fingerprints = Fingerprinter::new(&master_keys);
+        let fingerprints = Fingerprinter::of_requests(&master_keys);
+        let attempt_keys = Fingerprinter::of_attempts(&master_keys);
         let (keys, keyring) = self.keys(master_keys).await?;
         let session = &self.settings.session;
         let service = Service::new(Parts {
@@ -144,6 +151,10 @@ impl Foundations {
             refresh_tokens,
             page_tokens,
             fingerprints,
+            attempt_keys,
+            turns: Turns::default(),
+            refusals: self.refusals.clone(),
+            registration_rules: registration_rules(&self.settings.registration),
             password_policy: PasswordPolicy::new(self.settings.password_min_length),
             session_rules: SessionRules {
                 idle: session.idle,
@@ -189,6 +200,15 @@ impl Foundations {
         };
         Ok(KeyFollower::load(custody, secret).await?)
     }
+}
+
+fn registration_rules(settings: &RegistrationSettings) -> RegistrationRules {
+    let open_to = match settings.mode {
+        RegistrationMode::Open => OpenTo::Anybody,
+        RegistrationMode::Services => OpenTo::Services,
+        RegistrationMode::Closed => OpenTo::Nobody,
+    };
+    RegistrationRules { open_to, hourly: settings.limit }
 }
 
 fn hasher_settings(settings: &HashSettings) -> Result<HasherSettings, StartError> {

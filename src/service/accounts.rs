@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::hasher::Verdict;
 use crate::domain::{
     Email, EndUser, Password, PasswordHash, PersonName, RequestId, Role, Tenant, TenantId, TenantName, User,
     UserId, UserState,
@@ -14,6 +13,7 @@ use crate::storage::outcomes::Outcome;
 use crate::storage::{Inserted, Tx};
 
 use super::Service;
+use super::attempts::{Attempt, Checked, Whose};
 use super::caller::CallContext;
 use super::error::ServiceError;
 use super::sessions::OpenedSession;
@@ -54,20 +54,25 @@ impl Service {
     /// begun it goes on even when the future is dropped.
     ///
     /// # Errors
+    /// [`ServiceError::RegistrationClosed`]; [`ServiceError::TooManyRegistrations`];
     /// [`ServiceError::EmailTaken`]; [`ServiceError::RequestIdReused`] when the request id was used
     /// with other content; [`ServiceError::LoginFailed`] when it was used with the same, but the user
-    /// may not log in any more; [`ServiceError::Overloaded`].
+    /// may not log in any more; [`ServiceError::TooManyAttempts`]; [`ServiceError::Overloaded`].
     pub async fn register(
         &self,
         registration: Registration,
         context: CallContext,
     ) -> Result<OpenedSession, ServiceError> {
+        self.require_registration_open(&context)?;
         let registration = Arc::new(registration);
-        let hash = self.0.hasher.hash(&registration.password, &context.terms(&registration.email)).await?;
+        let terms = context.terms(&registration.email);
+        self.0.hasher.peek(&terms)?;
+        self.admit_registration(&context).await?;
+        let hash = self.0.hasher.hash(&registration.password, &terms).await?;
         let written = {
             let (service, registration) = (self.clone(), Arc::clone(&registration));
-            let end_user = context.end_user.clone();
-            let unit = async move { service.write_registration(&registration, &hash, end_user).await };
+            let context = context.clone();
+            let unit = async move { service.write_registration(&registration, &hash, &context).await };
             self.0.units.run(unit).await?
         };
         match written {
@@ -81,7 +86,7 @@ impl Service {
         &self,
         registration: &Registration,
         hash: &PasswordHash,
-        end_user: EndUser,
+        context: &CallContext,
     ) -> Result<Written, ServiceError> {
         let now = self.0.clock.now();
         let user = new_owner(registration, now);
@@ -89,14 +94,21 @@ impl Service {
         if let Some(known) = self.claim_request_id(&mut tx, registration, &user).await? {
             return Ok(Written::Known(known));
         }
+        let registered = self.lock_registered(&mut tx, context).await?;
         storage::tenants::insert(&mut tx, &user.tenant).await?;
         storage::users::insert(&mut tx, &user).await?;
         let claimed = storage::logins::insert_name(&mut tx, &user.email, user.tenant.id, user.id).await?;
         if claimed == Inserted::Taken {
+            // Takes the user and the claim along.
+            storage::tenants::delete(&mut tx, user.tenant.id).await?;
+            registered.count_taken(&mut tx, now).await?;
+            tx.commit().await?;
             return Ok(Written::EmailTaken);
         }
+        registered.count_registration(&mut tx, now).await?;
+        self.insert_known(&mut tx, &user.email, context, now).await?;
         storage::logins::insert_password(&mut tx, user.tenant.id, user.id, hash, now).await?;
-        let (session, secret) = self.insert_session(&mut tx, &user, end_user).await?;
+        let (session, secret) = self.insert_session(&mut tx, &user, context.end_user.clone()).await?;
         tx.commit().await?;
         Ok(Written::Created(Box::new(self.hand_out(user, &session, &secret))))
     }
@@ -137,16 +149,13 @@ impl Service {
         if !self.0.fingerprints.matches(&identifying(registration), &outcome.fingerprint) {
             return Err(ServiceError::RequestIdReused);
         }
-        let login = {
-            let mut conn = self.0.storage.read().await?;
-            storage::logins::find_by_user(&mut conn, outcome.tenant_id, outcome.user_id).await?
-        };
+        let whose = Whose::User(outcome.tenant_id, outcome.user_id);
+        let (attempt, login) = self.begin_attempt(&registration.email, &context, whose).await?;
         let login = login.ok_or(ServiceError::RequestIdReused)?;
-        let stored = Some(&login.password);
         let terms = context.terms(&registration.email);
-        match self.0.hasher.verify(&registration.password, stored, &terms).await? {
-            Verdict::Mismatch => Err(ServiceError::RequestIdReused),
-            Verdict::Match { .. } => self.open_session(login, context.end_user).await,
+        match attempt.check(&registration.password, Some(&login.password), &terms).await? {
+            Checked::Wrong => Err(ServiceError::RequestIdReused),
+            Checked::Right { attempt, .. } => self.open_session(login, context.end_user, attempt).await,
         }
     }
 
@@ -158,7 +167,8 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::LoginFailed`], the same for an unknown e-mail, a wrong password and a user
-    /// who may not log in; [`ServiceError::Overloaded`].
+    /// who may not log in; [`ServiceError::TooManyAttempts`], whether or not the password is right;
+    /// [`ServiceError::Overloaded`].
     pub async fn login(
         &self,
         email: &Email,
@@ -166,19 +176,16 @@ impl Service {
         context: CallContext,
     ) -> Result<OpenedSession, ServiceError> {
         // The connection goes back before the hash is computed.
-        let found = {
-            let mut conn = self.0.storage.read().await?;
-            storage::logins::find_by_email(&mut conn, email).await?
-        };
+        let (attempt, found) = self.begin_attempt(email, &context, Whose::Email(email.clone())).await?;
         // A user who may not log in is checked as nobody is: no verdict, and no time, tells of the hash.
         let found = found.filter(|login| login.user.state == UserState::Active);
         let stored = found.as_ref().map(|login| &login.password);
-        let verdict = self.0.hasher.verify(&password, stored, &context.terms(email)).await?;
-        let (Some(login), Verdict::Match { outdated }) = (found, verdict) else {
+        let checked = attempt.check(&password, stored, &context.terms(email)).await?;
+        let (Some(login), Checked::Right { attempt, outdated }) = (found, checked) else {
             return Err(ServiceError::LoginFailed);
         };
         let (tenant_id, user_id, old) = (login.user.tenant.id, login.user.id, login.password.clone());
-        let opened = self.open_session(login, context.end_user).await?;
+        let opened = self.open_session(login, context.end_user, attempt).await?;
         if outdated {
             self.replace_hash(tenant_id, user_id, password, old);
         }
@@ -187,16 +194,26 @@ impl Service {
 
     /// Opens a session for a user whose password was just found right, unless the user was disabled
     /// or got another password in the meantime.
-    async fn open_session(&self, login: Login, end_user: EndUser) -> Result<OpenedSession, ServiceError> {
+    async fn open_session(
+        &self,
+        login: Login,
+        end_user: EndUser,
+        attempt: Attempt,
+    ) -> Result<OpenedSession, ServiceError> {
         // Spares a transaction that would find the same.
         if login.user.state != UserState::Active {
             return Err(ServiceError::LoginFailed);
         }
         let service = self.clone();
-        self.0.units.run(async move { service.write_session(login, end_user).await }).await
+        self.0.units.run(async move { service.write_session(login, end_user, attempt).await }).await
     }
 
-    async fn write_session(&self, login: Login, end_user: EndUser) -> Result<OpenedSession, ServiceError> {
+    async fn write_session(
+        &self,
+        login: Login,
+        end_user: EndUser,
+        attempt: Attempt,
+    ) -> Result<OpenedSession, ServiceError> {
         let Login { user, password_changed_at, .. } = login;
         let mut tx = self.0.storage.begin("login").await?;
         let state = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await?;
@@ -206,7 +223,9 @@ impl Service {
         }
         let (session, secret) = self.insert_session(&mut tx, &user, end_user).await?;
         self.end_surplus(&mut tx, &user).await?;
+        attempt.succeed(&mut tx).await?;
         tx.commit().await?;
+        attempt.settled();
         Ok(self.hand_out(user, &session, &secret))
     }
 

@@ -39,6 +39,21 @@ pub enum ServiceError {
     /// The caller's tenant has no such user.
     #[error("no such user")]
     UserNotFound,
+    /// Too many password checks failed.
+    #[error("too many password checks failed")]
+    TooManyAttempts {
+        /// When the oldest of them is forgotten.
+        retry_after: Duration,
+    },
+    /// Registration is closed to this caller.
+    #[error("registration is closed")]
+    RegistrationClosed,
+    /// Too many registrations by this source, or too many that failed on a taken e-mail.
+    #[error("too many registrations")]
+    TooManyRegistrations {
+        /// When the oldest of them is forgotten.
+        retry_after: Duration,
+    },
     /// Too many passwords wait to be hashed.
     #[error("too many passwords wait to be hashed")]
     Overloaded {

@@ -1,16 +1,18 @@
 //! The use cases: who may do what, what happens, and in which unit of work.
 //!
 //! Takes and returns [`domain`](crate::domain) types; knows neither the wire nor SQL. One file per
-//! subject: [`accounts`] registers and logs in, [`users`] looks up, `sessions` opens, refreshes and
+//! subject: [`accounts`] registers and logs in, `attempts` and `registrations` limit how often, [`users`] looks up, `sessions` opens, refreshes and
 //! ends sessions, `passwords` changes them, [`keys`] keeps the signing keys and [`service_tokens`] the
 //! credentials of services, [`access`] holds the one table of what each caller may call.
 
 pub mod access;
 pub mod accounts;
+mod attempts;
 pub mod caller;
 mod error;
 pub mod keys;
 mod passwords;
+mod registrations;
 pub mod service_tokens;
 mod sessions;
 mod units;
@@ -28,8 +30,10 @@ use crate::domain::{Clock, PasswordPolicy};
 use crate::storage::Storage;
 pub use crate::storage::StorageError;
 
+pub use attempts::{LimitKind, Refusals, Turns};
 pub use caller::{CallContext, Caller, ServiceIdentity, TokenHolder};
 pub use error::ServiceError;
+pub use registrations::{OpenTo, RegistrationRules};
 pub use sessions::{OpenedSession, OwnSession, SessionRules, Swept, VerifiedToken};
 pub use units::UnitsOfWork;
 
@@ -47,6 +51,14 @@ pub struct Parts {
     pub page_tokens: PageTokens,
     /// Digests requests, to recognise them again.
     pub fingerprints: Fingerprinter,
+    /// Digests who tries, and whom.
+    pub attempt_keys: Fingerprinter,
+    /// Whose password is being checked in this process.
+    pub turns: Turns,
+    /// How often each limit refused somebody.
+    pub refusals: Refusals,
+    /// Who may register, and how often.
+    pub registration_rules: RegistrationRules,
     /// What new passwords have to satisfy.
     pub password_policy: PasswordPolicy,
     /// How long sessions last, and how many a user has.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::crypto::hasher::Verdict;
 use crate::domain::{FieldViolation, Password, PasswordHash, UserState};
 use crate::storage;
 use crate::storage::logins::Login;
 
 use super::Service;
+use super::attempts::{Checked, Whose};
 use super::caller::{CallContext, Caller, TokenHolder};
 use super::error::ServiceError;
 
@@ -18,7 +18,8 @@ impl Service {
     /// # Errors
     /// [`ServiceError::TokenInvalid`] when the caller's session has ended; [`ServiceError::FieldInvalid`]
     /// when the new password is the caller's e-mail; [`ServiceError::LoginFailed`] when `current` is not
-    /// the caller's password, or somebody changed it meanwhile; [`ServiceError::Overloaded`].
+    /// the caller's password, or somebody changed it meanwhile; [`ServiceError::TooManyAttempts`];
+    /// [`ServiceError::Overloaded`].
     pub async fn change_password(
         &self,
         caller: &Caller,
@@ -40,9 +41,11 @@ impl Service {
             })
         })?;
         let terms = context.terms(&login.user.email);
-        match self.0.hasher.verify(current, Some(&login.password), &terms).await? {
-            Verdict::Mismatch => return Err(ServiceError::LoginFailed),
-            Verdict::Match { .. } => {}
+        let (attempt, _) = self.begin_attempt(&login.user.email, context, Whose::Given).await?;
+        match attempt.check(current, Some(&login.password), &terms).await? {
+            Checked::Wrong => return Err(ServiceError::LoginFailed),
+            // Dropped, it gives its place back.
+            Checked::Right { .. } => {}
         }
         let hash = self.0.hasher.hash(new, &terms).await?;
         let service = self.clone();

@@ -34,6 +34,14 @@ impl UnitsOfWork {
         }
     }
 
+    /// Runs `unit` to its end, and nobody waits for its result. Does nothing where no runtime is left to run
+    /// it.
+    pub(super) fn start(&self, unit: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.writes.spawn_on(unit, &runtime);
+        }
+    }
+
     /// Runs `unit` when there is time for it; nobody waits for its result.
     pub(super) fn run_aside(&self, unit: impl Future<Output = ()> + Send + 'static) {
         self.asides.spawn(unit);

@@ -7,6 +7,7 @@
 //! absent), `list`, `insert`, `update` and `delete`. Deciding who may do what, and when to open a
 //! transaction, is left to `service`.
 
+pub mod attempts;
 mod blocking;
 mod columns;
 mod connection;

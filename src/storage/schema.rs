@@ -123,6 +123,20 @@ table! {
 
 table! {
     use diesel::sql_types::*;
+    use super::super::columns::Instant;
+
+    attempts (subject, source) {
+        subject -> Binary,
+        source -> Binary,
+        counted -> Binary,
+        pending -> Binary,
+        known_until -> Nullable<Instant>,
+        expires_at -> Instant,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
 
     /// Diesel's own record of the migrations that the database has.
     __diesel_schema_migrations (version) {

@@ -41,6 +41,12 @@ async fn metrics_tell_what_becomes_of_passwords(engine: Engine) {
     for name in ["identity_password_queue_length", "identity_password_rehashes_waiting"] {
         assert_eq!(metric(&after, name), 0.0, "{name}");
     }
+    for _ in 0..10 {
+        client.login("nobody@example.com", PASSWORD).await.unwrap_err();
+    }
+    let limited = r#"identity_limit_refusals_total{limit="attempts"}"#;
+    assert_eq!(metric(&after, limited), 0.0);
+    assert_eq!(metric(&scrape(http).await, limited), 1.0);
     assert!(after.ends_with("# EOF\n"), "{after}");
     for secret in ["ada", "example.com", PASSWORD] {
         assert!(!after.contains(secret), "{after}");

@@ -153,42 +153,36 @@ async fn a_login_while_the_user_is_deleted_opens_no_session(engine: Engine) {
     a_login_meanwhile_fails(engine, &format!("DELETE FROM users WHERE id = {of}")).await;
 }
 
-/// Logs in while a transaction that ran `sql` is open, and commits that when the login has come as
-/// far as it can.
+/// Logs in, and runs `sql` after the user was looked up and before the session is opened.
 async fn a_login_meanwhile_fails(engine: Engine, sql: &str) {
     let database = TestDatabase::migrated(engine).await;
-    // One hash at a time, in the order of asking.
-    let in_order = [("IDENTITY_HASH_THREADS", "1"), ("IDENTITY_HASH_LANES", "1")];
-    let service = TestService::start_with(database, &in_order).await;
-    let user = registered(&service, "ada@example.com").await.user.unwrap();
+    // Long enough for a change in the middle of it.
+    let slow = [("IDENTITY_BCRYPT_COST", "13"), ("IDENTITY_HASH_THREADS", "1"), ("IDENTITY_HASH_LANES", "1")];
+    let service = TestService::start_with(database, &slow).await;
+    let client = Client::patient(&format!("http://{}", service.server.address()));
+    let user = client.register(registration("ada@example.com")).await.unwrap().user.unwrap();
     execute(&service.database, "DELETE FROM sessions");
-    let change = OpenTransaction::begin(&service.database, sql).await;
-    let client = service.client();
     let login = tokio::spawn(async move { client.login("ada@example.com", PASSWORD).await });
-    until_the_login_waits(&service.database, &service.client()).await;
+    let pending = "SELECT 'pending' AS value FROM attempts WHERE length(pending) > 0";
+    until_there_are_rows(&service.database, pending).await;
+    let change = OpenTransaction::begin(&service.database, sql).await;
+    if engine == Engine::Postgres {
+        // As far as it can come. SQLite does not tell who waits, and gives up a write that waits for long.
+        let waiting = "SELECT pid::text AS value FROM pg_stat_activity \
+                       WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        until_there_are_rows(&service.database, waiting).await;
+    }
     assert!(!login.is_finished(), "the login did not wait for the change");
     change.commit().await;
     assert_eq!(refusal(login.await.unwrap()), refused(Code::Unauthenticated, "LOGIN_FAILED"));
     assert_eq!(count(&service.database, "sessions"), 0, "a session of {} was opened", user.id);
 }
 
-async fn until_the_login_waits(database: &TestDatabase, client: &Client) {
-    let waiting = "SELECT pid::text AS value FROM pg_stat_activity \
-                   WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    if database.postgres.is_none() {
-        // SQLite does not tell who waits. The password of the login has been checked once a few others,
-        // each asked for after the one before, have been; these write nothing. No more of them than
-        // that: SQLite gives a write up that waits for five seconds.
-        for _ in 0..3 {
-            client.login("bob@example.com", PASSWORD).await.unwrap_err();
-        }
-        return;
-    }
+async fn until_there_are_rows(database: &TestDatabase, sql: &str) {
     let polling = async {
-        while values(database, waiting).is_empty() {
+        while values(database, sql).is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let waits = tokio::time::timeout(Duration::from_secs(30), polling).await;
-    assert!(waits.is_ok(), "the login does not wait for the change");
+    assert!(tokio::time::timeout(Duration::from_secs(60), polling).await.is_ok(), "no rows: {sql}");
 }

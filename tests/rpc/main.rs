@@ -4,6 +4,7 @@
 
 mod access_token;
 mod attacks;
+mod attempts;
 mod bad_input;
 mod database;
 mod fixture;
@@ -14,6 +15,7 @@ mod login;
 mod passwords;
 mod refresh;
 mod register;
+mod registration_limits;
 mod request_id;
 mod services;
 mod sessions;

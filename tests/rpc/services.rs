@@ -21,11 +21,11 @@ on_both_databases!(
     what_is_no_address_is_named,
 );
 
-const SERVICE_TOKEN: &str = "x-identity-service-token";
+pub(crate) const SERVICE_TOKEN: &str = "x-identity-service-token";
 const DEVICE_BIN: &str = "x-identity-end-user-device-bin";
 
 /// A new token of the service `billing`, for these methods, or for all without any.
-async fn token(database: &TestDatabase, methods: &[&str]) -> (ServiceTokenId, String) {
+pub(crate) async fn token(database: &TestDatabase, methods: &[&str]) -> (ServiceTokenId, String) {
     let names = methods.iter().map(|name| access::full_name(name).unwrap().to_owned()).collect();
     let allowed = if methods.is_empty() { AllowedRpcs::All } else { AllowedRpcs::Only(names) };
     let name = ServiceName::parse("billing").unwrap();
@@ -33,7 +33,7 @@ async fn token(database: &TestDatabase, methods: &[&str]) -> (ServiceTokenId, St
     (made.token.id, made.text.to_string())
 }
 
-fn with<T>(message: T, metadata: &[(&'static str, &str)]) -> Request<T> {
+pub(crate) fn with<T>(message: T, metadata: &[(&'static str, &str)]) -> Request<T> {
     let mut request = Request::new(message);
     for (name, value) in metadata {
         request.metadata_mut().append(*name, value.parse().unwrap());

@@ -19,13 +19,15 @@ enum Value {
     /// An identifier with that many bytes, which only SQLite can hold.
     LongId(usize),
     Bytes(usize),
+    /// 32 bytes that are all this one.
+    Digest(u8),
     Text(String),
     Int(i64),
     /// Seconds since the Unix epoch.
     Time(i64),
     Null,
 }
-use Value::{Bytes, Id, Int, LongId, Null, Time};
+use Value::{Bytes, Digest, Id, Int, LongId, Null, Time};
 
 fn text(value: &str) -> Value {
     Value::Text(value.to_owned())
@@ -41,6 +43,8 @@ impl Value {
         match (self, engine) {
             (Id(byte), Engine::Postgres) => format!("'{}'", Uuid::from_bytes([*byte; 16])),
             (Id(byte), Engine::Sqlite) => format!("x'{}'", format!("{byte:02x}").repeat(16)),
+            (Digest(byte), Engine::Postgres) => format!("'\\x{}'", format!("{byte:02x}").repeat(32)),
+            (Digest(byte), Engine::Sqlite) => format!("x'{}'", format!("{byte:02x}").repeat(32)),
             (LongId(bytes) | Bytes(bytes), Engine::Sqlite) => format!("zeroblob({bytes})"),
             (LongId(bytes) | Bytes(bytes), Engine::Postgres) => {
                 format!("decode(repeat('00', {bytes}), 'hex')")
@@ -135,6 +139,17 @@ fn good(n: u8) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
             ],
         ),
         (
+            "attempts",
+            vec![
+                ("subject", Digest(n)),
+                ("source", Digest(n)),
+                ("counted", Bytes(0)),
+                ("pending", Bytes(0)),
+                ("known_until", Null),
+                ("expires_at", Time(11)),
+            ],
+        ),
+        (
             "service_tokens",
             vec![
                 ("id", Id(n)),
@@ -192,6 +207,10 @@ fn bad(engine: Engine) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     one("signing_keys", "public_key", vec![Bytes(31), Bytes(4_097)]);
     one("signing_keys", "sealed_private_key", vec![Bytes(31), Bytes(8_193)]);
     one("signing_keys", "published_until", vec![Time(10)]);
+    one("attempts", "subject", vec![Bytes(31), Bytes(33)]);
+    one("attempts", "source", vec![Bytes(31), Bytes(33)]);
+    one("attempts", "counted", vec![Bytes(7), Bytes(8_008)]);
+    one("attempts", "pending", vec![Bytes(7), Bytes(8_008)]);
     one("service_tokens", "id", vec![Id(1)]);
     one("service_tokens", "name", vec![text(""), long(101)]);
     one("service_tokens", "secret_digest", vec![Bytes(31), Bytes(33)]);
@@ -206,6 +225,7 @@ fn bad(engine: Engine) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
         one("request_outcomes", "request_id", vec![LongId(15), LongId(17), LongId(0)]);
     }
     // Keys of more than one column.
+    bad.push(("attempts", vec![("subject", Digest(1)), ("source", Digest(1))]));
     let both = |id, n| vec![("tenant_id", Id(n)), (id, Id(n))];
     bad.push(("users", both("id", 1)));
     bad.push(("passwords", both("user_id", 1)));
@@ -317,6 +337,10 @@ async fn a_row_at_the_limits_is_accepted(engine: Engine) {
             ("sealed_private_key", Bytes(8_192)),
             ("published_until", Time(11)),
         ],
+    );
+    at_limits.insert(
+        "attempts",
+        vec![("counted", Bytes(8_000)), ("pending", Bytes(8_000)), ("known_until", Time(11))],
     );
     at_limits.insert(
         "service_tokens",

@@ -15,7 +15,9 @@ use identity::domain::{
     Clock, Email, Password, PasswordPolicy, PersonName, RequestId, TenantName, Timestamp,
 };
 use identity::service::accounts::Registration;
-use identity::service::{CallContext, Parts, Service, SessionRules, UnitsOfWork};
+use identity::service::{
+    CallContext, OpenTo, Parts, Refusals, RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
+};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -53,7 +55,11 @@ fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -
         ),
         refresh_tokens: RefreshTokens::new(&master_keys),
         page_tokens: PageTokens::new(&master_keys.current),
-        fingerprints: Fingerprinter::new(&master_keys),
+        fingerprints: Fingerprinter::of_requests(&master_keys),
+        attempt_keys: Fingerprinter::of_attempts(&master_keys),
+        turns: Turns::default(),
+        refusals: Refusals::default(),
+        registration_rules: RegistrationRules { open_to: OpenTo::Anybody, hourly: None },
         password_policy: PasswordPolicy::new(8),
         session_rules: SessionRules { idle: hour, max: hour, refresh_grace: Duration::ZERO, per_user: 9 },
         clock,

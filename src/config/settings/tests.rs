@@ -54,6 +54,8 @@ fn an_empty_environment_gives_the_defaults() {
     assert!(settings.master_key.previous.is_none());
     assert_eq!(format!("{:?}", settings.log.filter), format!("{:?}", LogFilter::default()));
     assert_eq!(settings.log.format, LogFormat::Auto);
+    let registration = RegistrationSettings { mode: RegistrationMode::Open, limit: None };
+    assert_eq!(settings.registration, registration);
     assert_eq!(warnings, [""; 0]);
 }
 
@@ -240,4 +242,20 @@ fn maintenance_asks_for_the_database_only() {
         [("DATABASE_URL", "postgres://h/d"), ("IDENTITY_BCRYPT_COST", "x")].into_iter().collect();
     let resolved = MaintenanceSettings::resolve(&Flags::default(), &environment).unwrap();
     assert_eq!(resolved.settings.database.url.to_string(), "postgres://h:5432/d");
+}
+
+#[test]
+fn registration_is_for_whom_the_setting_says_and_as_often() {
+    for (text, mode) in registration::MODES {
+        let given = [("IDENTITY_REGISTRATION", text), ("IDENTITY_REGISTRATION_LIMIT", "1000")];
+        let registration = settings(&given).registration;
+        assert_eq!((registration.mode, registration.limit.map(usize::from)), (mode, Some(1000)));
+    }
+    let (names, problem) = refused(&[("IDENTITY_REGISTRATION", "off"), ("IDENTITY_REGISTRATION_LIMIT", "0")]);
+    let expected =
+        ["IDENTITY_REGISTRATION (--registration)", "IDENTITY_REGISTRATION_LIMIT (--registration-limit)"];
+    assert_eq!(
+        (&names[..], &*problem),
+        (&expected.map(str::to_owned)[..], "must be a number from 1 to 1000")
+    );
 }

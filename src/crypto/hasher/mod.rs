@@ -209,6 +209,16 @@ impl Hasher {
         self.front.queue.statistics()
     }
 
+    /// Whether a hash at the configured cost would be admitted now. Costs some microseconds, and reserves
+    /// nothing: so that what has to be done before a hash is not done in vain.
+    ///
+    /// # Errors
+    /// [`HashError::Overloaded`] and [`HashError::Stopped`], as [`Hasher::hash`] would answer at once.
+    pub fn peek(&self, terms: &Terms) -> Result<(), HashError> {
+        let cost = bcrypt_lanes::Cost::from(self.front.cost);
+        self.front.queue.peek(cost.expansions(), terms)
+    }
+
     /// Computes a new hash of `password`: bcrypt, or bcrypt over a digest when bcrypt would not see
     /// all of the password.
     ///

@@ -4,6 +4,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
+use crate::domain::Source;
+
 /// Where a job comes from: the two things by which the queue is shared fairly. `Debug` shows nothing
 /// that leads back to an address or a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,13 +25,9 @@ impl Origin {
     /// The address that the call came from, and the group of users that it is about.
     ///
     /// The group must be known before anybody is looked up: shared out by the tenant that a user
-    /// turns out to belong to, the refusals would tell which users there are. An IPv6 address counts
-    /// with its network of 64 bits, of which one host usually has all.
+    /// turns out to belong to, the refusals would tell which users there are.
     pub fn new(source: Option<IpAddr>, group: &str) -> Self {
-        let source = source.map(|address| match address.to_canonical() {
-            IpAddr::V4(v4) => Party::of((4, u64::from(v4.to_bits()))),
-            IpAddr::V6(v6) => Party::of((6, (v6.to_bits() >> 64) as u64)),
-        });
+        let source = source.map(|address| Party::of(Source::of(Some(address))));
         Self { parties: [source, Some(Party::of(group))] }
     }
 

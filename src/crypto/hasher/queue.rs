@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::line::Line;
+use super::line::{Line, Place};
+use super::origin::Origin;
 use super::pace::{Ideal, Pace};
 use super::statistics::{Counters, HasherStatistics};
 use super::task::Task;
@@ -127,6 +128,21 @@ impl Queue {
         if wakes {
             self.changed.notify_one();
         }
+        if admitted.is_err() {
+            self.counters.refused();
+        }
+        admitted
+    }
+
+    /// Whether [`Queue::push`] would take a job of `work` expansions now.
+    pub(super) fn peek(&self, work: u64, terms: &Terms) -> Result<(), HashError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(HashError::Stopped);
+        }
+        self.drop_abandoned(&mut state);
+        let admitted = state.room(work, terms.deadline, terms.origin, self.limits, self.width).map(drop);
+        drop(state);
         if admitted.is_err() {
             self.counters.refused();
         }
@@ -257,8 +273,23 @@ impl Queue {
 impl State {
     /// Puts a task in line, unless the line is too long for it.
     fn admit(&mut self, task: Task, terms: &Terms, limits: Limits, width: usize) -> Result<(), HashError> {
-        let (now, work) = (Instant::now(), task.expansions());
-        let left = task.deadline.map_or(limits.max_wait, |due| due.saturating_duration_since(now));
+        let work = task.expansions();
+        let (place, due) = self.room(work, task.deadline, terms.origin, limits, width)?;
+        self.line.insert(place, terms.origin, work, due, task);
+        Ok(())
+    }
+
+    /// The place in line for a job of `work`, and until when it is of use, unless the line is too long for it.
+    fn room(
+        &self,
+        work: u64,
+        deadline: Option<Instant>,
+        origin: Origin,
+        limits: Limits,
+        width: usize,
+    ) -> Result<(Place, Instant), HashError> {
+        let now = Instant::now();
+        let left = deadline.map_or(limits.max_wait, |due| due.saturating_duration_since(now));
         let spared = left.div_f64(MARGIN);
         let running: usize = self.workers.iter().map(|worker| worker.lanes).sum();
         let is_idle = running + self.line.len() == 0;
@@ -266,7 +297,7 @@ impl State {
         let (pace, in_flight) = (self.pace.at(now), self.in_flight());
         let wait = |ahead| pace.work(in_flight.saturating_add(ahead), self.workers.len());
         let forecast = |ahead, work| wait(ahead).saturating_add(pace.job(work));
-        let place = self.line.place(terms.origin, work, now, forecast);
+        let place = self.line.place(origin, work, now, forecast);
         let (fits, needed, left) = if is_idle {
             (true, self.pace.job_alone(work), left)
         } else if is_served_at_once {
@@ -281,8 +312,7 @@ impl State {
         if !fits || left < needed {
             return Err(overloaded(wait(self.line.work())));
         }
-        self.line.insert(place, terms.origin, work, now + spared, task);
-        Ok(())
+        Ok((place, now + spared))
     }
 
     /// The most work that the workers have in flight, in expansions.

@@ -16,6 +16,7 @@ use crate::crypto::hasher::Hasher;
 use crate::rpc::status::code_name;
 use crate::server::edge::CallCounts;
 use crate::server::health::HealthHandle;
+use crate::service::Refusals;
 use crate::storage::{PoolUsage, Storage};
 use crate::telemetry::durations::Durations;
 
@@ -25,7 +26,7 @@ pub(super) struct Metrics(Registry);
 impl Metrics {
     /// The metrics of what is `watched`.
     pub(super) fn new(watched: Watched) -> Self {
-        let Watched { health, hasher, calls, storage, started, .. } = watched;
+        let Watched { health, hasher, refusals, calls, storage, started, .. } = watched;
         let mut registry = Registry::default();
         // By the name that it has in all programs.
         let help = "When the process started, in Unix time";
@@ -37,6 +38,7 @@ impl Metrics {
         ours.register_collector(Box::new(Service { health }));
         ours.register_collector(Box::new(Calls(calls)));
         ours.register_collector(Box::new(Passwords { hasher }));
+        ours.register_collector(Box::new(Limits(refusals)));
         ours.register_collector(Box::new(Database(storage)));
         Self(registry)
     }
@@ -120,6 +122,20 @@ impl Collector for Passwords {
         let unit = Some(&Unit::Seconds);
         let waits = encoder.encode_descriptor("password_wait", help, unit, MetricType::Histogram)?;
         histogram(waits, &now.waits)
+    }
+}
+
+#[derive(Debug)]
+struct Limits(Refusals);
+
+impl Collector for Limits {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Calls refused by a limit on guessing or flooding";
+        let mut refused = encoder.encode_descriptor("limit_refusals", help, None, MetricType::Counter)?;
+        for (limit, count) in self.0.by_limit() {
+            ConstCounter::new(count).encode(refused.encode_family(&[("limit", limit.name())])?)?;
+        }
+        Ok(())
     }
 }
 

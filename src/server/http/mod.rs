@@ -31,6 +31,7 @@ use super::listener;
 use crate::crypto::hasher::Hasher;
 use crate::domain::Timestamp;
 use crate::rpc::Backend;
+use crate::service::Refusals;
 use crate::storage::Storage;
 use metrics::Metrics;
 
@@ -57,6 +58,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub(super) struct Watched {
     pub(super) health: HealthHandle,
     pub(super) hasher: Hasher,
+    pub(super) refusals: Refusals,
     pub(super) calls: Arc<CallCounts>,
     pub(super) storage: Storage,
     /// When the process started.

@@ -17,7 +17,7 @@ pub enum Swept {
 }
 
 impl Service {
-    /// Deletes a batch of the sessions and of the remembered registrations whose time has passed. Once
+    /// Deletes a batch of the sessions, of the remembered registrations and of the attempts whose time has passed. Once
     /// the write has begun it goes on even when the future is dropped.
     ///
     /// # Errors
@@ -29,11 +29,12 @@ impl Service {
             let mut tx = service.0.storage.begin("sweep").await?;
             let sessions = storage::sessions::delete_expired(&mut tx, open, BATCH).await?;
             let outcomes = storage::outcomes::delete_expired(&mut tx, open.now, BATCH).await?;
+            let attempts = storage::attempts::delete_expired(&mut tx, open.now, BATCH).await?;
             tx.commit().await?;
-            if sessions + outcomes > 0 {
-                tracing::debug!(sessions, outcomes, "deleted what has expired");
+            if sessions + outcomes + attempts > 0 {
+                tracing::debug!(sessions, outcomes, attempts, "deleted what has expired");
             }
-            Ok(if sessions == BATCH || outcomes == BATCH { Swept::Some } else { Swept::All })
+            Ok(if [sessions, outcomes, attempts].contains(&BATCH) { Swept::Some } else { Swept::All })
         };
         self.0.units.run(unit).await
     }
