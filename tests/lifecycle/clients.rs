@@ -159,6 +159,15 @@ impl Barrier {
     }
 }
 
+/// Hashes that take a second, so that a barrier can be raised while they are computed.
+pub(crate) const SLOW_HASHES: (&str, &str) = ("IDENTITY_BCRYPT_COST", "14");
+
+/// Waits until so many password checks are under way: what comes next of each login is its session.
+pub(crate) async fn checks_under_way(database: &TestDatabase, number: i64) {
+    let sql = "SELECT coalesce(sum(length(pending)), 0) FROM attempts";
+    eventually("passwords are checked", async || database.number(sql) == 8 * number).await;
+}
+
 /// What the log, at level debug, has when a write waits behind a [`Barrier`].
 pub(crate) fn waiting_write(engine: Engine) -> &'static str {
     match engine {

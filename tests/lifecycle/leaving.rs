@@ -1,9 +1,12 @@
 //! Callers who leave, and networks that break, while their write is under way.
 
 use identity::proto::v1::RegisterRequest;
+use tokio::task::JoinHandle;
 use tonic::Status;
 
-use super::clients::{Barrier, assert_unavailable, eventually, soon, variables, waiting_write};
+use super::clients::{
+    Barrier, SLOW_HASHES, assert_unavailable, checks_under_way, eventually, soon, variables, waiting_write,
+};
 use crate::support::postgres::Cluster;
 use crate::support::process::Process;
 use crate::support::service::{
@@ -19,11 +22,12 @@ on_both_databases!(
 );
 
 async fn a_registration_whose_caller_leaves_is_completed_once(engine: Engine) {
-    let (database, process, client) = served(engine).await;
+    let (database, process, client) = served(engine, &[]).await;
     let request = RegisterRequest { request_id: REQUEST_ID.into(), ..registration("ada@example.com") };
     let repeated = request.clone();
     let barrier = Barrier::raise(&database).await;
-    leave(engine, &process, async move { client.register(request).await }).await;
+    let before = process.log().len();
+    leave(engine, &process, before, tokio::spawn(async move { client.register(request).await })).await;
     barrier.lower();
     eventually("the user is written", async || database.number("SELECT count(*) FROM users") == 1).await;
 
@@ -35,12 +39,15 @@ async fn a_registration_whose_caller_leaves_is_completed_once(engine: Engine) {
 }
 
 async fn a_login_whose_caller_leaves_is_completed_once(engine: Engine) {
-    let (database, process, client) = served(engine).await;
+    let (database, process, client) = served(engine, &[SLOW_HASHES]).await;
     client.register(registration("ada@example.com")).await.unwrap();
-    let barrier = Barrier::raise(&database).await;
     // What it logged is there, so that what comes behind it is the next call's.
     eventually("the registration is logged", async || process.log().contains("call finished")).await;
-    leave(engine, &process, async move { client.login("ada@example.com", PASSWORD).await }).await;
+    let login = tokio::spawn(async move { client.login("ada@example.com", PASSWORD).await });
+    checks_under_way(&database, 1).await;
+    let barrier = Barrier::raise(&database).await;
+    let before = process.log().len();
+    leave(engine, &process, before, login).await;
     barrier.lower();
     eventually("the session is written", async || database.number("SELECT count(*) FROM sessions") == 2)
         .await;
@@ -50,22 +57,23 @@ async fn a_login_whose_caller_leaves_is_completed_once(engine: Engine) {
     assert_eq!(database.number("SELECT count(*) FROM sessions"), 2);
 }
 
-async fn served(engine: Engine) -> (TestDatabase, Process, Client) {
+async fn served(engine: Engine, others: &[(&'static str, &'static str)]) -> (TestDatabase, Process, Client) {
     let database = TestDatabase::migrated(engine).await;
-    let mut process = Process::start(variables(&database.url, &[("IDENTITY_LOG", "debug")])).await;
+    let others = [&[("IDENTITY_LOG", "debug")], others].concat();
+    let mut process = Process::start(variables(&database.url, &others)).await;
     soon("the server is ready", process.examples()).await;
     let client = Client::new(&format!("http://{}", process.address));
     (database, process, client)
 }
 
-/// Gives `call` up while it waits to write, and waits until the server has noticed.
+/// Gives `call` up when the log tells, behind its first `before` bytes, that it waits to write, and waits
+/// until the server has noticed.
 async fn leave<T: Send + 'static>(
     engine: Engine,
     process: &Process,
-    call: impl Future<Output = Result<T, Status>> + Send + 'static,
+    before: usize,
+    call: JoinHandle<Result<T, Status>>,
 ) {
-    let before = process.log().len();
-    let call = tokio::spawn(call);
     eventually("the write waits", async || process.log()[before..].contains(waiting_write(engine))).await;
     call.abort();
     assert!(call.await.is_err_and(|error| error.is_cancelled()), "nothing was to let the call end");

@@ -5,7 +5,8 @@ use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use super::clients::{
-    Barrier, Health, backends, eventually, soon, sqlite_leftovers, variables, waiting_write,
+    Barrier, Health, SLOW_HASHES, backends, checks_under_way, eventually, soon, sqlite_leftovers, variables,
+    waiting_write,
 };
 use crate::support::process::Process;
 use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, on_both_databases, registration};
@@ -39,20 +40,15 @@ async fn sigint_lets_calls_in_flight_end_and_leaves_nothing_behind(engine: Engin
 }
 
 async fn stops_in_order(engine: Engine, signal: &str) {
-    let (database, process, client) = served(engine, &[("IDENTITY_LOG", "debug")]).await;
-    let barrier = Barrier::raise(&database).await;
-    let before = process.log().len();
+    let (database, process, client) = served(engine, &[SLOW_HASHES]).await;
     let calls: Vec<_> = (0..4)
         .map(|_| {
             let client = client.clone();
             tokio::spawn(async move { client.login("ada@example.com", PASSWORD).await })
         })
         .collect();
-    eventually("the calls are in flight", async || {
-        process.log()[before..].matches("login_names").count() >= calls.len()
-    })
-    .await;
-
+    checks_under_way(&database, 4).await;
+    let barrier = Barrier::raise(&database).await;
     process.signal(signal);
     eventually("nobody is let in", async || TcpStream::connect(process.address).await.is_err()).await;
     assert!(calls.iter().all(|call| !call.is_finished()));
