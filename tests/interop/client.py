@@ -137,13 +137,16 @@ class Interop(unittest.TestCase):
         self.refusal(*outcome, str(uuid.uuid4()))
 
     def test_get_user_wants_a_valid_token_and_a_valid_id(self):
-        outcome = (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID", self.get_user)
-        self.refusal(*outcome)
-        self.refusal(*outcome, "nonsense")
+        unauthenticated = (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID", self.get_user)
+        invalid = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS", self.get_user)
+        if self.credentials:
+            # The certificate says which service calls, and a service has to name a user.
+            self.assertEqual(self.violations(self.refusal(*invalid)), ["user_id"])
+        else:
+            self.refusal(*unauthenticated)
+        self.refusal(*unauthenticated, "nonsense")
         token = self.register(self.registration()).access_token
-        details = self.refusal(
-            grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS", self.get_user, token, "nonsense"
-        )
+        details = self.refusal(*invalid, token, "nonsense")
         self.assertEqual(self.violations(details), ["user_id"])
 
     def test_a_wrong_password_and_an_unknown_email_get_one_reply(self):
