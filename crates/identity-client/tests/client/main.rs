@@ -1,0 +1,12 @@
+//! The crate as its users see it: against the real service, and against services that misbehave.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod calls;
+#[allow(dead_code, reason = "shared with the tests of the service")]
+#[path = "../../../../tests/support/certificates.rs"]
+mod certificates;
+mod fake;
+mod retries;
+mod service;
+mod tls;
