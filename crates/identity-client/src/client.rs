@@ -236,7 +236,8 @@ impl Client {
     }
 
     /// What an access token says, if it is in force at this moment; `None` for any other text. Knows of a
-    /// session that was ended a moment ago.
+    /// session that was ended a moment ago, where a [`Verifier`](crate::Verifier), which asks nobody, does
+    /// not.
     ///
     /// # Errors
     /// Those that any call can have.

@@ -84,6 +84,9 @@ pub enum ConfigError {
     /// The service token has characters that no token has.
     #[error("the service token is malformed")]
     MalformedServiceToken,
+    /// The shared secret has less than 32 bytes (RFC 7518, 3.2).
+    #[error("the shared secret has less than 32 bytes")]
+    ShortSecret,
 }
 
 impl ClientConfig {
@@ -194,7 +197,7 @@ impl ClientConfig {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     fs::read(path).map_err(|source| ConfigError::UnreadableFile { path: path.to_owned(), source })
 }
 

@@ -56,7 +56,7 @@ pub struct Tenant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Role {
-    /// One that this version of the crate does not know.
+    /// One that this version of the crate does not know. No token is accepted with it.
     Unknown,
     /// Sees the tenant and its members.
     Member,
@@ -149,7 +149,7 @@ pub struct Claims {
     pub tenant_id: Uuid,
     /// The session that the token belongs to: the claim `sid`.
     pub session_id: Uuid,
-    /// The user's role.
+    /// The user's role: when the token was issued, if it was verified without asking the service.
     pub role: Role,
     /// When the token was issued.
     pub issued_at: SystemTime,

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
-use identity_client::{Client, ClientConfig};
+use identity_client::{Claims, Client, ClientConfig};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
@@ -38,6 +38,8 @@ struct State {
     seen: Vec<HeaderMap>,
     /// The methods that were called.
     methods: BTreeSet<String>,
+    /// What the layer in front of the service found out.
+    claims: Vec<Option<Claims>>,
 }
 
 impl Fake {
@@ -56,6 +58,11 @@ impl Fake {
         self.0.lock().unwrap().methods.clone()
     }
 
+    /// The claims that came with the calls up to now.
+    pub(crate) fn claims(&self) -> Vec<Option<Claims>> {
+        self.0.lock().unwrap().claims.clone()
+    }
+
     pub(crate) async fn serve(&self) -> SocketAddr {
         let (address, incoming) = incoming().await;
         tokio::spawn(Server::builder().add_service(self.clone()).serve_with_incoming(incoming));
@@ -70,6 +77,7 @@ impl Fake {
         let mut state = self.0.lock().unwrap();
         state.seen.push(request.headers().clone());
         state.methods.extend(request.uri().path().rsplit('/').next().map(str::to_owned));
+        state.claims.push(request.extensions().get().copied());
         if state.answers.len() > 1 {
             state.answers.pop_front().unwrap()
         } else {
@@ -112,7 +120,7 @@ fn empty() -> Response<Body> {
 }
 
 /// A free port, and who connects to it.
-async fn incoming() -> (SocketAddr, TcpListenerStream) {
+pub(crate) async fn incoming() -> (SocketAddr, TcpListenerStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     (listener.local_addr().unwrap(), TcpListenerStream::new(listener))
 }

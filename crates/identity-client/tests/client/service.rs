@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::config::{Flags, MapEnvironment, Settings};
+use identity::crypto::MasterKey;
+use identity::crypto::signing_key::KeyAlgorithm;
 use identity::domain::{AllowedRpcs, ServiceName, SystemClock};
 use identity::server::{Server, Sockets, listener};
+use identity::service::keys::{Custody, Propagation};
 use identity::service::{access, service_tokens};
 use identity::storage::url::DatabaseUrl;
 use identity::storage::{Storage, StorageSettings};
@@ -55,6 +58,22 @@ impl Service {
 
     pub(crate) fn client(&self) -> Client {
         Client::connect(&self.config()).unwrap()
+    }
+
+    /// Where the keys are that it publishes.
+    pub(crate) fn jwks_uri(&self) -> String {
+        format!("http://{}/.well-known/jwks.json", self.server.http_address().unwrap())
+    }
+
+    /// What changes the keys from outside, as `identity keys` does.
+    pub(crate) fn custody(&self, algorithm: KeyAlgorithm) -> Custody {
+        Custody {
+            storage: self.storage(),
+            master_keys: MasterKey::from_base64(MASTER_KEY).unwrap().into(),
+            algorithm: Some(algorithm),
+            propagation: Propagation::new(Duration::from_secs(1)),
+            clock: Arc::new(SystemClock),
+        }
     }
 
     fn storage(&self) -> Storage {

@@ -2,12 +2,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use identity_client::{Client, ClientConfig, ConfigError, ErrorKind};
+use identity_client::{Client, ClientConfig, ConfigError, ErrorKind, Verifier, VerifierConfig, VerifyError};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::{Authority, SERVER};
+use crate::jwks::KeyServer;
 use crate::service::{Service, patient, register};
+use crate::tokens::{Signer, now};
 
 /// The files of a server and a client with certificates of one authority, `ca.pem`; `other.pem` is an
 /// authority that has nothing to do with them.
@@ -49,6 +57,19 @@ impl Files {
         ])
         .await
     }
+
+    /// What a server of keys speaks TLS with.
+    fn acceptor(&self) -> TlsAcceptor {
+        let certified = self.authority.server();
+        let key = PrivateKeyDer::from_pem_slice(certified.key_pem().as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.der], key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,4 +109,18 @@ async fn a_configuration_that_cannot_work_is_refused() {
     let swapped = secure.clone().client_certificate_files(files.path("client.key"), files.path("client.pem"));
     assert!(matches!(connect(swapped), ConfigError::InvalidCertificates(_)));
     assert!(matches!(connect(secure.service_token("line\nbreak")), ConfigError::MalformedServiceToken));
+}
+
+#[tokio::test]
+async fn keys_can_be_fetched_over_tls() {
+    let files = Files::new();
+    let key = Signer::ed25519("a");
+    let server = KeyServer::start_with(&[&key], Some(files.acceptor())).await;
+    let verifier = |authority: &str| {
+        let config = VerifierConfig::with_jwks(server.uri().replace("http:", "https:"));
+        Verifier::new(config.ca_file(files.path(authority))).unwrap()
+    };
+    verifier("ca.pem").verify_at(&key.token(), now()).await.unwrap();
+    let error = verifier("other.pem").verify_at(&key.token(), now()).await.unwrap_err();
+    assert_eq!(error, VerifyError::KeysUnavailable);
 }
