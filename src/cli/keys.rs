@@ -7,15 +7,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Outcome;
 use super::arguments::KeysAction;
-use crate::config::{DatabaseSettings, KeySettings, LogSettings, MaintenanceSettings};
+use super::{Outcome, database};
+use crate::config::{KeySettings, MaintenanceSettings};
 use crate::crypto::MasterKey;
 use crate::domain::SystemClock;
 use crate::server::master_key;
 use crate::service::keys::{Custody, Propagation, ScheduledKey, Takeover};
-use crate::storage::{Storage, StorageSettings, migrate};
-use crate::telemetry::logs;
 
 /// Prints a new master key, and a line feed.
 ///
@@ -30,8 +28,7 @@ pub(super) fn print_master() -> Outcome {
 /// # Errors
 /// When the database cannot be reached, or has no tables.
 pub(super) fn list(settings: MaintenanceSettings, json: bool) -> Outcome {
-    run(&settings.log, async {
-        let storage = open(&settings.database).await?;
+    database::run(&settings.log, &settings.database, async |storage| {
         let keys = Custody::list(&storage, &SystemClock).await?;
         print(&if json { as_json(&keys)? } else { as_table(&keys) })
     })
@@ -43,8 +40,7 @@ pub(super) fn list(settings: MaintenanceSettings, json: bool) -> Outcome {
 /// When the database cannot be reached, has no tables, or does not allow of the change; nothing has
 /// changed then.
 pub(super) fn change(settings: KeySettings, action: KeysAction) -> Outcome {
-    run(&settings.log, async {
-        let storage = open(&settings.database).await?;
+    database::run(&settings.log, &settings.database, async |storage| {
         let master_keys =
             master_key::read(&settings.master_key, settings.jwt_secret.as_ref(), &storage).await?;
         let custody = Custody {
@@ -72,23 +68,6 @@ pub(super) fn change(settings: KeySettings, action: KeysAction) -> Outcome {
         }
         print(&as_table(&Custody::list(&custody.storage, &SystemClock).await?))
     })
-}
-
-fn run(log: &LogSettings, command: impl Future<Output = Outcome>) -> Outcome {
-    logs::init(log)?;
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(command)
-}
-
-async fn open(settings: &DatabaseSettings) -> Result<Storage, Box<dyn std::error::Error + Send + Sync>> {
-    let pending = migrate::pending(&settings.url).await?.len();
-    if pending > 0 {
-        return Err(format!("the database lacks {pending} migrations: run `identity migrate run`").into());
-    }
-    Ok(Storage::new(&StorageSettings {
-        url: settings.url.clone(),
-        connections: settings.connections,
-        statement_limit: settings.statement_limit,
-    })?)
 }
 
 fn print(text: &str) -> Outcome {

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod calibrate;
+mod database;
 mod keys;
 mod migrate;
 mod serve;

@@ -1,19 +1,17 @@
 //! `identity service-token`: makes, lists and revokes the credentials of other services.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Outcome;
 use super::arguments::{NewServiceToken, ServiceTokenAction};
+use super::{Outcome, database};
 use crate::config::MaintenanceSettings;
 use crate::domain::{
     AllowedRpcs, Clock as _, ServiceName, ServiceToken, ServiceTokenId, SystemClock, Timestamp,
 };
 use crate::service::{access, service_tokens};
-use crate::storage::{Storage, StorageSettings, migrate};
-use crate::telemetry::logs;
+use crate::storage::Storage;
 
 /// Does `action` on the database of `settings`. What a program may read goes to standard output, the rest
 /// to standard error.
@@ -21,28 +19,11 @@ use crate::telemetry::logs;
 /// # Errors
 /// When the database cannot be reached, lacks a migration, or an argument names what does not exist.
 pub(super) fn run(settings: MaintenanceSettings, action: ServiceTokenAction) -> Outcome {
-    logs::init(&settings.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(perform(&settings, action))
-}
-
-async fn perform(settings: &MaintenanceSettings, action: ServiceTokenAction) -> Outcome {
-    let database = &settings.database;
-    if !migrate::pending(&database.url).await?.is_empty() {
-        return Err("the database lacks migrations: run `identity migrate run` first".into());
-    }
-    let storage = Storage::new(&StorageSettings {
-        url: database.url.clone(),
-        connections: database.connections,
-        statement_limit: database.statement_limit,
-    })?;
-    let outcome = match action {
+    database::run(&settings.log, &settings.database, async |storage| match action {
         ServiceTokenAction::Create(new) => create(&storage, new).await,
         ServiceTokenAction::List { json } => list(&storage, json).await,
         ServiceTokenAction::Revoke { id } => revoke(&storage, &id).await,
-    };
-    storage.close().await;
-    outcome
+    })
 }
 
 /// Prints the token, which nobody can print again.
@@ -94,8 +75,8 @@ impl Line {
                 AllowedRpcs::All => vec!["all".to_owned()],
                 AllowedRpcs::Only(names) => names,
             },
-            created_at: rfc3339(token.created_at),
-            expires_at: token.expires_at.map(rfc3339),
+            created_at: token.created_at.to_string(),
+            expires_at: token.expires_at.map(|end| end.to_string()),
         }
     }
 }
@@ -104,16 +85,21 @@ async fn list(storage: &Storage, json: bool) -> Outcome {
     let now = SystemClock.now();
     let tokens = service_tokens::list(storage).await?;
     let lines: Vec<_> = tokens.into_iter().map(|token| Line::of(token, now)).collect();
-    let mut out = std::io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&lines)?)?;
-        return Ok(());
+    let text = if json { serde_json::to_string_pretty(&lines)? + "\n" } else { as_table(&lines) };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+fn as_table(lines: &[Line]) -> String {
+    let row = |id: &str, name: &str, state: &str, created_at: &str, expires_at: &str, allowed: &str| {
+        format!("{id:<36}  {name:<20}  {state:<7}  {created_at:<20}  {expires_at:<20}  {allowed}\n")
+    };
+    let mut text = row("id", "name", "state", "created", "expires", "may call");
+    for line in lines {
+        let expires_at = line.expires_at.as_deref().unwrap_or("never");
+        let allowed = line.allowed.join(" ");
+        text += &row(&line.id, &line.name, line.state, &line.created_at, expires_at, &allowed);
     }
-    for Line { id, name, state, allowed, created_at, expires_at } in lines {
-        let expires_at = expires_at.unwrap_or_else(|| "never".to_owned());
-        writeln!(out, "{id} {name} {state} created {created_at} expires {expires_at} {}", allowed.join(","))?;
-    }
-    Ok(())
+    text
 }
 
 async fn revoke(storage: &Storage, id: &str) -> Outcome {
@@ -123,10 +109,4 @@ async fn revoke(storage: &Storage, id: &str) -> Outcome {
     }
     writeln!(std::io::stdout(), "revoked {id}")?;
     Ok(())
-}
-
-/// In UTC, to the second.
-fn rfc3339(at: Timestamp) -> String {
-    let since_epoch = Duration::from_secs(u64::try_from(at.as_unix_seconds()).unwrap_or(0));
-    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since_epoch).to_string()
 }

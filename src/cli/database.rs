@@ -1,0 +1,40 @@
+//! What commands have in common that work on the database and need no running server.
+
+use std::error::Error;
+
+use super::Outcome;
+use crate::config::{DatabaseSettings, LogSettings};
+use crate::storage::{Storage, StorageSettings, migrate};
+use crate::telemetry::logs;
+
+/// Runs `command` on the database, which is closed in order afterwards, with logging on.
+///
+/// # Errors
+/// When the database cannot be reached, or its schema is older than this program; else what `command`
+/// fails with.
+pub(super) fn run(
+    log: &LogSettings,
+    database: &DatabaseSettings,
+    command: impl AsyncFnOnce(Storage) -> Outcome,
+) -> Outcome {
+    logs::init(log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let storage = open(database).await?;
+        let outcome = command(storage.clone()).await;
+        storage.close().await;
+        outcome
+    })
+}
+
+async fn open(settings: &DatabaseSettings) -> Result<Storage, Box<dyn Error + Send + Sync>> {
+    let pending = migrate::pending(&settings.url).await?.len();
+    if pending > 0 {
+        return Err(format!("the database lacks {pending} migrations: run `identity migrate run`").into());
+    }
+    Ok(Storage::new(&StorageSettings {
+        url: settings.url.clone(),
+        connections: settings.connections,
+        statement_limit: settings.statement_limit,
+    })?)
+}
