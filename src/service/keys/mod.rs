@@ -1,7 +1,7 @@
 //! The keys that sign access tokens: in the database, sealed under the master key.
 //!
-//! [`custody`] makes, exchanges and retires them, [`follow`] gives a running process those that the
-//! database holds, [`schedule`] says which of them does what at which time.
+//! `custody` makes, exchanges and retires them, `follow` gives a running process those that the
+//! database holds, `schedule` says which of them does what at which time.
 
 mod custody;
 mod follow;
