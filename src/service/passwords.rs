@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{FieldViolation, Password, PasswordHash, UserState};
+use crate::domain::{FieldViolation, Password, PasswordHash};
 use crate::storage;
 use crate::storage::logins::Login;
 
@@ -63,8 +63,10 @@ impl Service {
         let soonest = login.password_changed_at.plus(Duration::from_micros(1));
         let now = self.0.clock.now().max(soonest);
         let mut tx = self.0.storage.begin("change password").await?;
-        let state = storage::users::find_state_locked(&mut tx, tenant_id, user_id).await?;
-        if state != Some(UserState::Active) {
+        storage::users::find_state_locked(&mut tx, tenant_id, user_id).await?;
+        // Whoever ended the session while the passwords were hashed meant to keep its holder out.
+        let found = storage::sessions::find_with_user(&mut tx, tenant_id, session_id).await?;
+        if !found.is_some_and(|(session, user)| self.is_open(&session, &user, self.0.clock.now())) {
             return Err(ServiceError::TokenInvalid);
         }
         let expected = login.password_changed_at;

@@ -6,7 +6,7 @@ use identity::domain::{Clock as _, RequestId, SystemClock, UserState};
 use identity::proto::v1::{Role, VerifyTokenResponse};
 use tonic::{Code, Status};
 
-use crate::database::{count, delete_tenant, execute, set_state, stored_hash, user_id_of};
+use crate::database::{count, delete_tenant, execute, set_state, stored_hash, user_id_of, values};
 use crate::fixture::{TestClock, claim, refusal, refused, registered, visible};
 use crate::support::service::{
     Client, Engine, PASSWORD, TestDatabase, TestService, bad_fields, on_both_databases,
@@ -21,6 +21,7 @@ on_both_databases!(
     a_changed_password_ends_all_other_sessions,
     a_password_is_changed_by_whoever_knows_it,
     of_two_changes_at_once_one_counts,
+    a_session_that_is_ended_during_a_change_of_password_changes_nothing,
     a_verified_token_says_what_is_true_now,
     whatever_is_no_access_token_in_force_is_not_active,
     the_oldest_session_goes_when_there_are_too_many,
@@ -252,6 +253,30 @@ async fn of_two_changes_at_once_one_counts(engine: Engine) {
     }
     assert_eq!(counts.len(), 1);
     service.client().login("ada@example.com", counts[0]).await.unwrap();
+}
+
+async fn a_session_that_is_ended_during_a_change_of_password_changes_nothing(engine: Engine) {
+    // Long enough for a revocation in the middle of it.
+    let slow = [("IDENTITY_BCRYPT_COST", "13"), ("IDENTITY_HASH_THREADS", "1"), ("IDENTITY_HASH_LANES", "1")];
+    let service = TestService::start_with(TestDatabase::migrated(engine).await, &slow).await;
+    let client = Client::patient(&format!("http://{}", service.server.address()));
+    let ada = client.register(crate::support::service::registration("ada@example.com")).await.unwrap();
+    let before = stored_hash(&service.database, "ada@example.com");
+    let change = {
+        let (client, token) = (client.clone(), ada.access_token.clone());
+        tokio::spawn(async move { client.change_password(&token, PASSWORD, NEW_PASSWORD).await })
+    };
+    let pending = "SELECT 'pending' AS value FROM attempts WHERE length(pending) > 0";
+    let checked = async {
+        while values(&service.database, pending).is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), checked).await.unwrap();
+    client.logout(&ada.refresh_token).await.unwrap();
+    assert!(!change.is_finished());
+    assert_eq!(refusal(change.await.unwrap()), token_invalid());
+    assert_eq!(stored_hash(&service.database, "ada@example.com"), before);
 }
 
 async fn a_verified_token_says_what_is_true_now(engine: Engine) {
