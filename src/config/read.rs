@@ -1,6 +1,7 @@
 //! Reads single settings and collects what is wrong with them.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -69,6 +70,17 @@ impl<'a> Reader<'a> {
     ) -> Option<T> {
         let text = self.text(name)?;
         parse(&text).map_err(|problem| self.fault(name, problem)).ok()
+    }
+
+    /// An address and a port, or `off`; a fault tells `example`.
+    pub(super) fn address_or_off(&mut self, name: Name, example: SocketAddr) -> Option<Option<SocketAddr>> {
+        self.parsed(name, |text| match text {
+            "off" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| {
+                let port = example.port();
+                format!("must be an address and a port, such as {example} or [::]:{port}, or off")
+            }),
+        })
     }
 
     /// A whole number within `range`.

@@ -352,13 +352,7 @@ fn server(reader: &mut Reader<'_>) -> ServerSettings {
     });
     let listen = listen.unwrap_or(DEFAULT_LISTEN);
     let tls = tls::tls(reader, LISTEN, listen);
-    let http_listen = reader.parsed(HTTP_LISTEN, |text| match text {
-        "off" => Ok(None),
-        text => text
-            .parse::<SocketAddr>()
-            .map(Some)
-            .map_err(|_| "must be an address and a port, such as 127.0.0.1:8081 or [::]:8081, or off"),
-    });
+    let http_listen = reader.address_or_off(HTTP_LISTEN, DEFAULT_HTTP_LISTEN);
     ServerSettings {
         listen,
         http_listen: http_listen.unwrap_or(Some(DEFAULT_HTTP_LISTEN)),

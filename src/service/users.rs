@@ -96,9 +96,9 @@ impl Service {
 
     /// Refuses a session that has ended, or whose user may do nothing any more.
     fn require_open(&self, standing: &SessionStanding) -> Result<(), ServiceError> {
-        let now = self.0.clock.now();
-        let ends_at = self.0.session_rules.ends_at(standing.last_used_at, standing.expires_at);
-        let open = standing.state == UserState::Active && standing.revoked_at.is_none() && ends_at > now;
-        if open { Ok(()) } else { Err(ServiceError::TokenInvalid) }
+        let SessionStanding { state, last_used_at, expires_at, revoked_at, .. } = *standing;
+        let rules = self.0.session_rules;
+        let is_open = rules.is_open(last_used_at, expires_at, revoked_at, self.0.clock.now());
+        if is_open && state == UserState::Active { Ok(()) } else { Err(ServiceError::TokenInvalid) }
     }
 }

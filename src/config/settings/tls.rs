@@ -71,12 +71,6 @@ fn check(reader: &mut Reader<'_>, files: &TlsFiles) {
 
 /// Where health alone is answered, in plaintext; `None` for nowhere.
 pub(super) fn health_listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
-    let address = reader.parsed(HEALTH_LISTEN, |text| match text {
-        "off" => Ok(None),
-        text => text
-            .parse::<SocketAddr>()
-            .map(Some)
-            .map_err(|_| "must be an address and a port, such as 0.0.0.0:50052 or [::]:50052, or off"),
-    });
-    address.flatten()
+    let example = SocketAddr::from(([0, 0, 0, 0], 50052));
+    reader.address_or_off(HEALTH_LISTEN, example).flatten()
 }

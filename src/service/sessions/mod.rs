@@ -40,7 +40,18 @@ impl SessionRules {
         last_used_at.plus(self.idle).min(expires_at)
     }
 
-    /// What tells open sessions from ended ones at `now`.
+    /// Whether a session is open at `now`.
+    pub(super) fn is_open(
+        &self,
+        last_used_at: Timestamp,
+        expires_at: Timestamp,
+        revoked_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
+        revoked_at.is_none() && self.ends_at(last_used_at, expires_at) > now
+    }
+
+    /// What tells open sessions from ended ones at `now`, in a query.
     pub(super) fn open_at(&self, now: Timestamp) -> OpenAt {
         OpenAt { now, unused_since: now.minus(self.idle) }
     }
@@ -98,9 +109,9 @@ impl Service {
     }
 
     /// Whether a session is open at `now`, and its user may use it.
-    fn is_open(&self, session: &Session, user: &User, now: Timestamp) -> bool {
-        session.revoked_at.is_none()
-            && self.0.session_rules.ends_at(session.last_used_at, session.expires_at) > now
+    pub(super) fn is_open(&self, session: &Session, user: &User, now: Timestamp) -> bool {
+        let Session { last_used_at, expires_at, revoked_at, .. } = *session;
+        self.0.session_rules.is_open(last_used_at, expires_at, revoked_at, now)
             && user.state == UserState::Active
     }
 
