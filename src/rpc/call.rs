@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::time::Instant;
 use tonic::Request;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
 use crate::domain::{DeviceLabel, EndUser, FieldViolation, ServiceName, SpiffeId, Violations};
 use crate::service::CallContext;
@@ -13,6 +14,8 @@ const END_USER_ADDRESS: &str = "x-identity-end-user-address";
 /// Where it states the device: as ASCII, or as any UTF-8.
 const END_USER_DEVICE: &str = "x-identity-end-user-device";
 const END_USER_DEVICE_BIN: &str = "x-identity-end-user-device-bin";
+
+const TWICE: &str = "must not be given twice";
 
 /// When a call has to be answered, in its request's extensions. A call that may go on for ever has
 /// none.
@@ -75,23 +78,41 @@ pub(super) fn context<T>(
 fn end_user<T>(request: &Request<T>) -> Result<EndUser, Vec<FieldViolation>> {
     let metadata = request.metadata();
     let mut violations = Violations::new();
-    let address = metadata.get(END_USER_ADDRESS).map(|value| value.to_str().unwrap_or_default());
-    let address = address.map(|text| text.parse::<IpAddr>()).transpose();
-    let address = violations.check(END_USER_ADDRESS, address.map_err(|_| "must be an IPv4 or IPv6 address"));
-    let device = match metadata.get_bin(END_USER_DEVICE_BIN) {
-        Some(value) => {
-            let bytes = value.to_bytes().unwrap_or_default();
-            // What is no UTF-8 becomes empty, and is refused for that.
-            let label = DeviceLabel::parse(std::str::from_utf8(&bytes).unwrap_or_default());
-            violations.check(END_USER_DEVICE_BIN, label.map(Some))
-        }
-        None => {
-            let text = metadata.get(END_USER_DEVICE).map(|value| value.to_str().unwrap_or_default());
-            violations.check(END_USER_DEVICE, text.map(DeviceLabel::parse).transpose())
-        }
+    let text = |name| Ok::<_, &str>(single(metadata, name)?.map(|value| value.to_str().unwrap_or_default()));
+    let address = text(END_USER_ADDRESS).and_then(|text| {
+        text.map(|text| text.parse::<IpAddr>().map_err(|_| "must be an IPv4 or IPv6 address")).transpose()
+    });
+    let address = violations.check(END_USER_ADDRESS, address);
+    let device = if metadata.contains_key(END_USER_DEVICE_BIN) {
+        violations.check(END_USER_DEVICE_BIN, device_in_any_script(metadata))
+    } else {
+        let label = text(END_USER_DEVICE).map_err(str::to_owned);
+        let label = label.and_then(|text| {
+            text.map(|text| DeviceLabel::parse(text).map_err(|problem| problem.to_string())).transpose()
+        });
+        violations.check(END_USER_DEVICE, label)
     };
     match (address, device) {
         (Some(address), Some(device)) => Ok(EndUser { device, address }),
         _ => Err(violations.into_vec()),
     }
+}
+
+/// The one value of `name`, if there is any. Of two, one may be what somebody else was let add.
+fn single<'a>(metadata: &'a MetadataMap, name: &str) -> Result<Option<&'a AsciiMetadataValue>, &'static str> {
+    let mut values = metadata.get_all(name).iter();
+    let (value, second) = (values.next(), values.next());
+    if second.is_some() { Err(TWICE) } else { Ok(value) }
+}
+
+fn device_in_any_script(metadata: &MetadataMap) -> Result<Option<DeviceLabel>, String> {
+    let mut values = metadata.get_all_bin(END_USER_DEVICE_BIN).iter();
+    let (value, second) = (values.next(), values.next());
+    if second.is_some() {
+        return Err(TWICE.to_owned());
+    }
+    let bytes = value.and_then(|value| value.to_bytes().ok()).unwrap_or_default();
+    // What is no UTF-8 becomes empty, and is refused for that.
+    let label = DeviceLabel::parse(std::str::from_utf8(&bytes).unwrap_or_default());
+    label.map(Some).map_err(|problem| problem.to_string())
 }

@@ -19,6 +19,7 @@ on_both_databases!(
     a_device_may_have_a_name_in_any_script,
     what_others_state_is_not_believed,
     what_is_no_address_is_named,
+    what_is_stated_twice_is_not_believed_at_all,
 );
 
 pub(crate) const SERVICE_TOKEN: &str = "x-identity-service-token";
@@ -247,4 +248,20 @@ async fn what_is_no_address_is_named(engine: Engine) {
             "{address} {device}"
         );
     }
+}
+
+async fn what_is_stated_twice_is_not_believed_at_all(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let (_, token) = token(&service.database, &[]).await;
+    for name in ["x-identity-end-user-address", "x-identity-end-user-device"] {
+        let stated = [(SERVICE_TOKEN, token.as_str()), (name, "192.0.2.1"), (name, "192.0.2.2")];
+        let status =
+            service.client().service.login(with(LoginRequest::default(), &stated)).await.unwrap_err();
+        assert_eq!(bad_fields(&status), [name]);
+    }
+    let mut request = with(LoginRequest::default(), &[(SERVICE_TOKEN, token.as_str())]);
+    for device in [b"Phone", b"Watch"] {
+        request.metadata_mut().append_bin(DEVICE_BIN, MetadataValue::from_bytes(device));
+    }
+    assert_eq!(bad_fields(&service.client().service.login(request).await.unwrap_err()), [DEVICE_BIN]);
 }
