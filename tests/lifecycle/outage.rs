@@ -8,9 +8,11 @@ use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use super::clients::{Health, PATIENCE, assert_unavailable, backends, eventually};
+use super::clients::{
+    Health, PATIENCE, SLOW_HASHES, assert_unavailable, backends, checks_under_way, eventually,
+};
 use crate::support::postgres::Cluster;
-use crate::support::service::{Client, PASSWORD, TestDatabase, TestService, registration};
+use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, TestService, registration};
 use crate::support::wire::CountingProxy;
 
 /// The promise is two seconds; the rest is for a busy machine.
@@ -189,4 +191,31 @@ async fn they_are_replaced_when_no_caller_waits_long_enough_to_see_them_fail() {
     })
     .await;
     bench.recovers().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_amid_password_checks_leaves_the_account_open() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let mut database = TestDatabase::migrated(Engine::Postgres).await;
+    let proxy = CountingProxy::start(Cluster::shared().addr());
+    database.url = database.postgres.as_ref().unwrap().url_via(proxy.addr());
+    let service = TestService::start_with(database, &[SLOW_HASHES]).await;
+    let client = Client::patient(&format!("http://{}", service.server.address()));
+    client.register(registration("ada@example.com")).await.unwrap();
+    // As many as may be under way; right or wrong, none of them can tell the database how it ended.
+    let mut calls = JoinSet::new();
+    for number in 0..10 {
+        let (client, password) = (client.clone(), if number < 5 { PASSWORD } else { "wrong horse" });
+        calls.spawn(async move { client.login("ada@example.com", password).await });
+    }
+    checks_under_way(&service.database, 10).await;
+    proxy.cut().await;
+    for outcome in calls.join_all().await {
+        assert_unavailable(&outcome.unwrap_err());
+    }
+    proxy.restore();
+    checks_under_way(&service.database, 0).await;
+    client.login("ada@example.com", PASSWORD).await.unwrap();
+    // The wrong ones count.
+    assert_eq!(service.database.number("SELECT max(length(counted)) FROM attempts"), 5 * 8);
 }

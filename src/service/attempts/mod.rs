@@ -54,6 +54,16 @@ const LOOKS: [Duration; 6] = [
     Duration::from_millis(80),
     Duration::from_millis(160),
 ];
+/// Between two tries to write how a check ended, the last one repeated: ten minutes altogether.
+const TRIES: [Duration; 6] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(5),
+];
+const LAST_TRIES: usize = 118;
 /// What those are told who found no place in time, though nobody knows that there will be none.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -247,6 +257,28 @@ impl Service {
         Ok(tx.commit().await?)
     }
 
+    /// Settles a place. When the database is away, it goes on trying aside, for as long as the place would
+    /// keep others waiting: or else a short outage would shut an account.
+    async fn settle_or_go_on(&self, place: Box<Place>, end: End) -> Result<(), ServiceError> {
+        let failure = match self.settle_alone(&place, end).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        let service = self.clone();
+        self.0.units.run_aside(async move {
+            for pause in TRIES.into_iter().chain(std::iter::repeat_n(TRIES[TRIES.len() - 1], LAST_TRIES)) {
+                sleep(pause).await;
+                if service.settle_alone(&place, end).await.is_ok() {
+                    return;
+                }
+            }
+            tracing::warn!(
+                "the end of a password check was not written; it counts as failed until it is forgotten"
+            );
+        });
+        Err(failure)
+    }
+
     /// Notes that the new user of `email` is at home where the call comes from.
     pub(super) async fn insert_known(
         &self,
@@ -306,7 +338,7 @@ impl Attempt {
                 let began = Instant::now();
                 if let Some(place) = self.place.take() {
                     let service = self.service.clone();
-                    let unit = async move { service.settle_alone(&place, End::Wrong).await };
+                    let unit = async move { service.settle_or_go_on(place, End::Wrong).await };
                     self.service.0.units.run(unit).await?;
                 }
                 sleep(WRONG_TAKES.saturating_sub(self.took + began.elapsed())).await;
@@ -335,8 +367,8 @@ impl Drop for Attempt {
         let Some(place) = self.place.take() else { return };
         let service = self.service.clone();
         self.service.0.units.start(async move {
-            if let Err(error) = service.settle_alone(&place, End::Void).await {
-                tracing::warn!(%error, "a password check that was not made counts as failed until it is forgotten");
+            if let Err(error) = service.settle_or_go_on(place, End::Void).await {
+                tracing::debug!(%error, "a password check that was not made could not be given back yet");
             }
         });
     }
