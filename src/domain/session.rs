@@ -29,6 +29,19 @@ pub struct Session {
     pub opened_by: EndUser,
     /// When it was ended before its time, if it was.
     pub revoked_at: Option<Timestamp>,
+    /// When its refresh token was rotated lately, the last first: at most [`Session::MAX_ROTATIONS`].
+    pub rotations: Vec<Timestamp>,
+}
+
+impl Session {
+    /// How many rotations are remembered: more than anybody does within a grace of seconds.
+    pub const MAX_ROTATIONS: usize = 16;
+
+    /// When the refresh token of `generation` was replaced, if that is remembered.
+    pub fn rotated_at(&self, generation: u32) -> Option<Timestamp> {
+        let later = self.generation.checked_sub(generation)?.checked_sub(1)?;
+        self.rotations.get(usize::try_from(later).ok()?).copied()
+    }
 }
 
 /// On whose behalf a service calls, as far as it says so.

@@ -7,6 +7,7 @@ use super::columns::DbInstant;
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
 use super::schema::attempts;
+use super::times;
 use super::transaction::Tx;
 use crate::domain::{Attempts, Timestamp};
 
@@ -34,20 +35,12 @@ const COLUMNS: (attempts::counted, attempts::pending, attempts::known_until) =
     (attempts::counted, attempts::pending, attempts::known_until);
 
 fn into_tried((counted, pending, known_until): Row) -> Result<Tried, StorageError> {
-    let attempts = Attempts { counted: times(&counted)?, pending: times(&pending)? };
+    let read = |bytes: &[u8]| {
+        let cut_off = || StorageError::Corrupt("attempts has a time of less than 8 bytes".into());
+        times::read(bytes).ok_or_else(cut_off)
+    };
+    let attempts = Attempts { counted: read(&counted)?, pending: read(&pending)? };
     Ok(Tried { attempts, known_until: known_until.map(Timestamp::from) })
-}
-
-fn times(bytes: &[u8]) -> Result<Vec<Timestamp>, StorageError> {
-    let (times, rest) = bytes.as_chunks::<8>();
-    if !rest.is_empty() {
-        return Err(StorageError::Corrupt("attempts has a time of less than 8 bytes".into()));
-    }
-    Ok(times.iter().map(|time| Timestamp::from_unix_micros(i64::from_be_bytes(*time))).collect())
-}
-
-fn bytes(times: &[Timestamp]) -> Vec<u8> {
-    times.iter().flat_map(|time| time.as_unix_micros().to_be_bytes()).collect()
 }
 
 /// Finds what is remembered, without waiting for anybody.
@@ -133,8 +126,8 @@ pub async fn update(
 ) -> Result<(), StorageError> {
     let row = attempts::table.find((key.subject.to_vec(), key.source.to_vec()));
     let changes = (
-        attempts::counted.eq(bytes(&tried.attempts.counted)),
-        attempts::pending.eq(bytes(&tried.attempts.pending)),
+        attempts::counted.eq(times::write(&tried.attempts.counted)),
+        attempts::pending.eq(times::write(&tried.attempts.pending)),
         attempts::known_until.eq(tried.known_until.map(DbInstant::from)),
         attempts::expires_at.eq(DbInstant::from(expires_at)),
     );

@@ -25,6 +25,7 @@ pub mod sessions;
 pub mod signing_keys;
 mod sqlite;
 pub mod tenants;
+mod times;
 mod transaction;
 pub mod url;
 mod usage;

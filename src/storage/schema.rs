@@ -74,6 +74,7 @@ table! {
         device -> Nullable<Text>,
         address -> Nullable<Text>,
         revoked_at -> Nullable<Instant>,
+        rotations -> Nullable<Binary>,
     }
 }
 

@@ -11,6 +11,7 @@ use super::connection::{Conn, optional, query};
 use super::error::StorageError;
 use super::rows::{TENANT, TenantRow, USER, UserRow};
 use super::schema::{sessions, tenants, users};
+use super::times;
 use super::transaction::Tx;
 use crate::domain::{DeviceLabel, EndUser, Session, SessionId, TenantId, Timestamp, User, UserId};
 
@@ -39,6 +40,7 @@ struct SessionRow {
     device: Option<String>,
     address: Option<String>,
     revoked_at: Option<DbInstant>,
+    rotations: Option<Vec<u8>>,
 }
 
 impl SessionRow {
@@ -60,6 +62,8 @@ impl SessionRow {
                 address: address.map_err(|_| corrupt("address"))?,
             },
             revoked_at: self.revoked_at.map(Timestamp::from),
+            rotations: times::read(&self.rotations.unwrap_or_default())
+                .ok_or_else(|| corrupt("rotations"))?,
         })
     }
 }
@@ -81,6 +85,7 @@ pub async fn insert(tx: &mut Tx, session: &Session) -> Result<(), StorageError> 
         sessions::device.eq(session.opened_by.device.as_ref().map(|device| device.as_str().to_owned())),
         sessions::address.eq(session.opened_by.address.map(|address| address.to_string())),
         sessions::revoked_at.eq(session.revoked_at.map(DbInstant::from)),
+        sessions::rotations.eq(Some(times::write(&session.rotations)).filter(|times| !times.is_empty())),
     );
     query!(tx, |c| diesel::insert_into(sessions::table).values(row).execute(c)).map(drop)
 }
@@ -148,24 +153,21 @@ pub async fn find_user(
     Ok(query!(conn, |c| optional(found.get_result::<DbId>(c)))?.map(UserId::from))
 }
 
-/// Moves a session that has not ended on to the generation behind `generation`; false when that is no
-/// longer the latest one, or it has ended. Of several at once only one gets true.
+/// Writes a session that was `rotated` from the generation before; false when that is no longer the latest
+/// one, or it has ended. Of several at once only one gets true.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
-pub async fn update_rotated(
-    tx: &mut Tx,
-    tenant_id: TenantId,
-    id: SessionId,
-    generation: u32,
-    now: Timestamp,
-) -> Result<bool, StorageError> {
+pub async fn update_rotated(tx: &mut Tx, rotated: &Session) -> Result<bool, StorageError> {
     let row = sessions::table
-        .find((DbId::from(tenant_id), DbId::from(id)))
-        .filter(sessions::generation.eq(i64::from(generation)))
+        .find((DbId::from(rotated.tenant_id), DbId::from(rotated.id)))
+        .filter(sessions::generation.eq(i64::from(rotated.generation) - 1))
         .filter(sessions::revoked_at.is_null());
-    let changes =
-        (sessions::generation.eq(i64::from(generation) + 1), sessions::last_used_at.eq(DbInstant::from(now)));
+    let changes = (
+        sessions::generation.eq(i64::from(rotated.generation)),
+        sessions::last_used_at.eq(DbInstant::from(rotated.last_used_at)),
+        sessions::rotations.eq(times::write(&rotated.rotations)),
+    );
     query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
 }
 

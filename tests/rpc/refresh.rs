@@ -17,7 +17,8 @@ on_both_databases!(
     all_who_present_one_token_at_once_get_the_same_successor,
     two_processes_hand_out_the_same_successor,
     a_token_that_was_replaced_counts_until_its_grace_is_over_and_then_ends_the_session,
-    a_token_from_before_the_last_one_ends_the_session_at_once,
+    every_token_has_a_grace_of_its_own,
+    of_very_many_rotations_the_last_ones_are_remembered,
     without_a_grace_a_token_counts_once,
     a_session_that_is_refreshed_outlives_its_idle_time_but_not_its_longest,
     every_text_that_is_no_refresh_token_in_force_looks_the_same,
@@ -115,14 +116,36 @@ async fn a_token_that_was_replaced_counts_until_its_grace_is_over_and_then_ends_
     client.refresh(&eve.refresh_token).await.unwrap();
 }
 
-async fn a_token_from_before_the_last_one_ends_the_session_at_once(engine: Engine) {
+async fn every_token_has_a_grace_of_its_own(engine: Engine) {
+    let clock = TestClock::new();
+    let service = at(engine, &clock, &[]).await;
+    let client = service.client();
+    let first = registered(&service, "ada@example.com").await.refresh_token;
+    let refreshed = async |token: &str| client.refresh(token).await.map(|next| next.refresh_token);
+    let second = refreshed(&first).await.unwrap();
+    clock.advance(Duration::from_secs(20));
+    let third = refreshed(&second).await.unwrap();
+    clock.advance(Duration::from_secs(10));
+    // Whoever is late gets what the others have by now.
+    for late in [&first, &second] {
+        assert_eq!(refreshed(late).await.unwrap(), third);
+    }
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(refreshed(&second).await.unwrap(), third);
+    assert_eq!(refusal(refreshed(&first).await), invalid());
+    assert_eq!(refusal(refreshed(&third).await), invalid());
+}
+
+async fn of_very_many_rotations_the_last_ones_are_remembered(engine: Engine) {
     let service = TestService::start(engine).await;
     let client = service.client();
-    let ada = registered(&service, "ada@example.com").await;
-    let second = client.refresh(&ada.refresh_token).await.unwrap();
-    let third = client.refresh(&second.refresh_token).await.unwrap();
-    assert_eq!(refusal(client.refresh(&ada.refresh_token).await), invalid());
-    assert_eq!(refusal(client.refresh(&third.refresh_token).await), invalid());
+    let mut tokens = vec![registered(&service, "ada@example.com").await.refresh_token];
+    for _ in 0..17 {
+        tokens.push(client.refresh(tokens.last().unwrap()).await.unwrap().refresh_token);
+    }
+    assert_eq!(client.refresh(&tokens[1]).await.unwrap().refresh_token, tokens[17]);
+    assert_eq!(refusal(client.refresh(&tokens[0]).await), invalid());
+    assert_eq!(refusal(client.refresh(&tokens[17]).await), invalid());
 }
 
 async fn without_a_grace_a_token_counts_once(engine: Engine) {

@@ -135,6 +135,7 @@ pub(crate) fn session(user: &User) -> Session {
             address: Some("2001:db8::1".parse().unwrap()),
         },
         revoked_at: None,
+        rotations: vec![at(4), at(3)],
     }
 }
 

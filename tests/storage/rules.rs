@@ -111,6 +111,7 @@ fn good(n: u8) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
                     ("device", Null),
                     ("address", Null),
                     ("revoked_at", Null),
+                    ("rotations", Null),
                 ])
                 .collect(),
         ),
@@ -195,6 +196,7 @@ fn bad(engine: Engine) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     one("sessions", "expires_at", vec![Time(10)]);
     one("sessions", "device", vec![text(""), long(201)]);
     one("sessions", "address", vec![text(""), long(65)]);
+    one("sessions", "rotations", vec![Bytes(7), Bytes(129), Bytes(136)]);
     one("sessions", "user_id", vec![Id(9)]);
     one("sessions", "tenant_id", vec![Id(1)]);
     one("request_outcomes", "request_id", vec![Id(1)]);
@@ -326,7 +328,12 @@ async fn a_row_at_the_limits_is_accepted(engine: Engine) {
     at_limits.insert("passwords", vec![("hash", long(256)), ("scheme", text("bcrypt-truncated"))]);
     at_limits.insert(
         "sessions",
-        vec![("generation", Int(4_294_967_295)), ("device", wide(200)), ("address", long(64))],
+        vec![
+            ("generation", Int(4_294_967_295)),
+            ("device", wide(200)),
+            ("address", long(64)),
+            ("rotations", Bytes(128)),
+        ],
     );
     at_limits.insert(
         "signing_keys",

@@ -81,21 +81,25 @@ async fn a_session_is_rotated_once_for_each_generation(engine: Engine) {
     let user = nobody_logged_in(&fixture, 1).await;
     let session = opened(&user, 1, 3);
     insert(&fixture, std::slice::from_ref(&session)).await;
-    let rotate = async |generation, second| {
+    let rotate = async |to, second| {
         let mut tx = fixture.begin().await;
-        let tenant_id = user.tenant.id;
-        let rotated =
-            storage::sessions::update_rotated(&mut tx, tenant_id, session.id, generation, at(second)).await;
+        let rotated = Session {
+            generation: to,
+            last_used_at: at(second),
+            rotations: vec![at(second), at(1)],
+            ..session.clone()
+        };
+        let is_first = storage::sessions::update_rotated(&mut tx, &rotated).await;
         tx.commit().await.unwrap();
-        rotated.unwrap()
+        (is_first.unwrap(), rotated)
     };
-    assert_eq!((rotate(0, 5).await, rotate(0, 6).await, rotate(2, 6).await), (true, false, false));
-    let rotated = Session { generation: 1, last_used_at: at(5), ..session.clone() };
+    let (is_first, rotated) = rotate(1, 5).await;
+    assert!(is_first && !rotate(1, 6).await.0 && !rotate(3, 6).await.0);
     assert_eq!(listed(&fixture, &user, None, 9).await, [rotated]);
     let mut tx = fixture.begin().await;
     assert!(storage::sessions::update_revoked(&mut tx, user.tenant.id, session.id, at(7)).await.unwrap());
     tx.commit().await.unwrap();
-    assert!(!rotate(1, 8).await);
+    assert!(!rotate(2, 8).await.0);
 }
 
 async fn open_sessions_are_listed_from_behind_a_place_on(engine: Engine) {

@@ -13,3 +13,8 @@ CREATE TABLE service_tokens (
 
 -- What is swept: sessions that nobody has used for long.
 CREATE INDEX IF NOT EXISTS sessions_by_last_use ON sessions (last_used_at);
+
+-- When the refresh tokens were rotated whose grace may not be over, the last first: 8 bytes each
+-- (microseconds since the Unix epoch, big-endian), the last for the generation before this one.
+ALTER TABLE sessions ADD COLUMN rotations bytea
+    CHECK (octet_length(rotations) <= 128 AND octet_length(rotations) % 8 = 0);

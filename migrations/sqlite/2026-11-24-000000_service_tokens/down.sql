@@ -1,2 +1,3 @@
+ALTER TABLE sessions DROP COLUMN rotations;
 DROP INDEX sessions_by_last_use;
 DROP TABLE service_tokens;

@@ -83,6 +83,7 @@ impl Service {
             expires_at: now.plus(self.0.session_rules.max),
             opened_by,
             revoked_at: None,
+            rotations: Vec::new(),
         };
         (session, secret)
     }

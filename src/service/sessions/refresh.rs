@@ -2,8 +2,9 @@
 //!
 //! A session counts its generations; each token names one. The latest is rotated by one
 //! compare-and-set, and its successor is computed, not stored: whoever presents the same token within
-//! the grace gets the same successor. A token from before that has been used, and is seen again only
-//! when somebody has a copy of it (RFC 9700, 4.14.2): the session ends.
+//! the grace of its rotation gets the latest one, which is its successor unless that was rotated as well.
+//! A token whose grace is over is seen again only when somebody has a copy of it (RFC 9700, 4.14.2): the
+//! session ends.
 
 use crate::crypto::refresh_token::ParsedRefreshToken;
 use crate::domain::{Session, Timestamp, User};
@@ -16,9 +17,9 @@ use super::{OpenedSession, SessionRules};
 enum Standing {
     /// The latest: it gets a successor.
     Latest,
-    /// The one before, presented in time: it gets the successor that is there.
+    /// Replaced, and presented in time: it gets the latest.
     Rotated,
-    /// Older: somebody has kept or stolen it.
+    /// Replaced for longer: somebody has kept or stolen it.
     Outlived,
     /// Newer than anything that was issued: the database was set back. It proves nothing.
     Unknown,
@@ -70,19 +71,19 @@ impl Service {
         let next = token.generation.checked_add(1).ok_or(ServiceError::RefreshTokenInvalid)?;
         // Another process's clock may be ahead.
         let now = now.max(session.last_used_at);
+        let grace = self.0.session_rules.refresh_grace;
+        let recent = session.rotations.iter().copied().filter(|at| at.plus(grace) >= now);
+        let rotated = Session {
+            generation: next,
+            last_used_at: now,
+            rotations: std::iter::once(now).chain(recent).take(Session::MAX_ROTATIONS).collect(),
+            ..session
+        };
         let mut tx = self.0.storage.begin("refresh session").await?;
-        let rotated = storage::sessions::update_rotated(
-            &mut tx,
-            token.tenant_id,
-            token.session_id,
-            token.generation,
-            now,
-        )
-        .await?;
+        let is_first = storage::sessions::update_rotated(&mut tx, &rotated).await?;
         tx.commit().await?;
-        if rotated {
-            let session = Session { generation: next, last_used_at: now, ..session };
-            return Ok(self.hand_out(user, &session, &token.secret));
+        if is_first {
+            return Ok(self.hand_out(user, &rotated, &token.secret));
         }
         // Somebody else was faster, with the same token or by ending the session.
         let (session, user) = self.open_session_of(token).await?;
@@ -114,7 +115,6 @@ fn standing(generation: u32, session: &Session, rules: SessionRules, now: Timest
     if generation > session.generation {
         return Standing::Unknown;
     }
-    // The last use is the last rotation.
-    let in_time = now <= session.last_used_at.plus(rules.refresh_grace);
-    if generation + 1 == session.generation && in_time { Standing::Rotated } else { Standing::Outlived }
+    let in_time = session.rotated_at(generation).is_some_and(|at| now <= at.plus(rules.refresh_grace));
+    if in_time { Standing::Rotated } else { Standing::Outlived }
 }
