@@ -15,6 +15,8 @@ use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, on_both_da
 
 on_both_databases!(
     keys_are_listed_rotated_and_retired_while_a_server_runs,
+    a_key_is_never_made_under_another_master_key_than_the_others,
+    a_key_that_signs_at_once_takes_the_place_of_one_for_another_algorithm,
     the_master_key_is_exchanged_without_losing_a_session_or_a_request_id,
 );
 
@@ -110,6 +112,50 @@ async fn keys_are_listed_rotated_and_retired_while_a_server_runs(engine: Engine)
         assert!(refused.contains(unknown) && refused.contains("identity keys list"), "{refused}");
     }
     assert_eq!(listed(&variables).await.len(), 1);
+}
+
+async fn a_key_is_never_made_under_another_master_key_than_the_others(engine: Engine) {
+    let database = TestDatabase::migrated(engine).await;
+    let right = variables(&database.url, &[]);
+    let (process, client) = ready(&database.url, &[SWIFT]).await;
+    client.register(registration("ada@example.com")).await.unwrap();
+    let before = listed(&right).await;
+    let other = MasterKey::generate().to_base64();
+    let wrong = [&right[..], &[("IDENTITY_MASTER_KEY", other.as_str())]].concat();
+    let kid = before[0].0.clone();
+    for arguments in
+        [&["rotate"][..], &["rotate", "--now"], &["retire", &kid], &["rotate", "--token-algorithm", "RS256"]]
+    {
+        let refused = keys(arguments, &wrong).await.unwrap_err();
+        assert!(
+            refused.contains(&kid) && refused.contains("IDENTITY_MASTER_KEY"),
+            "{arguments:?}: {refused}"
+        );
+    }
+    let start = [&wrong[..], &[("IDENTITY_TOKEN_ALGORITHM", "RS256")]].concat();
+    let (code, _, err) = soon("the start fails", identity(&["serve"], &start)).await;
+    assert!(code == Some(1) && err.contains("encrypted with another master key"), "{code:?} {err}");
+    assert_eq!(listed(&right).await, before);
+    let token = client.login("ada@example.com", PASSWORD).await.unwrap().access_token;
+    client.get_user(Some(&token), "").await.unwrap();
+    drop(process);
+}
+
+async fn a_key_that_signs_at_once_takes_the_place_of_one_for_another_algorithm(engine: Engine) {
+    let database = TestDatabase::migrated(engine).await;
+    let variables = variables(&database.url, &[]);
+    let (process, client) = ready(&database.url, &[SWIFT]).await;
+    client.register(registration("ada@example.com")).await.unwrap();
+    keys(&["rotate", "--token-algorithm", "EdDSA"], &variables).await.unwrap();
+    keys(&["rotate", "--now", "--token-algorithm", "RS256"], &variables).await.unwrap();
+    let states: Vec<_> = listed(&variables).await.into_iter().map(|(_, state)| state).collect();
+    assert_eq!(states, ["signing", "published"]);
+    eventually("the new key signs", async || {
+        let token = client.login("ada@example.com", PASSWORD).await.unwrap().access_token;
+        jsonwebtoken::decode_header(&token).unwrap().alg == jsonwebtoken::Algorithm::RS256
+    })
+    .await;
+    drop(process);
 }
 
 async fn the_master_key_is_exchanged_without_losing_a_session_or_a_request_id(engine: Engine) {

@@ -51,7 +51,8 @@ impl Custody {
         Ok(Schedule(stored).describe(clock.now()))
     }
 
-    /// Makes the next key, or lets the one that is published already sign at once. Returns its id.
+    /// Makes the next key, or lets the one that is published already sign at once, unless that is for
+    /// another algorithm: then it goes. Returns the id of the one that signs next.
     ///
     /// # Errors
     /// [`KeysError::RotationUnderWay`] when there is a next key already, which is to wait.
@@ -70,7 +71,11 @@ impl Custody {
                 keys.advance(&kid, now);
                 Ok(kid)
             }
-            (Some(_) | None, _) => {
+            (next, _) => {
+                // One for another algorithm would take over again, and has signed nothing yet.
+                if let Some(next) = next.map(|next| next.kid.clone()) {
+                    keys.remove(&next);
+                }
                 keys.insert(self.seal(&new, now, now.plus(delay)));
                 Ok(new.kid.clone())
             }
@@ -176,7 +181,8 @@ impl Custody {
         let keys = keys.clone().in_use(now);
         let suits =
             |key: &StoredSigningKey| self.algorithm.is_none_or(|asked| key.algorithm == asked.as_str());
-        !keys.that_sign(now).any(suits)
+        // The one that signs last stays.
+        !keys.0.first().is_some_and(suits)
     }
 
     /// What the settings ask for, or else what the last key is for.
@@ -207,6 +213,24 @@ impl Custody {
         }
     }
 
+    /// Refuses to add a key under another master key than the servers have: with it they could neither
+    /// start nor sign.
+    fn require_master_key(
+        &self,
+        before: &Schedule,
+        after: &Schedule,
+        now: Timestamp,
+    ) -> Result<(), KeysError> {
+        let is_new = |key: &StoredSigningKey| before.0.iter().all(|old| old.kid != key.kid);
+        if !after.0.iter().any(is_new) {
+            return Ok(());
+        }
+        let mut kept = after.that_sign(now).filter(|key| !is_new(key));
+        kept.try_for_each(|key| self.open(key).map(drop))?;
+        let opened = before.0.iter().map(|key| self.open(key).map(drop));
+        opened.reduce(Result::or).unwrap_or(Ok(()))
+    }
+
     /// Changes the keys in one unit of work, while nobody else does.
     async fn change<T>(
         &self,
@@ -217,7 +241,9 @@ impl Custody {
         signing_keys::lock(&mut tx).await?;
         let before = Schedule(signing_keys::list(&mut tx).await?);
         let mut after = before.clone();
-        let outcome = change(&mut after, self.clock.now())?;
+        let now = self.clock.now();
+        let outcome = change(&mut after, now)?;
+        self.require_master_key(&before, &after, now)?;
         for key in before.0.iter().filter(|key| after.0.iter().all(|kept| kept.kid != key.kid)) {
             signing_keys::delete(&mut tx, &key.kid).await?;
         }

@@ -34,6 +34,8 @@ pub struct KeyFollower {
     /// What the last ring signs with.
     signing: (Signer, Vec<Signer>),
     is_failing: bool,
+    /// Whether a key that shall sign cannot be opened.
+    is_unusable: bool,
 }
 
 impl KeyFollower {
@@ -61,8 +63,15 @@ impl KeyFollower {
             Some(secret) => vec![(now, Arc::clone(secret))],
             None => stored,
         };
-        let first = signing.pop().ok_or_else(|| KeysError::NotFound("(any)".to_owned()))?;
-        let follower = Self { custody, secret, loaded, signing: (first, signing), is_failing: false };
+        let first = signing.pop().ok_or(KeysError::None)?;
+        let follower = Self {
+            custody,
+            secret,
+            loaded,
+            signing: (first, signing),
+            is_failing: false,
+            is_unusable: false,
+        };
         let ring = follower.ring();
         Ok((follower, ring))
     }
@@ -97,15 +106,25 @@ impl KeyFollower {
         let (now, all) = (self.custody.clock.now(), self.custody.read().await?);
         self.sweep(&all, now.minus(SWEPT_AFTER)).await;
         let keys = all.in_use(now);
-        if keys == self.loaded {
+        let have_changed = keys != self.loaded;
+        if !have_changed && !self.is_unusable {
             return Ok(None);
         }
         self.loaded = keys;
         // Whatever becomes of those that sign, what was retired counts no more.
         match self.signers(now) {
-            Ok(Some(signing)) => self.signing = signing,
-            Ok(None) => {}
-            Err(error) => tracing::error!(error = %error, "the next signing key cannot be used"),
+            Ok(signing) => {
+                self.is_unusable = false;
+                self.signing = signing.unwrap_or_else(|| self.signing.clone());
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_unusable, true) {
+                    tracing::error!(error = %error, "the next signing key cannot be used; it will be tried again");
+                }
+                if !have_changed {
+                    return Ok(None);
+                }
+            }
         }
         tracing::info!(keys = self.loaded.0.len(), "the signing keys have changed");
         Ok(Some(self.ring()))

@@ -27,7 +27,8 @@ pub enum KeysError {
     #[error(
         "the signing key {kid} in the database was encrypted with another master key: start with the \
          master key that it was made under (IDENTITY_MASTER_KEY or IDENTITY_MASTER_KEY_FILE), or name \
-         that one in IDENTITY_MASTER_KEY_PREVIOUS"
+         that one in IDENTITY_MASTER_KEY_PREVIOUS; a key that was made under a wrong one by mistake goes with \
+         `identity keys retire {kid}`"
     )]
     WrongMasterKey {
         /// The key's id.
@@ -49,6 +50,9 @@ pub enum KeysError {
         /// From when on.
         from: Timestamp,
     },
+    /// All keys have gone while they were being read.
+    #[error("there is no key to sign with; start again to have one made")]
+    None,
     /// There is no such key, or it is not in use any more.
     #[error("there is no key {0:?} in use; `identity keys list` names them")]
     NotFound(String),
