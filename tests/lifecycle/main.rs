@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attempts;
 mod clients;
 mod crash;
 mod http;
