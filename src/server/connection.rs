@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::util::Oneshot;
@@ -52,6 +52,8 @@ pub(super) struct Connections<S> {
     tls: Option<Tls>,
     http2: http2::Builder<TokioExecutor>,
     preface_timeout: Duration,
+    max_age: Option<Duration>,
+    goodbye_timeout: Duration,
     in_flight: InFlight,
 }
 
@@ -69,7 +71,15 @@ where
         settings: &ListenerSettings,
         in_flight: InFlight,
     ) -> Self {
-        Self { service, tls, http2: http2(settings), preface_timeout: settings.preface_timeout, in_flight }
+        Self {
+            service,
+            tls,
+            http2: http2(settings),
+            preface_timeout: settings.preface_timeout,
+            max_age: settings.max_age,
+            goodbye_timeout: settings.drain_timeout,
+            in_flight,
+        }
     }
 
     /// Serves one connection until it ends, whoever ends it.
@@ -122,10 +132,24 @@ where
                 connection.as_mut().graceful_shutdown();
                 self.in_flight.close.run_until_cancelled(connection).await
             }
+            () = of_age(self.max_age) => {
+                connection.as_mut().graceful_shutdown();
+                // A Watch never ends by itself, nor a client that does not answer.
+                let goodbye = timeout(self.goodbye_timeout, connection);
+                self.in_flight.close.run_until_cancelled(goodbye).await.and_then(Result::ok)
+            }
         };
         if let Some(Err(error)) = ended {
             tracing::debug!(peer.address = %peer, error = %error, "connection broke");
         }
+    }
+}
+
+/// Waits until a connection that has just begun is too old; for ever without a limit.
+async fn of_age(max_age: Option<Duration>) {
+    match max_age {
+        Some(max_age) => sleep(max_age).await,
+        None => std::future::pending().await,
     }
 }
 

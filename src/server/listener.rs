@@ -47,7 +47,10 @@ pub struct ListenerSettings {
     pub keep_alive_interval: Duration,
     /// How long a peer may take to answer that before its connection is closed.
     pub keep_alive_timeout: Duration,
-    /// How long stopping may take altogether.
+    /// How old a connection may become before its client is told to open another: with a GOAWAY, after which
+    /// the calls in flight have [`ListenerSettings::drain_timeout`] to end. No limit when absent.
+    pub max_age: Option<Duration>,
+    /// How long stopping may take altogether, and saying goodbye to a connection that is too old.
     pub drain_timeout: Duration,
 }
 
@@ -60,6 +63,8 @@ impl Default for ListenerSettings {
             preface_timeout: Duration::from_secs(10),
             keep_alive_interval: Duration::from_secs(60),
             keep_alive_timeout: Duration::from_secs(20),
+            // Services keep their connections, and shake hands once.
+            max_age: None,
             drain_timeout: Duration::from_secs(20),
         }
     }

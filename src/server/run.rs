@@ -40,6 +40,9 @@ const TLS_FILES_PERIOD: Duration = Duration::from_secs(5);
 /// Connections at once to the port for health alone: far more than probes have.
 const MAX_HEALTH_CONNECTIONS: usize = 128;
 
+/// How old those may become: whoever opens all of them, and answers pings, would keep the probes out for ever.
+const MAX_HEALTH_CONNECTION_AGE: Duration = Duration::from_secs(30);
+
 /// Told when what the build put into the binary cannot be read.
 const BROKEN_DESCRIPTORS: StartError = StartError::Setting("the embedded descriptors are broken");
 
@@ -198,7 +201,11 @@ impl Run {
             let Some(socket) = health_socket else { return };
             let mut health_alone = RoutesBuilder::default();
             health_alone.add_service(health_service);
-            let limits = ListenerSettings { max_connections: MAX_HEALTH_CONNECTIONS, ..limits };
+            let limits = ListenerSettings {
+                max_connections: MAX_HEALTH_CONNECTIONS,
+                max_age: Some(MAX_HEALTH_CONNECTION_AGE),
+                ..limits
+            };
             // Only a Check is ever waited for here, and nothing is lost with it.
             let _ = listener::serve(socket, None, layered(health_alone), limits, closing.clone()).await;
         };

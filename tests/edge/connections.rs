@@ -13,7 +13,7 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::raw::RawClient;
+use crate::raw::{RawClient, get_user};
 use crate::server::{Event, Server};
 
 fn waiting() -> GetUserRequest {
@@ -85,6 +85,47 @@ async fn a_client_above_the_connection_limit_is_served_when_another_goes() {
     assert!(!second.is_finished());
     drop(first);
     assert_eq!(second.await.unwrap().status().code(), Code::Ok);
+}
+
+/// Connections become no older than a moment; then they have `drain_timeout` to end.
+fn short_lived(max_connections: usize, drain_timeout: Duration) -> Server {
+    let max_age = Some(Duration::from_millis(50));
+    let settings = ListenerSettings { max_connections, max_age, drain_timeout, ..Default::default() };
+    Server::with(settings, EdgeSettings::default())
+}
+
+#[tokio::test]
+async fn idle_clients_do_not_keep_their_places_beyond_the_age_of_a_connection() {
+    let server = short_lived(1, Duration::from_secs(600));
+    let idle = RawClient::connect(server.addr).await;
+    let mut next = RawClient::connect(server.addr).await;
+    assert_eq!(next.get_user("", &[]).await.status().code(), Code::Ok);
+    drop(idle);
+    assert_eq!(server.stop().await, Drained { cut_off: 0 });
+}
+
+#[tokio::test]
+async fn a_call_in_flight_is_finished_on_a_connection_that_is_too_old() {
+    let mut server = short_lived(10, Duration::from_secs(600));
+    let mut client = RawClient::connect(server.addr).await;
+    let mut in_flight = client.clone();
+    let call = tokio::spawn(async move { in_flight.get_user("wait", &[]).await });
+    assert_eq!(server.events.recv().await, Some(Event::Entered));
+    while client.try_send(get_user("", &[])).await.is_ok() {}
+    assert!(!call.is_finished());
+    server.gate.add_permits(1);
+    assert_eq!(call.await.unwrap().status().code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_a_connection_that_is_too_old() {
+    let server = short_lived(1, Duration::from_millis(50));
+    let mut client = HealthClient::new(server.channel().await);
+    let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    assert!(watch.message().await.is_err());
+    let mut next = RawClient::connect(server.addr).await;
+    assert_eq!(next.get_user("", &[]).await.status().code(), Code::Ok);
 }
 
 #[tokio::test]

@@ -17,7 +17,8 @@ use tonic_types::StatusExt as _;
 
 pub(crate) const GET_USER: &str = "/identity.v1.IdentityService/GetUser";
 
-/// A client that sends what no gRPC library would.
+/// A client that sends what no gRPC library would. Clones share its connection.
+#[derive(Clone)]
 pub(crate) struct RawClient(SendRequest<Full<Bytes>>);
 
 #[derive(Debug)]
