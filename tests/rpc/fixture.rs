@@ -10,7 +10,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::uri::PathAndQuery;
 use identity::domain::{Clock, RequestId, SystemClock, Timestamp};
 use identity::proto::v1::RegisterResponse;
+use prost::Message as _;
 use prost::bytes::{Buf as _, BufMut as _};
+use prost_types::{FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto};
 use serde_json::Value;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
@@ -82,6 +84,20 @@ pub(crate) fn decode_token(token: &str) -> (Value, Value) {
 /// One claim of an access token.
 pub(crate) fn claim(token: &str, name: &str) -> String {
     decode_token(token).1[name].as_str().unwrap().to_owned()
+}
+
+/// All RPCs of the contract, by their full names.
+pub(crate) fn rpcs() -> Vec<String> {
+    let set = FileDescriptorSet::decode(identity::proto::DESCRIPTOR_SET).unwrap();
+    let files = set.file.iter().filter(|file| file.package() == "identity.v1");
+    let of = |service: &ServiceDescriptorProto| {
+        let name =
+            |method: &MethodDescriptorProto| format!("identity.v1.{}/{}", service.name(), method.name());
+        service.method.iter().map(name).collect::<Vec<_>>()
+    };
+    let rpcs: Vec<_> = files.flat_map(|file| &file.service).flat_map(of).collect();
+    assert!(!rpcs.is_empty());
+    rpcs
 }
 
 /// Calls `rpc`, by its full name, with a message of any bytes; returns those of the answer.

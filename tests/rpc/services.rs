@@ -7,7 +7,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status};
 
 use crate::database::{add_member, execute, storage, values};
-use crate::fixture::{call_raw, new_id, refusal, refused, registered};
+use crate::fixture::{call_raw, new_id, refusal, refused, registered, rpcs};
 use crate::support::service::{Engine, PASSWORD, TestDatabase, TestService, bad_fields, on_both_databases};
 
 on_both_databases!(
@@ -138,7 +138,8 @@ async fn a_token_that_is_not_in_force_is_refused_by_every_rpc(engine: Engine) {
     let (_, good) = token(&service.database, &[]).await;
     let secret_of_another = format!("{}{}", &good[..40], &revoked[40..]);
     let bearer = format!("Bearer {}", ada.access_token);
-    for rpc in ["Register", "Login", "GetUser", "RefreshSession", "Logout", "VerifyToken", "ChangePassword"] {
+    let client = service.client();
+    for rpc in rpcs() {
         for text in [
             "",
             "x",
@@ -152,8 +153,7 @@ async fn a_token_that_is_not_in_force_is_refused_by_every_rpc(engine: Engine) {
             let mut metadata = MetadataMap::new();
             metadata.insert("authorization", bearer.parse().unwrap());
             metadata.insert(SERVICE_TOKEN, text.parse().unwrap());
-            let rpc = access::full_name(rpc).unwrap();
-            let result = call_raw(&service.client(), rpc, Vec::new(), metadata).await;
+            let result = call_raw(&client, &rpc, Vec::new(), metadata).await;
             let expected = refused(Code::Unauthenticated, "SERVICE_CREDENTIAL_INVALID");
             assert_eq!(refusal(result), expected, "{rpc} with {text:?}");
         }
