@@ -23,7 +23,7 @@ use super::drain::Drained;
 use super::edge::{self, CallCounts, EdgeSettings};
 use super::health::{self, HealthHandle, ProbeSettings};
 use super::http::{self, Watched};
-use super::janitor;
+use super::janitor::Janitor;
 use super::listener::{self, ListenerSettings};
 use super::reflection;
 use super::startup::{Foundations, StartError};
@@ -249,15 +249,15 @@ impl Run {
     ) -> Result<std::convert::Infallible, StartError> {
         let (service, keys) = foundations.build().await?;
         drop(foundations);
-        let pause = janitor::sweep(&service).await;
+        let mut janitor = Janitor::new(service.clone());
+        let pause = janitor.sweep().await;
         backend.open(service.clone());
         // The start has just used the database, so the first probe need not be waited for.
         health.set_ready(true);
         self.ready.send_replace(true);
         let following = health::follow(health, || self.storage.probe(), ProbeSettings::default());
-        let (janitor, ..) =
-            tokio::join!(janitor::run(service.clone(), pause), keys.follow(service), following);
-        Ok(janitor)
+        let (never, ..) = tokio::join!(janitor.run(pause), keys.follow(service), following);
+        Ok(never)
     }
 
     /// Writes go on when their callers have left; what is left of the time to drain is theirs.

@@ -49,6 +49,23 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_fails_is_warned_of() {
+    let database = TestDatabase::migrated(Engine::Postgres).await;
+    let postgres = database.postgres.as_ref().unwrap();
+    tokio::task::block_in_place(|| postgres.admin("ALTER TABLE request_outcomes RENAME TO elsewhere"));
+    let mut process = Process::start(variables(&database.url, &[])).await;
+    soon("the server is ready", process.examples()).await;
+    process.signal("TERM");
+    let (_, log) = soon("the server stops", process.ended()).await;
+    let warnings: Vec<_> = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect(line))
+        .filter(|line| line["level"] == "WARN" && text(&line["message"]).contains("cannot be deleted"))
+        .collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+}
+
 async fn no_level_of_any_part_writes_what_nobody_should_read(engine: Engine) {
     let database = TestDatabase::migrated(engine).await;
     let parts = [
