@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 
-use identity::proto::v1::LoginRequest;
+use identity::proto::v1::{LoginRequest, LoginResponse};
 
 use super::clients::{soon, variables};
-use crate::support::process::Process;
-use crate::support::service::{Client, Engine, TestDatabase, on_both_databases, registration};
+use crate::support::process::{Process, identity};
+use crate::support::service::{Client, Engine, TestDatabase, on_both_databases, reason, registration};
+
+const SERVICE_TOKEN_PREFIX: &str = "identity-service-";
 
 on_both_databases!(no_level_of_any_part_writes_what_nobody_should_read);
 
@@ -88,7 +92,8 @@ async fn no_level_of_any_part_writes_what_nobody_should_read(engine: Engine) {
         "runtime",
     ];
     let filter = parts.iter().fold("trace".to_owned(), |filter, part| format!("{filter},{part}=trace"));
-    let mut process = Process::start(variables(&database.url, &[("IDENTITY_LOG", &filter)])).await;
+    let variables = variables(&database.url, &[("IDENTITY_LOG", &filter)]);
+    let mut process = Process::start(variables.clone()).await;
     soon("the server is ready", process.examples()).await;
     let client = Client::new(&format!("http://{}", process.address));
 
@@ -113,6 +118,24 @@ async fn no_level_of_any_part_writes_what_nobody_should_read(engine: Engine) {
     let forged = format!("{}x", logged_in.access_token);
     client.get_user(Some(&forged), "").await.unwrap_err();
     client.get_user(Some(&logged_in.refresh_token), "").await.unwrap_err();
+
+    let mut tokens = vec![
+        registered.access_token,
+        registered.refresh_token,
+        logged_in.access_token.clone(),
+        logged_in.refresh_token.clone(),
+    ];
+    tokens.extend(calls_with_tokens(&client, &logged_in).await);
+    let new_password = "staple xylophone quagga";
+    client.change_password(&logged_in.access_token, password, new_password).await.unwrap();
+    client.change_password(&logged_in.access_token, password, new_password).await.unwrap_err();
+    tokens.extend(an_old_refresh_token_comes_back(&client, email, new_password).await);
+    tokens.push(a_service_calls(&client, &variables, email, new_password).await);
+    let mut refused = None;
+    for _ in 0..12 {
+        refused = Some(client.login(email, "wrong xylophone").await.unwrap_err());
+    }
+    assert_eq!(reason(&refused.unwrap()), "TOO_MANY_ATTEMPTS");
     process.signal("TERM");
     let (_, log) = soon("the server stops", process.ended()).await;
 
@@ -120,9 +143,7 @@ async fn no_level_of_any_part_writes_what_nobody_should_read(engine: Engine) {
     for text in ["call finished", "login_names", "\"target\":\"h2::"] {
         assert!(log.contains(text), "{text} is not in the log");
     }
-    let tokens =
-        [registered.access_token, registered.refresh_token, logged_in.access_token, logged_in.refresh_token];
-    let parts_of_tokens = tokens.iter().flat_map(|token| token.split('.').skip(1)).map(str::to_owned);
+    let parts_of_tokens = tokens.iter().flat_map(|token| parts_of(token));
     let plain = [
         "zuleika",
         "quixote",
@@ -131,8 +152,17 @@ async fn no_level_of_any_part_writes_what_nobody_should_read(engine: Engine) {
         "$2b$",
         "bearer",
         "example.com",
+        "lynx on toaster",
         crate::support::service::MASTER_KEY,
     ];
+    let raw_secrets: Vec<_> = tokens.iter().filter_map(|token| secret_bytes(token)).collect();
+    assert!(raw_secrets.len() > 4);
+    for secret in raw_secrets {
+        let numbers: Vec<_> = secret.iter().map(u8::to_string).collect();
+        assert!(!log.contains(&numbers.join(", ")), "a token's secret is in the log, as bytes");
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!log.contains(&hex), "a token's secret is in the log, in hexadecimal digits");
+    }
     let log = log.to_lowercase();
     for secret in plain.into_iter().map(str::to_owned).chain(tokens.iter().cloned()).chain(parts_of_tokens) {
         let at = log.find(&secret.to_lowercase());
@@ -142,4 +172,83 @@ async fn no_level_of_any_part_writes_what_nobody_should_read(engine: Engine) {
         let bytes: Vec<_> = secret.bytes().take(12).map(|byte| byte.to_string()).collect();
         assert!(!log.contains(&bytes.join(", ")), "{secret} is in the log, as bytes");
     }
+}
+
+/// Uses and ends sessions, though not that of `logged_in`; returns the tokens that this brought.
+async fn calls_with_tokens(client: &Client, logged_in: &LoginResponse) -> Vec<String> {
+    let access_token = &logged_in.access_token;
+    let next = client.refresh(&logged_in.refresh_token).await.unwrap();
+    client.refresh(&format!("{}A", next.refresh_token)).await.unwrap_err();
+    let page = client.list_sessions(access_token, 1, "").await.unwrap();
+    let page_token = page.next_page_token;
+    let others = client.list_sessions(access_token, 1, &page_token).await.unwrap();
+    client.list_sessions(access_token, 1, &page_token[1..]).await.unwrap_err();
+    client.revoke_session(access_token, &others.sessions[0].id).await.unwrap();
+    client.revoke_session(access_token, &next.refresh_token).await.unwrap_err();
+    assert!(client.verify_token(&next.access_token).await.unwrap().active);
+    assert!(!client.verify_token(&next.refresh_token).await.unwrap().active);
+    vec![next.access_token, next.refresh_token, page_token]
+}
+
+/// Logs in, and lets a refresh token come back that was replaced twice; returns all tokens.
+async fn an_old_refresh_token_comes_back(client: &Client, email: &str, password: &str) -> Vec<String> {
+    let first = client.login(email, password).await.unwrap();
+    let second = client.refresh(&first.refresh_token).await.unwrap();
+    let third = client.refresh(&second.refresh_token).await.unwrap();
+    client.refresh(&first.refresh_token).await.unwrap_err();
+    client.refresh(&third.refresh_token).await.unwrap_err();
+    let last = client.login(email, password).await.unwrap();
+    client.logout(&last.refresh_token).await.unwrap();
+    client.logout(&last.access_token).await.unwrap_err();
+    vec![
+        first.access_token,
+        first.refresh_token,
+        second.access_token,
+        second.refresh_token,
+        third.access_token,
+        third.refresh_token,
+        last.access_token,
+        last.refresh_token,
+    ]
+}
+
+/// Lets a service log a user in, with what it knows of him; returns the service's token.
+async fn a_service_calls(client: &Client, variables: &[(&str, &str)], email: &str, password: &str) -> String {
+    let create = ["service-token", "create", "--name", "billing", "--allow", "all"];
+    let (code, token, err) = soon("the token is made", identity(&create, variables)).await;
+    assert_eq!(code, Some(0), "{err}");
+    let token = token.trim();
+    let altered = format!("{}AAAA", &token[..token.len() - 4]);
+    for text in [token, &altered, &token[1..]] {
+        let mut login = Request::new(LoginRequest { email: email.into(), password: password.into() });
+        for (name, value) in [
+            ("x-identity-service-token", text),
+            ("x-identity-end-user-address", "192.0.2.77"),
+            ("x-identity-end-user-device", "Lynx on Toaster"),
+        ] {
+            login.metadata_mut().insert(name, value.parse().unwrap());
+        }
+        assert_eq!(client.service.clone().login(login).await.is_ok(), text == token);
+    }
+    token.to_owned()
+}
+
+/// The parts of a token that say nothing by themselves but must be in no log: of an access token all but its
+/// header, of a service token what is behind its prefix, and its secret.
+fn parts_of(token: &str) -> Vec<String> {
+    match token.strip_prefix(SERVICE_TOKEN_PREFIX) {
+        // The id is 16 bytes, and a character is six bits.
+        Some(encoded) => vec![encoded.to_owned(), encoded[22..].to_owned()],
+        None => token.split('.').skip(1).map(str::to_owned).collect(),
+    }
+}
+
+/// The first bytes of the secret in a refresh token or a service token, as the program holds them.
+fn secret_bytes(token: &str) -> Option<[u8; 12]> {
+    let (encoded, at) = match token.strip_prefix(SERVICE_TOKEN_PREFIX) {
+        Some(encoded) => (encoded, 16),
+        None if token.len() == 135 => (token, 1 + 16 + 16 + 4),
+        None => return None,
+    };
+    URL_SAFE_NO_PAD.decode(encoded).unwrap()[at..].first_chunk().copied()
 }
