@@ -10,7 +10,7 @@ use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::master_key::MasterKey;
+use super::master_key::{MasterKey, MasterKeys};
 
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 16;
@@ -23,19 +23,23 @@ const MAX_CHARS: usize = 1024;
 pub struct InvalidPageToken;
 
 /// Makes page tokens and tells them from made-up ones.
-pub struct PageTokens(hmac::Key);
+pub struct PageTokens {
+    key: hmac::Key,
+    previous: Option<hmac::Key>,
+}
 
 impl PageTokens {
-    /// Tokens under a key derived from `master_key`.
-    pub fn new(master_key: &MasterKey) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, master_key.derive("page token").as_bytes()))
+    /// Tokens under a key derived from the current master key. Those under the previous one are
+    /// accepted.
+    pub fn new(master_keys: &MasterKeys) -> Self {
+        Self { key: mac_key(&master_keys.current), previous: master_keys.previous.as_ref().map(mac_key) }
     }
 
     /// The token by which the list `scope` goes on behind `cursor`.
     pub fn issue(&self, scope: &[impl AsRef<[u8]>], cursor: &[u8]) -> String {
         let mut token = vec![VERSION];
         token.extend_from_slice(cursor);
-        let mac = self.mac(scope, &token);
+        let mac = mac(&self.key, scope, &token);
         token.extend_from_slice(&mac);
         URL_SAFE_NO_PAD.encode(token)
     }
@@ -50,20 +54,29 @@ impl PageTokens {
         }
         let token = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidPageToken)?;
         let (body, mac) = token.split_last_chunk::<MAC_BYTES>().ok_or(InvalidPageToken)?;
-        constant_time::verify_slices_are_equal(&self.mac(scope, body), mac).map_err(|_| InvalidPageToken)?;
+        let is_genuine = std::iter::once(&self.key)
+            .chain(&self.previous)
+            .any(|key| constant_time::verify_slices_are_equal(&self::mac(key, scope, body), mac).is_ok());
+        if !is_genuine {
+            return Err(InvalidPageToken);
+        }
         body.strip_prefix(&[VERSION]).map(<[u8]>::to_vec).ok_or(InvalidPageToken)
     }
+}
 
-    /// Over each part of the scope behind its length, so that no two scopes run together.
-    fn mac(&self, scope: &[impl AsRef<[u8]>], body: &[u8]) -> [u8; MAC_BYTES] {
-        let mut mac = hmac::Context::with_key(&self.0);
-        mac.update(&(scope.len() as u64).to_be_bytes());
-        for part in scope.iter().map(AsRef::as_ref).chain([body]) {
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part);
-        }
-        *mac.sign().as_ref().first_chunk().expect("HMAC-SHA256 has 32 bytes")
+fn mac_key(master_key: &MasterKey) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, master_key.derive("page token").as_bytes())
+}
+
+/// Over each part of the scope behind its length, so that no two scopes run together.
+fn mac(key: &hmac::Key, scope: &[impl AsRef<[u8]>], body: &[u8]) -> [u8; MAC_BYTES] {
+    let mut mac = hmac::Context::with_key(key);
+    mac.update(&(scope.len() as u64).to_be_bytes());
+    for part in scope.iter().map(AsRef::as_ref).chain([body]) {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
     }
+    *mac.sign().as_ref().first_chunk().expect("HMAC-SHA256 has 32 bytes")
 }
 
 impl fmt::Debug for PageTokens {
@@ -80,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_token_goes_on_where_its_list_was() {
-        let tokens = PageTokens::new(&MasterKey::generate());
+        let tokens = PageTokens::new(&MasterKey::generate().into());
         for cursor in [&b""[..], b"behind this"] {
             assert_eq!(tokens.parse(&SCOPE, &tokens.issue(&SCOPE, cursor)).unwrap(), cursor);
         }
@@ -88,19 +101,29 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_its_list_and_service_only() {
-        let tokens = PageTokens::new(&MasterKey::generate());
+        let tokens = PageTokens::new(&MasterKey::generate().into());
         let token = tokens.issue(&SCOPE, b"behind this");
         let scopes: [&[&[u8]]; 4] = [&[b"sessions", b"eve"], &[b"sessions"], &[b"sessionsada"], &[]];
         for scope in scopes {
             assert_eq!(tokens.parse(scope, &token), Err(InvalidPageToken));
         }
-        let others = PageTokens::new(&MasterKey::generate());
+        let others = PageTokens::new(&MasterKey::generate().into());
         assert_eq!(others.parse(&SCOPE, &token), Err(InvalidPageToken));
     }
 
     #[test]
+    fn a_token_under_the_previous_master_key_is_accepted() {
+        let [old, new] = [(); 2].map(|()| MasterKey::generate());
+        let token = PageTokens::new(&old.clone().into()).issue(&SCOPE, b"behind this");
+        let tokens = PageTokens::new(&MasterKeys { current: new, previous: Some(old.clone()) });
+        assert_eq!(tokens.parse(&SCOPE, &token).unwrap(), b"behind this");
+        let issued = tokens.issue(&SCOPE, b"behind this");
+        assert_eq!(PageTokens::new(&old.into()).parse(&SCOPE, &issued), Err(InvalidPageToken));
+    }
+
+    #[test]
     fn no_changed_character_goes_unnoticed() {
-        let tokens = PageTokens::new(&MasterKey::generate());
+        let tokens = PageTokens::new(&MasterKey::generate().into());
         let token = tokens.issue(&SCOPE, b"behind this");
         for at in 0..token.len() {
             let mut changed = token.clone().into_bytes();

@@ -132,7 +132,7 @@ impl Foundations {
         let Settings { master_key, jwt_secret, .. } = &self.settings;
         let master_keys = master_key::read(master_key, jwt_secret.as_ref(), &self.storage).await?;
         let refresh_tokens = RefreshTokens::new(&master_keys);
-        let page_tokens = PageTokens::new(&master_keys.current);
+        let page_tokens = PageTokens::new(&master_keys);
         let fingerprints = Fingerprinter::of_requests(&master_keys);
         let attempt_keys = Fingerprinter::of_attempts(&master_keys);
         let (keys, keyring) = self.keys(master_keys).await?;

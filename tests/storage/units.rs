@@ -54,7 +54,7 @@ fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -
             TokenSettings { issuer: "test".into(), audience: "test".into(), access_ttl: hour },
         ),
         refresh_tokens: RefreshTokens::new(&master_keys),
-        page_tokens: PageTokens::new(&master_keys.current),
+        page_tokens: PageTokens::new(&master_keys),
         fingerprints: Fingerprinter::of_requests(&master_keys),
         attempt_keys: Fingerprinter::of_attempts(&master_keys),
         turns: Turns::default(),
