@@ -5,7 +5,7 @@
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use identity::crypto::MasterKey;
@@ -138,6 +138,17 @@ fn message(header: &str, claims: &str) -> String {
     format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
 }
 
+/// A token that is good by the key in its own header.
+fn signed_by_its_own_key(header: &Value, claims: &str) -> String {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let mut header = header.clone();
+    header["alg"] = json!("EdDSA");
+    let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
+    header["jwk"] = json!({"kty": "OKP", "crv": "Ed25519", "x": x});
+    let message = message(&header.to_string(), claims);
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes())))
+}
+
 /// A changed part of a header or of the claims.
 type Change = fn(&mut Value);
 
@@ -182,8 +193,15 @@ async fn no_token_with_a_foreign_header_is_accepted(engine: Engine) {
         for (what, change) in changes {
             target.refuses(&target.with_header(change), what).await;
         }
+        let claims = target.claims.to_string();
+        for algorithm in ["none", "None", "NONE", "nOnE", ""] {
+            let mut header = target.header.clone();
+            header["alg"] = json!(algorithm);
+            target.refuses(&format!("{}.", message(&header.to_string(), &claims)), "no signature").await;
+        }
+        target.refuses(&signed_by_its_own_key(&target.header, &claims), "a key of its own").await;
         let header = target.header.to_string();
-        let (header, claims) = (header.strip_suffix('}').unwrap(), target.claims.to_string());
+        let header = header.strip_suffix('}').unwrap();
         for (name, value) in
             [("alg", &target.header["alg"]), ("alg", &json!("none")), ("kid", &target.header["kid"])]
         {

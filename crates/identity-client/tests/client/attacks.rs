@@ -99,6 +99,7 @@ async fn a_well_signed_token_with_the_wrong_header_is_refused() {
         (|h| h["alg"] = json!("none"), WrongSignature),
         (|h| h["alg"] = json!("HS256"), WrongSignature),
         (|h| h["alg"] = json!("RS512"), WrongSignature),
+        (|h| h["alg"] = json!("HS512"), WrongSignature),
         (|h| h["alg"] = json!("PS256"), WrongSignature),
         (|h| _ = h.as_object_mut().unwrap().remove("alg"), Malformed),
         (|h| _ = h.as_object_mut().unwrap().remove("kid"), Malformed),
@@ -116,6 +117,7 @@ async fn a_well_signed_token_with_the_wrong_header_is_refused() {
         (|h| h["zip"] = json!("DEF"), Malformed),
         (|h| h["jku"] = json!("https://evil.example/jwks.json"), Malformed),
         (|h| h["x5u"] = json!("https://evil.example/cert.pem"), Malformed),
+        (|h| h["x5c"] = json!(["AA"]), Malformed),
         (|h| h["jwk"] = json!({"kty": "OKP", "crv": "Ed25519", "x": "AA"}), Malformed),
         (|h| h["cty"] = json!("JWT"), Malformed),
         (|h| *h = json!([]), Malformed),
@@ -242,6 +244,12 @@ async fn what_is_no_token_is_refused() {
     let setting = Setting::new().await;
     let unsigned =
         format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode("{}"));
+    for algorithm in ["none", "None", "NONE"] {
+        let header = json!({"typ": "at+jwt", "kid": "ed", "alg": algorithm}).to_string();
+        let claims = URL_SAFE_NO_PAD.encode(claims().to_string());
+        let token = format!("{}.{claims}.", URL_SAFE_NO_PAD.encode(header));
+        assert_eq!(setting.refusal(&token).await, Some(InvalidToken::WrongSignature), "{algorithm}");
+    }
     let nested = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":{}"#, "[".repeat(1300)));
     let nested = format!("{nested}.e30.AA");
     for text in ["", ".", "..", "...", "a.b.c", "Bearer x", &unsigned, &nested, "\u{e9}.\u{e9}.\u{e9}"] {
