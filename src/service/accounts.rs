@@ -66,8 +66,9 @@ impl Service {
         self.require_registration_open(&context)?;
         let registration = Arc::new(registration);
         let terms = context.terms(&registration.email);
-        self.0.hasher.peek(&terms)?;
+        let promise = self.0.hasher.promise(&terms)?;
         self.admit_registration(&context).await?;
+        drop(promise);
         let hash = self.0.hasher.hash(&registration.password, &terms).await?;
         let written = {
             let (service, registration) = (self.clone(), Arc::clone(&registration));

@@ -30,6 +30,7 @@ use super::scheme::StoredHash;
 use crate::domain::{Password, PasswordHash};
 
 pub use self::origin::Origin;
+pub use self::queue::Promise;
 pub use self::staffing::Staffing;
 pub use self::statistics::{HasherStatistics, WAIT_BUCKETS};
 pub use self::worker::Duty;
@@ -209,14 +210,15 @@ impl Hasher {
         self.front.queue.statistics()
     }
 
-    /// Whether a hash at the configured cost would be admitted now. Costs some microseconds, and reserves
-    /// nothing: so that what has to be done before a hash is not done in vain.
+    /// Keeps room for a hash at the configured cost while something is done that has to come before it: so
+    /// that it is not done in vain, nor by more than can be served. Costs some microseconds. Drop the
+    /// promise when the hash is asked for.
     ///
     /// # Errors
     /// [`HashError::Overloaded`] and [`HashError::Stopped`], as [`Hasher::hash`] would answer at once.
-    pub fn peek(&self, terms: &Terms) -> Result<(), HashError> {
+    pub fn promise(&self, terms: &Terms) -> Result<Promise, HashError> {
         let cost = bcrypt_lanes::Cost::from(self.front.cost);
-        self.front.queue.peek(cost.expansions(), terms)
+        self.front.queue.promise(cost.expansions(), terms)
     }
 
     /// Computes a new hash of `password`: bcrypt, or bcrypt over a digest when bcrypt would not see

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::line::{Line, Place};
@@ -55,7 +55,30 @@ struct State {
     /// Workers that wait for a job.
     sleeping: usize,
     pace: Pace,
+    promised: Promised,
     closed: bool,
+}
+
+/// What will be asked for soon, for which there is room.
+#[derive(Clone, Copy, Default)]
+struct Promised {
+    jobs: usize,
+    /// In expansions.
+    work: u64,
+}
+
+/// Room for a job that is asked for soon. Others are not told of it while this exists.
+pub struct Promise {
+    queue: Arc<Queue>,
+    work: u64,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.promised.jobs -= 1;
+        state.promised.work -= self.work;
+    }
 }
 
 /// What a worker has in flight.
@@ -106,6 +129,7 @@ impl Queue {
                 workers: vec![Worker::default(); workers.get()],
                 sleeping: 0,
                 pace: Pace::new(ideal),
+                promised: Promised::default(),
                 closed: false,
             }),
             changed: Condvar::new(),
@@ -134,19 +158,23 @@ impl Queue {
         admitted
     }
 
-    /// Whether [`Queue::push`] would take a job of `work` expansions now.
-    pub(super) fn peek(&self, work: u64, terms: &Terms) -> Result<(), HashError> {
+    /// Keeps room for a job of `work` expansions, beside that which others were promised, or answers as
+    /// [`Queue::push`] would.
+    pub(super) fn promise(self: &Arc<Self>, work: u64, terms: &Terms) -> Result<Promise, HashError> {
         let mut state = self.lock();
         if state.closed {
             return Err(HashError::Stopped);
         }
         self.drop_abandoned(&mut state);
-        let admitted = state.room(work, terms.deadline, terms.origin, self.limits, self.width).map(drop);
-        drop(state);
-        if admitted.is_err() {
+        let promised = state.promised;
+        let room = state.room(work, terms.deadline, terms.origin, self.limits, self.width, promised);
+        if let Err(refusal) = room {
+            drop(state);
             self.counters.refused();
+            return Err(refusal);
         }
-        admitted
+        state.promised = Promised { jobs: promised.jobs + 1, work: promised.work + work };
+        Ok(Promise { queue: Arc::clone(self), work })
     }
 
     /// Adds a job that nobody waits for.
@@ -274,7 +302,9 @@ impl State {
     /// Puts a task in line, unless the line is too long for it.
     fn admit(&mut self, task: Task, terms: &Terms, limits: Limits, width: usize) -> Result<(), HashError> {
         let work = task.expansions();
-        let (place, due) = self.room(work, task.deadline, terms.origin, limits, width)?;
+        // What was promised was weighed when that was done.
+        let (place, due) =
+            self.room(work, task.deadline, terms.origin, limits, width, Promised::default())?;
         self.line.insert(place, terms.origin, work, due, task);
         Ok(())
     }
@@ -287,14 +317,16 @@ impl State {
         origin: Origin,
         limits: Limits,
         width: usize,
+        promised: Promised,
     ) -> Result<(Place, Instant), HashError> {
         let now = Instant::now();
         let left = deadline.map_or(limits.max_wait, |due| due.saturating_duration_since(now));
         let spared = left.div_f64(MARGIN);
-        let running: usize = self.workers.iter().map(|worker| worker.lanes).sum();
+        let lanes: usize = self.workers.iter().map(|worker| worker.lanes).sum();
+        let running = lanes + promised.jobs;
         let is_idle = running + self.line.len() == 0;
         let is_served_at_once = running + self.line.len() < self.workers.len() * width;
-        let (pace, in_flight) = (self.pace.at(now), self.in_flight());
+        let (pace, in_flight) = (self.pace.at(now), self.in_flight().saturating_add(promised.work));
         let wait = |ahead| pace.work(in_flight.saturating_add(ahead), self.workers.len());
         let forecast = |ahead, work| wait(ahead).saturating_add(pace.job(work));
         let place = self.line.place(origin, work, now, forecast);
@@ -305,7 +337,7 @@ impl State {
         } else {
             // What waits for a party counts twice, in number and in time: so one that comes often
             // leaves half of what there is to those who come seldom.
-            let free = limits.capacity.saturating_sub(self.line.len());
+            let free = limits.capacity.saturating_sub(self.line.len() + promised.jobs);
             let needed = forecast(place.ahead.saturating_add(place.own_work), work);
             (place.own_jobs < free, needed, spared)
         };
@@ -376,6 +408,25 @@ mod tests {
         // 66 seconds are forecast, and half as much again is to spare.
         assert!(matches!(push(&queue, 90 * SECOND), Err(HashError::Overloaded { .. })));
         push(&queue, 110 * SECOND).unwrap();
+    }
+
+    #[test]
+    fn what_is_promised_to_one_is_not_promised_to_another() {
+        let queue = Arc::new(queue());
+        push(&queue, 40 * SECOND).unwrap();
+        assign(&queue);
+        let promise = |allowed| {
+            let terms = Terms { deadline: Some(Instant::now() + allowed), ..Terms::default() };
+            queue.promise(33, &terms)
+        };
+        let first = promise(110 * SECOND).unwrap();
+        assert!(matches!(promise(110 * SECOND), Err(HashError::Overloaded { .. })));
+        drop(first);
+        let again = promise(110 * SECOND).unwrap();
+        // Whoever was promised room finds it.
+        drop(again);
+        push(&queue, 110 * SECOND).unwrap();
+        assert!(matches!(promise(110 * SECOND), Err(HashError::Overloaded { .. })));
     }
 
     #[test]

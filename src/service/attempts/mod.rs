@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::crypto::hasher::{Terms, Verdict};
+use crate::crypto::hasher::{Promise, Terms, Verdict};
 use crate::domain::{Email, Limit, Password, PasswordHash, Room, Source, TenantId, Timestamp, UserId};
 use crate::storage;
 use crate::storage::Tx;
@@ -82,6 +82,8 @@ pub(super) enum Whose {
 pub(super) struct Attempt {
     service: Service,
     place: Option<Box<Place>>,
+    /// Until the hash is asked for.
+    promise: Option<Promise>,
     /// How long the database took to reserve it.
     took: Duration,
 }
@@ -131,12 +133,14 @@ impl Service {
         context: &CallContext,
         whose: Whose,
     ) -> Result<(Attempt, Option<Login>), ServiceError> {
-        // First, since it costs nothing: a flood of logins shall not become one of transactions.
-        self.0.hasher.peek(&context.terms(email))?;
+        // First, since it costs nothing: a flood of logins shall not become one of transactions. Not kept:
+        // who waits for a turn may wait for long.
+        let terms = context.terms(email);
+        drop(self.0.hasher.promise(&terms)?);
         let subject = self.subject(&["account", email.as_normalized()]);
         let key = AttemptKey { subject, source: self.source(context) };
         let until = context.deadline.map_or_else(|| Instant::now() + PATIENCE, Instant::from_std);
-        let reserving = self.reserve(key, &whose);
+        let reserving = self.reserve(key, &whose, &terms);
         timeout_at(until, reserving).await.unwrap_or(Err(ServiceError::Overloaded { retry_after: SOON }))
     }
 
@@ -144,6 +148,7 @@ impl Service {
         &self,
         key: AttemptKey,
         whose: &Whose,
+        terms: &Terms,
     ) -> Result<(Attempt, Option<Login>), ServiceError> {
         let now = || self.0.clock.now();
         let mut turn = match self.0.turns.turn(key, OWN.most, now).await {
@@ -151,6 +156,8 @@ impl Service {
             Err(NoTurn::Closed { until }) => return Err(self.refuse_attempt(LimitKind::Attempts, until)),
             Err(NoTurn::Crowded) => return Err(ServiceError::Overloaded { retry_after: SOON }),
         };
+        // So that no more come to the database at once than will have their password hashed.
+        let promise = self.0.hasher.promise(terms)?;
         let strangers = self.strangers(key.subject);
         if let Some(until) = self.0.turns.closed_until(strangers, now())
             && !self.knows(key).await?
@@ -163,7 +170,11 @@ impl Service {
             let (service, whose) = (self.clone(), whose.clone());
             let unit = async move { service.try_reserve(key, &whose, turn).await };
             match self.0.units.run(unit).await? {
-                Reserved::Place(reserved) => return Ok(*reserved),
+                Reserved::Place(reserved) => {
+                    let (mut attempt, login) = *reserved;
+                    attempt.promise = Some(promise);
+                    return Ok((attempt, login));
+                }
                 Reserved::Awaited(still) => turn = still,
                 Reserved::Full { limit, until } => {
                     let full = if limit == LimitKind::Account { strangers } else { key };
@@ -219,7 +230,8 @@ impl Service {
         write(&mut tx, key, &own, OWN).await?;
         tx.commit().await?;
         let place = Place { key, strangers, at: now, _turn: turn };
-        let attempt = Attempt { service: self.clone(), place: Some(Box::new(place)), took: began.elapsed() };
+        let place = Some(Box::new(place));
+        let attempt = Attempt { service: self.clone(), place, promise: None, took: began.elapsed() };
         Ok(Reserved::Place(Box::new((attempt, login))))
     }
 
@@ -332,6 +344,7 @@ impl Attempt {
         stored: Option<&PasswordHash>,
         terms: &Terms,
     ) -> Result<Checked, ServiceError> {
+        self.promise = None;
         match self.service.0.hasher.verify(password, stored, terms).await? {
             Verdict::Match { outdated } => Ok(Checked::Right { attempt: self, outdated }),
             Verdict::Mismatch => {
