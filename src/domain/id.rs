@@ -80,9 +80,21 @@ id!(
     ServiceTokenId
 );
 id!(
+    /// An event of the audit log.
+    AuditEventId
+);
+id!(
     /// What a caller names an attempt to register by, so that trying again cannot register twice.
     RequestId
 );
+
+impl AuditEventId {
+    /// No event of the millisecond of `at`, or of a later one, has a smaller identifier.
+    pub fn first_of(at: Timestamp) -> Self {
+        let millis = u64::try_from(at.as_unix_micros().div_euclid(1_000)).unwrap_or(0);
+        Self(Uuid::from_u128(u128::from(millis.min((1 << 48) - 1)) << 80))
+    }
+}
 
 fn parse(text: &str) -> Result<Uuid, InvalidId> {
     // `Uuid::try_parse` also reads the simple, braced and URN forms; one spelling is enough.
@@ -102,6 +114,14 @@ mod tests {
         let (seconds, nanos) = id.as_uuid().get_timestamp().unwrap().to_unix();
         assert_eq!((seconds, nanos), (1_700_000_000, 123_000_000));
         assert_eq!(id.as_uuid().get_version_num(), 7);
+    }
+
+    #[test]
+    fn the_first_event_of_a_millisecond_is_before_all_others_of_it() {
+        let at = Timestamp::from_unix_micros(1_700_000_000_123_456);
+        let (id, next) = (AuditEventId::generate(at), Timestamp::from_unix_micros(1_700_000_000_124_000));
+        assert!(AuditEventId::first_of(at) < id && id < AuditEventId::first_of(next));
+        assert!(AuditEventId::first_of(Timestamp::from_unix_micros(-1)).as_uuid().is_nil());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! identifiers unique. Nothing here knows of gRPC, SQL or a hash function.
 
 pub mod attempts;
+pub mod audit;
 pub mod clock;
 mod common_passwords;
 pub mod email;
@@ -21,9 +22,10 @@ pub mod user;
 pub mod violation;
 
 pub use attempts::{Attempts, Limit, Room};
+pub use audit::{Action, Actor, AuditEvent, AuditOrigin, FieldChange, Reason, Target};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use email::Email;
-pub use id::{RequestId, ServiceTokenId, SessionId, TenantId, UserId};
+pub use id::{AuditEventId, RequestId, ServiceTokenId, SessionId, TenantId, UserId};
 pub use page::{Page, PageSize};
 pub use password::{Password, PasswordHash, PasswordPolicy, PasswordScheme};
 pub use role::Role;

@@ -15,7 +15,7 @@ use diesel::sql_types::{BigInt, SqlType};
 use diesel::sqlite::Sqlite;
 use uuid::Uuid;
 
-use crate::domain::{RequestId, ServiceTokenId, SessionId, TenantId, Timestamp, UserId};
+use crate::domain::{AuditEventId, RequestId, ServiceTokenId, SessionId, TenantId, Timestamp, UserId};
 
 /// The SQL type of identifiers. PostgreSQL's type is given by number: a name would cost each new
 /// connection a look-up in the catalogue.
@@ -56,7 +56,7 @@ macro_rules! identifiers {
     )*};
 }
 
-identifiers!(RequestId, ServiceTokenId, SessionId, TenantId, UserId);
+identifiers!(AuditEventId, RequestId, ServiceTokenId, SessionId, TenantId, UserId);
 
 impl From<Timestamp> for DbInstant {
     fn from(at: Timestamp) -> Self {

@@ -8,6 +8,7 @@
 //! transaction, is left to `service`.
 
 pub mod attempts;
+pub mod audit;
 mod blocking;
 mod columns;
 mod connection;

@@ -138,6 +138,39 @@ table! {
 
 table! {
     use diesel::sql_types::*;
+    use super::super::columns::{Id, Instant};
+
+    audit_events (tenant_id, id) {
+        tenant_id -> Id,
+        id -> Id,
+        occurred_at -> Instant,
+        actor_kind -> Text,
+        actor_id -> Nullable<Id>,
+        actor_name -> Nullable<Text>,
+        action -> Text,
+        target_kind -> Nullable<Text>,
+        target_id -> Nullable<Id>,
+        target_name -> Nullable<Text>,
+        changes -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        request_id -> Nullable<Text>,
+        source -> Nullable<Text>,
+        count -> BigInt,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use super::super::columns::Instant;
+
+    audit_cutoffs (cutoff) {
+        cutoff -> Instant,
+        recorded_at -> Instant,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
 
     /// Diesel's own record of the migrations that the database has.
     __diesel_schema_migrations (version) {

@@ -6,6 +6,7 @@
 mod support;
 
 mod attempts;
+mod audit;
 mod fixture;
 mod migrations;
 mod pool;

@@ -151,6 +151,27 @@ fn good(n: u8) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
             ],
         ),
         (
+            "audit_events",
+            vec![
+                ("tenant_id", Id(n)),
+                ("id", Id(n)),
+                ("occurred_at", Time(10)),
+                ("actor_kind", text("user")),
+                ("actor_id", Null),
+                ("actor_name", Null),
+                ("action", text("user.created")),
+                ("target_kind", Null),
+                ("target_id", Null),
+                ("target_name", Null),
+                ("changes", Null),
+                ("reason", Null),
+                ("request_id", Null),
+                ("source", Null),
+                ("count", Int(1)),
+            ],
+        ),
+        ("audit_cutoffs", vec![("cutoff", Time(i64::from(n))), ("recorded_at", Time(10))]),
+        (
             "service_tokens",
             vec![
                 ("id", Id(n)),
@@ -213,6 +234,17 @@ fn bad(engine: Engine) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     one("attempts", "source", vec![Bytes(31), Bytes(33)]);
     one("attempts", "counted", vec![Bytes(7), Bytes(8_008)]);
     one("attempts", "pending", vec![Bytes(7), Bytes(8_008)]);
+    one("audit_events", "actor_kind", vec![text("root"), text("")]);
+    one("audit_events", "actor_name", vec![text(""), long(2_049)]);
+    one("audit_events", "action", vec![text(""), long(65)]);
+    one("audit_events", "target_kind", vec![text(""), long(65)]);
+    one("audit_events", "target_name", vec![text(""), long(257)]);
+    one("audit_events", "changes", vec![text("x"), long(8_193)]);
+    one("audit_events", "reason", vec![text(""), long(65)]);
+    one("audit_events", "request_id", vec![text(""), long(65)]);
+    one("audit_events", "source", vec![text(""), long(65)]);
+    one("audit_events", "count", vec![Int(0)]);
+    one("audit_cutoffs", "cutoff", vec![Time(1), Time(11)]);
     one("service_tokens", "id", vec![Id(1)]);
     one("service_tokens", "name", vec![text(""), long(101)]);
     one("service_tokens", "secret_digest", vec![Bytes(31), Bytes(33)]);
@@ -225,11 +257,15 @@ fn bad(engine: Engine) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
             one(table, column, vec![LongId(15), LongId(17), LongId(0)]);
         }
         one("request_outcomes", "request_id", vec![LongId(15), LongId(17), LongId(0)]);
+        for column in ["tenant_id", "id", "actor_id", "target_id"] {
+            one("audit_events", column, vec![LongId(15), LongId(17), LongId(0)]);
+        }
     }
     // Keys of more than one column.
     bad.push(("attempts", vec![("subject", Digest(1)), ("source", Digest(1))]));
     let both = |id, n| vec![("tenant_id", Id(n)), (id, Id(n))];
     bad.push(("users", both("id", 1)));
+    bad.push(("audit_events", both("id", 1)));
     bad.push(("passwords", both("user_id", 1)));
     bad.push(("login_names", both("user_id", 1)));
     bad.push(("sessions", [both("user_id", 1), vec![("id", Id(1))]].concat()));
@@ -348,6 +384,15 @@ async fn a_row_at_the_limits_is_accepted(engine: Engine) {
     at_limits.insert(
         "attempts",
         vec![("counted", Bytes(8_000)), ("pending", Bytes(8_000)), ("known_until", Time(11))],
+    );
+    at_limits.insert(
+        "audit_events",
+        vec![
+            ("actor_name", wide(2_048)),
+            ("action", long(64)),
+            ("changes", wide(8_192)),
+            ("count", Int(i64::MAX)),
+        ],
     );
     at_limits.insert(
         "service_tokens",

@@ -47,13 +47,15 @@ impl Outside {
         match self {
             Self::Sqlite(connection) => block_in_place(|| connection.batch_execute(sql)).map_err(|error| {
                 let DieselError::DatabaseError(kind, information) = error else { panic!("{sql}: {error}") };
-                let is_violation = matches!(
-                    kind,
-                    DatabaseErrorKind::UniqueViolation
-                        | DatabaseErrorKind::ForeignKeyViolation
-                        | DatabaseErrorKind::NotNullViolation
-                        | DatabaseErrorKind::CheckViolation
-                );
+                // A trigger may say so in the same words: see `audit_events_stay_together`.
+                let is_violation = information.message().starts_with("UNIQUE constraint failed")
+                    || matches!(
+                        kind,
+                        DatabaseErrorKind::UniqueViolation
+                            | DatabaseErrorKind::ForeignKeyViolation
+                            | DatabaseErrorKind::NotNullViolation
+                            | DatabaseErrorKind::CheckViolation
+                    );
                 Refusal { is_violation, rule: information.message().to_owned() }
             }),
             Self::Postgres(client) => client.batch_execute(sql).await.map_err(|error| {

@@ -1,0 +1,164 @@
+//! Audit events: what is written, listed, and refused to be changed by anybody.
+
+use std::time::Duration;
+
+use identity::domain::{
+    Action, Actor, AuditEvent, AuditEventId, AuditOrigin, FieldChange, Reason, ServiceTokenId, SessionId,
+    Target, TenantId, UserId,
+};
+use identity::storage::audit::{self, EventFilter};
+
+use crate::fixture::{Fixture, at, user};
+use crate::support::service::{Engine, on_both_databases};
+
+on_both_databases!(
+    an_event_is_read_as_it_was_written,
+    events_are_filtered_and_the_newest_come_first,
+    nobody_changes_or_deletes_an_event_above_the_cutoff,
+    a_cutoff_lies_in_the_past_and_stays,
+);
+
+fn event(n: i64, tenant_id: Option<TenantId>, action: Action) -> AuditEvent {
+    AuditEvent::new(at(n), tenant_id, Actor::System, action)
+}
+
+async fn write(fixture: &Fixture, events: &[&AuditEvent]) {
+    let mut tx = fixture.begin().await;
+    for event in events {
+        audit::insert(&mut tx, event).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+}
+
+async fn list(fixture: &Fixture, filter: &EventFilter, after: Option<AuditEventId>) -> Vec<AuditEvent> {
+    let mut conn = fixture.storage.read().await.unwrap();
+    audit::list(&mut conn, filter, after, 100).await.unwrap()
+}
+
+async fn an_event_is_read_as_it_was_written(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let user_id = UserId::generate(at(0));
+    let actors = [
+        Actor::Anonymous { via: None },
+        Actor::User { id: user_id, via: Some("billing".to_owned()) },
+        Actor::Service { name: "spiffe://example.com/billing".to_owned() },
+        Actor::Operator { name: Some("root".to_owned()) },
+        Actor::System,
+    ];
+    let targets = [
+        Target::User(user_id),
+        Target::Tenant(TenantId::generate(at(0))),
+        Target::Session(SessionId::generate(at(0))),
+        Target::ServiceToken(ServiceTokenId::generate(at(0))),
+        Target::SigningKey("kid".to_owned()),
+    ];
+    let tenant_id = TenantId::generate(at(0));
+    for (n, (actor, target)) in actors.into_iter().zip(targets).enumerate() {
+        let mut event = event(i64::try_from(n).unwrap(), Some(tenant_id), Action::ALL[n]);
+        event.actor = actor;
+        event.target = Some(target);
+        event.changes = vec![
+            FieldChange::set("email", "ada@example.com"),
+            FieldChange::between("first_name", "A\"da", "\u{1f980}\u{0}").unwrap(),
+        ];
+        event.reason = Some(Reason::ALL[n]);
+        event.origin = AuditOrigin { request_id: Some("r-1".into()), source: Some("2001:db8::1".into()) };
+        event.count = 7;
+        write(&fixture, &[&event]).await;
+        let filter = EventFilter { tenant_id: Some(tenant_id), ..EventFilter::default() };
+        assert_eq!(list(&fixture, &filter, None).await[0], event);
+    }
+    let bare = event(9, None, Action::AuditPruned);
+    write(&fixture, &[&bare]).await;
+    assert_eq!(list(&fixture, &EventFilter::default(), None).await, [bare]);
+}
+
+async fn events_are_filtered_and_the_newest_come_first(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (tenant_id, other) = (TenantId::generate(at(0)), TenantId::generate(at(0)));
+    let (ada, eve) = (UserId::generate(at(0)), UserId::generate(at(0)));
+    let mut created = event(1, Some(tenant_id), Action::UserCreated);
+    created.target = Some(Target::User(ada));
+    let mut updated = event(2, Some(tenant_id), Action::UserUpdated);
+    updated.target = Some(Target::User(ada));
+    updated.actor = Actor::User { id: eve, via: None };
+    let opened = event(3, Some(tenant_id), Action::SessionOpened);
+    let elsewhere = event(4, Some(other), Action::UserCreated);
+    write(&fixture, &[&updated, &opened, &elsewhere, &created]).await;
+
+    let all = EventFilter { tenant_id: Some(tenant_id), ..EventFilter::default() };
+    let cases = [
+        (all.clone(), vec![&opened, &updated, &created]),
+        (EventFilter { actions: vec![Action::UserCreated], ..all.clone() }, vec![&created]),
+        (
+            EventFilter { actions: vec![Action::UserCreated, Action::SessionOpened], ..all.clone() },
+            vec![&opened, &created],
+        ),
+        (EventFilter { actor: Some(eve), ..all.clone() }, vec![&updated]),
+        (EventFilter { target: Some(ada.as_uuid()), ..all.clone() }, vec![&updated, &created]),
+        (EventFilter { target: Some(ada.as_uuid()), actor: Some(eve), ..all.clone() }, vec![&updated]),
+        (EventFilter { from: Some(at(2)), ..all.clone() }, vec![&opened, &updated]),
+        (EventFilter { until: Some(at(2)), ..all.clone() }, vec![&created]),
+        (EventFilter { from: Some(at(2)), until: Some(at(3)), ..all.clone() }, vec![&updated]),
+        (EventFilter { tenant_id: None, ..all.clone() }, vec![]),
+    ];
+    for (filter, expected) in cases {
+        let found = list(&fixture, &filter, None).await;
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{filter:?}");
+    }
+    assert_eq!(list(&fixture, &all, Some(opened.id)).await, [updated, created]);
+}
+
+async fn nobody_changes_or_deletes_an_event_above_the_cutoff(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let tenant_id = Some(user(1).tenant.id);
+    let events: Vec<_> = (1..=4).map(|n| event(n, tenant_id, Action::UserCreated)).collect();
+    write(&fixture, &events.iter().collect::<Vec<_>>()).await;
+    let mut outside = fixture.outside().await;
+    let mut forbidden = vec!["UPDATE audit_events SET count = 2", "DELETE FROM audit_events"];
+    match engine {
+        Engine::Postgres => forbidden.extend([
+            "TRUNCATE audit_events",
+            "INSERT INTO audit_events SELECT * FROM audit_events LIMIT 1 ON CONFLICT (tenant_id, id) DO UPDATE SET count = 2",
+        ]),
+        Engine::Sqlite => forbidden.extend([
+            "REPLACE INTO audit_events SELECT * FROM audit_events LIMIT 1",
+            "INSERT INTO audit_events SELECT * FROM audit_events LIMIT 1 ON CONFLICT DO UPDATE SET count = 2",
+        ]),
+    }
+    for sql in &forbidden {
+        assert!(outside.try_run(sql).await.is_err(), "{sql}");
+    }
+    let mut tx = fixture.begin().await;
+    assert!(audit::delete_before(&mut tx, at(3), 10).await.is_err(), "no cutoff was recorded");
+    drop(tx);
+
+    let mut tx = fixture.begin().await;
+    audit::insert_cutoff(&mut tx, at(3), at(9)).await.unwrap();
+    assert_eq!(audit::delete_before(&mut tx, at(3), 1).await.unwrap(), 1);
+    assert_eq!(audit::delete_before(&mut tx, at(3), 10).await.unwrap(), 1);
+    assert_eq!(audit::delete_before(&mut tx, at(3), 10).await.unwrap(), 0);
+    tx.commit().await.unwrap();
+    for sql in &forbidden {
+        assert!(outside.try_run(sql).await.is_err(), "{sql}");
+    }
+    let filter = EventFilter { tenant_id, ..EventFilter::default() };
+    assert_eq!(list(&fixture, &filter, None).await, [events[3].clone(), events[2].clone()]);
+}
+
+async fn a_cutoff_lies_in_the_past_and_stays(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let mut tx = fixture.begin().await;
+    let late = at(9).plus(Duration::from_micros(1));
+    assert!(audit::insert_cutoff(&mut tx, late, at(9)).await.is_err());
+    drop(tx);
+    let mut tx = fixture.begin().await;
+    audit::insert_cutoff(&mut tx, at(9), at(9)).await.unwrap();
+    audit::insert_cutoff(&mut tx, at(9), at(10)).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut outside = fixture.outside().await;
+    for sql in ["UPDATE audit_cutoffs SET recorded_at = cutoff", "DELETE FROM audit_cutoffs"] {
+        assert!(outside.try_run(sql).await.is_err(), "{sql}");
+    }
+    assert_eq!(outside.count("audit_cutoffs").await, 1);
+}
