@@ -6,11 +6,16 @@ use std::{env, error, fs};
 
 use prost::Message as _;
 
-const FILES: [&str; 3] =
-    ["identity/v1/error_reason.proto", "identity/v1/identity.proto", "identity/v1/types.proto"];
+const FILES: [&str; 5] = [
+    "identity/v1/audit.proto",
+    "identity/v1/directory.proto",
+    "identity/v1/error_reason.proto",
+    "identity/v1/identity.proto",
+    "identity/v1/types.proto",
+];
 
 /// Messages that hold passwords or tokens. `src/proto.rs` gives them a `Debug` that shows nothing.
-const SECRET_MESSAGES: [&str; 9] = [
+const SECRET_MESSAGES: [&str; 11] = [
     ".identity.v1.RegisterRequest",
     ".identity.v1.RegisterResponse",
     ".identity.v1.LoginRequest",
@@ -20,6 +25,8 @@ const SECRET_MESSAGES: [&str; 9] = [
     ".identity.v1.LogoutRequest",
     ".identity.v1.ChangePasswordRequest",
     ".identity.v1.VerifyTokenRequest",
+    ".identity.v1.CreateUserRequest",
+    ".identity.v1.SetPasswordRequest",
 ];
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script its folder in the environment")]

@@ -30,5 +30,7 @@ silent!(
     RefreshSessionResponse,
     LogoutRequest,
     ChangePasswordRequest,
-    VerifyTokenRequest
+    VerifyTokenRequest,
+    CreateUserRequest,
+    SetPasswordRequest
 );

@@ -79,6 +79,41 @@ impl fmt::Debug for Email {
     }
 }
 
+/// How an e-mail address begins, in the form in which addresses are compared. `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EmailPrefix(String);
+
+impl EmailPrefix {
+    /// Reads the beginning of an address, lower case or not. Of a domain beyond ASCII, the beginning is that of
+    /// its A-labels.
+    ///
+    /// # Errors
+    /// [`InvalidEmail`] for what no address begins with.
+    pub fn parse(text: &str) -> Result<Self, InvalidEmail> {
+        if text.is_empty() {
+            return Err(InvalidEmail::Empty);
+        }
+        if text.len() > Email::MAX_BYTES {
+            return Err(InvalidEmail::TooLong);
+        }
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(InvalidEmail::Malformed);
+        }
+        Ok(Self(text.to_lowercase().nfc().collect()))
+    }
+
+    /// The beginning of the normalised addresses that are meant.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EmailPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmailPrefix(…)")
+    }
+}
+
 fn normalize_local(local: &str) -> Result<String, InvalidEmail> {
     if local.len() > Email::MAX_LOCAL_BYTES {
         return Err(InvalidEmail::TooLong);

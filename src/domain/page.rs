@@ -33,6 +33,16 @@ impl PageSize {
     }
 }
 
+/// Which end of a list comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// What was created last.
+    #[default]
+    NewestFirst,
+    /// What was created first.
+    OldestFirst,
+}
+
 /// Some entries of a list, and where the next ones begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {

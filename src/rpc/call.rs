@@ -9,6 +9,8 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use crate::domain::{DeviceLabel, EndUser, FieldViolation, ServiceName, SpiffeId, Violations};
 use crate::service::CallContext;
 
+use super::call_id::CallId;
+
 /// Where a service states the address of the user that it calls for.
 const END_USER_ADDRESS: &str = "x-identity-end-user-address";
 /// Where it states the device: as ASCII, or as any UTF-8.
@@ -72,6 +74,7 @@ pub(super) fn context<T>(
         source: end_user.address.or(peer),
         end_user,
         service,
+        request_id: extensions.get::<CallId>().map(|id| id.as_str().to_owned()),
     })
 }
 

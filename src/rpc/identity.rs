@@ -10,18 +10,9 @@ use crate::proto::v1::{
     RefreshSessionResponse, RegisterRequest, RegisterResponse, RevokeSessionRequest, RevokeSessionResponse,
     VerifyTokenRequest, VerifyTokenResponse,
 };
+use crate::service::access;
 
 use super::{Backend, MAX_MESSAGE_BYTES, auth, convert, status};
-
-const REGISTER: &str = "identity.v1.IdentityService/Register";
-const LOGIN: &str = "identity.v1.IdentityService/Login";
-const GET_USER: &str = "identity.v1.IdentityService/GetUser";
-const REFRESH_SESSION: &str = "identity.v1.IdentityService/RefreshSession";
-const LOGOUT: &str = "identity.v1.IdentityService/Logout";
-const LIST_SESSIONS: &str = "identity.v1.IdentityService/ListSessions";
-const REVOKE_SESSION: &str = "identity.v1.IdentityService/RevokeSession";
-const CHANGE_PASSWORD: &str = "identity.v1.IdentityService/ChangePassword";
-const VERIFY_TOKEN: &str = "identity.v1.IdentityService/VerifyToken";
 
 /// Registers, logs in and looks up users; keeps, lists and ends their sessions.
 pub struct IdentityRpc(Backend);
@@ -40,7 +31,7 @@ impl IdentityService for IdentityRpc {
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
         let service = self.0.service()?;
-        let (_, context) = auth::caller(service, REGISTER, &request).await?;
+        let (_, context) = auth::caller(service, access::REGISTER, &request).await?;
         let registration = convert::registration(request.into_inner(), service.password_policy())
             .map_err(status::invalid_fields)?;
         let opened = service.register(registration, context).await.map_err(status::from_service)?;
@@ -49,7 +40,7 @@ impl IdentityService for IdentityRpc {
 
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
         let service = self.0.service()?;
-        let (_, context) = auth::caller(service, LOGIN, &request).await?;
+        let (_, context) = auth::caller(service, access::LOGIN, &request).await?;
         let (email, password) = convert::credentials(request.into_inner()).map_err(status::invalid_fields)?;
         let opened = service.login(&email, password, context).await.map_err(status::from_service)?;
         Ok(Response::new(convert::logged_in(opened)))
@@ -57,7 +48,7 @@ impl IdentityService for IdentityRpc {
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
         let service = self.0.service()?;
-        let (caller, _) = auth::caller(service, GET_USER, &request).await?;
+        let (caller, _) = auth::caller(service, access::GET_USER, &request).await?;
         let (wanted, tenant) = match convert::wanted_user(request.get_ref()) {
             Ok(wanted) => wanted,
             Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
@@ -71,7 +62,7 @@ impl IdentityService for IdentityRpc {
         request: Request<RefreshSessionRequest>,
     ) -> Result<Response<RefreshSessionResponse>, Status> {
         let service = self.0.service()?;
-        auth::caller(service, REFRESH_SESSION, &request).await?;
+        auth::caller(service, access::REFRESH_SESSION, &request).await?;
         let token = Zeroizing::new(request.into_inner().refresh_token);
         let opened = service.refresh_session(&token).await.map_err(status::from_service)?;
         Ok(Response::new(convert::refreshed(opened)))
@@ -79,7 +70,7 @@ impl IdentityService for IdentityRpc {
 
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
         let service = self.0.service()?;
-        auth::caller(service, LOGOUT, &request).await?;
+        auth::caller(service, access::LOGOUT, &request).await?;
         let token = Zeroizing::new(request.into_inner().refresh_token);
         service.logout(&token).await.map_err(status::from_service)?;
         Ok(Response::new(LogoutResponse {}))
@@ -90,7 +81,7 @@ impl IdentityService for IdentityRpc {
         request: Request<ListSessionsRequest>,
     ) -> Result<Response<ListSessionsResponse>, Status> {
         let service = self.0.service()?;
-        let (caller, _) = auth::caller(service, LIST_SESSIONS, &request).await?;
+        let (caller, _) = auth::caller(service, access::LIST_SESSIONS, &request).await?;
         let (size, page_token) = match convert::page(request.get_ref()) {
             Ok(page) => page,
             Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
@@ -104,7 +95,7 @@ impl IdentityService for IdentityRpc {
         request: Request<RevokeSessionRequest>,
     ) -> Result<Response<RevokeSessionResponse>, Status> {
         let service = self.0.service()?;
-        let (caller, _) = auth::caller(service, REVOKE_SESSION, &request).await?;
+        let (caller, _) = auth::caller(service, access::REVOKE_SESSION, &request).await?;
         let id = match convert::session_id(request.get_ref()) {
             Ok(id) => id,
             Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
@@ -118,7 +109,7 @@ impl IdentityService for IdentityRpc {
         request: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
         let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, CHANGE_PASSWORD, &request).await?;
+        let (caller, context) = auth::caller(service, access::CHANGE_PASSWORD, &request).await?;
         let (current, new) = match convert::passwords(request.into_inner(), service.password_policy()) {
             Ok(passwords) => passwords,
             Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
@@ -132,7 +123,7 @@ impl IdentityService for IdentityRpc {
         request: Request<VerifyTokenRequest>,
     ) -> Result<Response<VerifyTokenResponse>, Status> {
         let service = self.0.service()?;
-        auth::caller(service, VERIFY_TOKEN, &request).await?;
+        auth::caller(service, access::VERIFY_TOKEN, &request).await?;
         let verified =
             service.verify_token(&request.get_ref().access_token).await.map_err(status::from_service)?;
         Ok(Response::new(verified.map(convert::verified).unwrap_or_default()))

@@ -3,10 +3,13 @@
 //! One file per gRPC service; `convert` turns messages into domain types and back, [`status`]
 //! errors into statuses, `auth` finds out who is calling.
 
+mod audit;
 mod auth;
 pub mod call;
+pub mod call_id;
 pub mod codec;
 mod convert;
+mod directory;
 mod identity;
 pub mod status;
 
@@ -16,6 +19,8 @@ use tonic::Status;
 
 use crate::service::{PublishedKeys, Service};
 
+pub use audit::AuditRpc;
+pub use directory::DirectoryRpc;
 pub use identity::IdentityRpc;
 
 /// The largest message that is read, in bytes: a few times what the longest valid request needs.

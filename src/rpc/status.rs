@@ -34,6 +34,10 @@ pub fn from_service(error: ServiceError) -> Status {
         ServiceError::PermissionDenied => permission_denied(),
         ServiceError::SessionNotFound => session_not_found(),
         ServiceError::UserNotFound => user_not_found(),
+        ServiceError::RoleTooLow => role_too_low(),
+        ServiceError::TenantNotFound => tenant_not_found(),
+        ServiceError::LastOwner => last_owner(),
+        ServiceError::EtagStale => etag_stale(),
         ServiceError::TooManyAttempts { retry_after } => too_many_attempts(retry_after),
         ServiceError::RegistrationClosed => registration_closed(),
         ServiceError::TooManyRegistrations { retry_after } => too_many_registrations(retry_after),
@@ -130,6 +134,30 @@ pub fn session_not_found() -> Status {
 /// NOT_FOUND: no such user among those that the caller may see.
 pub fn user_not_found() -> Status {
     status(Code::NotFound, ErrorReason::UserNotFound, "There is no such user.")
+}
+
+/// PERMISSION_DENIED: the caller's role is below what the method or its target asks for.
+pub fn role_too_low() -> Status {
+    status(Code::PermissionDenied, ErrorReason::RoleTooLow, "The caller's role is too low for this.")
+}
+
+/// NOT_FOUND: no such tenant among those that the caller may see.
+pub fn tenant_not_found() -> Status {
+    status(Code::NotFound, ErrorReason::TenantNotFound, "There is no such tenant.")
+}
+
+/// FAILED_PRECONDITION: the tenant would be left without an active owner.
+pub fn last_owner() -> Status {
+    status(
+        Code::FailedPrecondition,
+        ErrorReason::LastOwner,
+        "The tenant would be left without an active owner.",
+    )
+}
+
+/// ABORTED: somebody changed it since the caller read it.
+pub fn etag_stale() -> Status {
+    status(Code::Aborted, ErrorReason::EtagStale, "The etag is not the current one. Read again first.")
 }
 
 /// ALREADY_EXISTS: the e-mail belongs to a user already.

@@ -13,8 +13,10 @@ use tonic::service::RoutesBuilder;
 
 use crate::config::Settings;
 use crate::domain::{Clock, Timestamp};
+use crate::proto::v1::audit_service_server::AuditServiceServer;
+use crate::proto::v1::directory_service_server::DirectoryServiceServer;
 use crate::proto::v1::identity_service_server::IdentityServiceServer;
-use crate::rpc::{Backend, IdentityRpc};
+use crate::rpc::{AuditRpc, Backend, DirectoryRpc, IdentityRpc};
 use crate::service::UnitsOfWork;
 use crate::service::keys::Propagation;
 use crate::storage::{Storage, StorageSettings};
@@ -157,9 +159,17 @@ impl Run {
     async fn serve(self, sockets: Sockets, foundations: Foundations) -> Result<Stopped, StartError> {
         let Sockets { grpc, http, health: health_socket } = sockets;
         let backend = Backend::new();
-        let (health, health_service) = health::service([IdentityServiceServer::<IdentityRpc>::NAME]);
+        let (health, health_service) = health::service([
+            IdentityServiceServer::<IdentityRpc>::NAME,
+            DirectoryServiceServer::<DirectoryRpc>::NAME,
+            AuditServiceServer::<AuditRpc>::NAME,
+        ]);
         let mut routes = RoutesBuilder::default();
-        routes.add_service(IdentityRpc::server(backend.clone())).add_service(health_service.clone());
+        routes
+            .add_service(IdentityRpc::server(backend.clone()))
+            .add_service(DirectoryRpc::server(backend.clone()))
+            .add_service(AuditRpc::server(backend.clone()))
+            .add_service(health_service.clone());
         if self.settings.server.reflection {
             reflection::register(&mut routes).map_err(|_| BROKEN_DESCRIPTORS)?;
         }

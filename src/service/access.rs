@@ -5,6 +5,7 @@
 
 use super::caller::{Caller, ServiceIdentity};
 use super::error::ServiceError;
+use crate::domain::Role;
 
 /// How far a kind of caller may go in an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +25,26 @@ pub enum Reach {
 pub struct Access {
     /// Callers without credentials.
     pub anonymous: Reach,
-    /// Holders of an access token.
-    pub user: Reach,
+    /// Holders of an access token who are members now,
+    pub member: Reach,
+    /// who are admins,
+    pub admin: Reach,
+    /// and who are owners.
+    pub owner: Reach,
     /// Other services, on nobody's behalf.
     pub service: Reach,
 }
 
 impl Access {
+    /// How far a user of that role may go.
+    pub const fn of(self, role: Role) -> Reach {
+        match role {
+            Role::Member => self.member,
+            Role::Admin => self.admin,
+            Role::Owner => self.owner,
+        }
+    }
+
     /// Whether an access token makes a difference. Where everybody may call, none is looked at: an
     /// outdated one must not keep anyone from logging in.
     pub fn looks_at_users(self) -> bool {
@@ -38,25 +52,54 @@ impl Access {
     }
 }
 
-/// What the request holds is all that counts: a password, or a token.
-const ANYBODY: Access =
-    Access { anonymous: Reach::Everything, user: Reach::Everything, service: Reach::Everything };
-const USERS_THEIR_OWN: Access = Access { anonymous: Reach::Denied, user: Reach::Own, service: Reach::Denied };
-const USERS_THEIR_TENANT: Access =
-    Access { anonymous: Reach::Denied, user: Reach::OwnTenant, service: Reach::Everything };
+/// The row of an RPC, one cell for each kind of caller.
+const fn row(anonymous: Reach, member: Reach, admin: Reach, owner: Reach, service: Reach) -> Access {
+    Access { anonymous, member, admin, owner, service }
+}
 
-/// The table: each RPC by its full name, as in the path of a call.
-const TABLE: [(&str, Access); 9] = [
-    ("identity.v1.IdentityService/Register", ANYBODY),
-    ("identity.v1.IdentityService/Login", ANYBODY),
-    ("identity.v1.IdentityService/GetUser", USERS_THEIR_TENANT),
-    ("identity.v1.IdentityService/RefreshSession", ANYBODY),
-    ("identity.v1.IdentityService/Logout", ANYBODY),
-    ("identity.v1.IdentityService/ListSessions", USERS_THEIR_OWN),
-    ("identity.v1.IdentityService/RevokeSession", USERS_THEIR_OWN),
-    ("identity.v1.IdentityService/ChangePassword", USERS_THEIR_OWN),
-    ("identity.v1.IdentityService/VerifyToken", ANYBODY),
-];
+/// Names each RPC, in full as in the path of a call, and gives the table its row.
+macro_rules! table {
+    ($($name:ident = $rpc:literal: $anonymous:ident $member:ident $admin:ident $owner:ident $service:ident;)*) => {
+        $(
+            #[doc = concat!("The full name of `", $rpc, "`.")]
+            pub const $name: &str = concat!("identity.v1.", $rpc);
+        )*
+
+        /// The table: each RPC by its full name.
+        const TABLE: &[(&str, Access)] = &[$(
+            ($name, row(Reach::$anonymous, Reach::$member, Reach::$admin, Reach::$owner, Reach::$service)),
+        )*];
+    };
+}
+
+// Where anonymous callers reach everything, what the request holds is all that counts: a password, or a token.
+#[rustfmt::skip]
+table! {
+    //                                                           anonymous  member     admin      owner      service
+    REGISTER             = "IdentityService/Register":           Everything Everything Everything Everything Everything;
+    LOGIN                = "IdentityService/Login":              Everything Everything Everything Everything Everything;
+    GET_USER             = "IdentityService/GetUser":            Denied     OwnTenant  OwnTenant  OwnTenant  Everything;
+    REFRESH_SESSION      = "IdentityService/RefreshSession":     Everything Everything Everything Everything Everything;
+    LOGOUT               = "IdentityService/Logout":             Everything Everything Everything Everything Everything;
+    LIST_SESSIONS        = "IdentityService/ListSessions":       Denied     Own        Own        Own        Denied;
+    REVOKE_SESSION       = "IdentityService/RevokeSession":      Denied     Own        Own        Own        Denied;
+    CHANGE_PASSWORD      = "IdentityService/ChangePassword":     Denied     Own        Own        Own        Denied;
+    VERIFY_TOKEN         = "IdentityService/VerifyToken":        Everything Everything Everything Everything Everything;
+    CREATE_USER          = "DirectoryService/CreateUser":        Denied     Denied     OwnTenant  OwnTenant  Everything;
+    UPDATE_USER          = "DirectoryService/UpdateUser":        Denied     Own        OwnTenant  OwnTenant  Everything;
+    SET_USER_STATE       = "DirectoryService/SetUserState":      Denied     Denied     OwnTenant  OwnTenant  Everything;
+    SET_PASSWORD         = "DirectoryService/SetPassword":       Denied     Denied     OwnTenant  OwnTenant  Everything;
+    REVOKE_USER_SESSIONS = "DirectoryService/RevokeUserSessions": Denied    Own        OwnTenant  OwnTenant  Everything;
+    DELETE_USER          = "DirectoryService/DeleteUser":        Denied     Denied     OwnTenant  OwnTenant  Everything;
+    BATCH_GET_USERS      = "DirectoryService/BatchGetUsers":     Denied     OwnTenant  OwnTenant  OwnTenant  Everything;
+    GET_USER_BY_EMAIL    = "DirectoryService/GetUserByEmail":    Denied     Denied     OwnTenant  OwnTenant  Everything;
+    LIST_USERS           = "DirectoryService/ListUsers":         Denied     OwnTenant  OwnTenant  OwnTenant  Everything;
+    GET_TENANT           = "DirectoryService/GetTenant":         Denied     OwnTenant  OwnTenant  OwnTenant  Everything;
+    UPDATE_TENANT        = "DirectoryService/UpdateTenant":      Denied     Denied     Denied     OwnTenant  Everything;
+    DELETE_TENANT        = "DirectoryService/DeleteTenant":      Denied     Denied     Denied     OwnTenant  Everything;
+    LIST_TENANTS         = "DirectoryService/ListTenants":       Denied     Denied     Denied     Denied     Everything;
+    LIST_AUDIT_EVENTS    = "AuditService/ListAuditEvents":       Denied     Denied     OwnTenant  OwnTenant  Everything;
+}
 
 /// The row of an RPC, if the table has one.
 pub fn access(rpc: &str) -> Option<Access> {
@@ -79,12 +122,16 @@ pub fn admit(rpc: &str, caller: &Caller) -> Result<(), ServiceError> {
     let Some(access) = access(rpc) else {
         return Err(ServiceError::Fault(format!("{rpc} has no access rule")));
     };
-    let (reach, refusal) = match caller {
-        Caller::Anonymous => (access.anonymous, ServiceError::TokenInvalid),
-        Caller::User(_) => (access.user, ServiceError::PermissionDenied),
-        Caller::Service(_) => (access.service, ServiceError::PermissionDenied),
+    let (gets_in, refusal) = match caller {
+        Caller::Anonymous => (access.anonymous != Reach::Denied, ServiceError::TokenInvalid),
+        // Only the database knows the role: see `Service::authorize`.
+        Caller::User(_) => {
+            let roles = [access.member, access.admin, access.owner];
+            (roles.iter().any(|reach| *reach != Reach::Denied), ServiceError::PermissionDenied)
+        }
+        Caller::Service(_) => (access.service != Reach::Denied, ServiceError::PermissionDenied),
     };
-    if reach == Reach::Denied { Err(refusal) } else { Ok(()) }
+    if gets_in { Ok(()) } else { Err(refusal) }
 }
 
 /// Lets a service make a call, be it for itself or for a user, or not.
@@ -142,12 +189,26 @@ mod tests {
 
     #[test]
     fn the_table_decides_who_gets_in() {
-        for (rpc, access) in TABLE {
+        for (rpc, access) in TABLE.iter().copied() {
             let callers =
-                [(Caller::Anonymous, access.anonymous), (user(), access.user), (service(), access.service)];
+                [(Caller::Anonymous, access.anonymous), (user(), access.owner), (service(), access.service)];
             for (caller, reach) in callers {
                 assert_eq!(admit(rpc, &caller).is_ok(), reach != Reach::Denied, "{rpc} {caller:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_higher_role_reaches_no_less() {
+        let far = |reach| match reach {
+            Reach::Denied => 0,
+            Reach::Own => 1,
+            Reach::OwnTenant => 2,
+            Reach::Everything => 3,
+        };
+        for (rpc, access) in TABLE {
+            let reached = [access.member, access.admin, access.owner].map(far);
+            assert!(reached.is_sorted(), "{rpc}");
         }
     }
 

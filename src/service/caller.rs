@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::crypto::hasher::{Origin, Terms};
-use crate::domain::{AllowedRpcs, Email, EndUser, ServiceName, SessionId, SpiffeId, TenantId, UserId};
+use crate::domain::{
+    AllowedRpcs, AuditOrigin, Email, EndUser, ServiceName, SessionId, SpiffeId, TenantId, UserId,
+};
 
 use super::{Service, ServiceError};
 
@@ -72,9 +74,24 @@ pub struct CallContext {
     pub end_user: EndUser,
     /// The service that calls, be it for itself or for a user.
     pub service: Option<ServiceName>,
+    /// The call's `x-request-id`, if it has one.
+    pub request_id: Option<String>,
 }
 
 impl CallContext {
+    /// What the audit log says of the call.
+    pub(super) fn origin(&self) -> AuditOrigin {
+        AuditOrigin {
+            request_id: self.request_id.clone(),
+            source: self.source.map(|address| address.to_string()),
+        }
+    }
+
+    /// What the service that calls is called.
+    pub(super) fn via(&self) -> Option<String> {
+        self.service.as_ref().map(|name| name.as_str().to_owned())
+    }
+
     /// The terms of hashing a password for the user of this e-mail, who need not exist.
     ///
     /// The e-mail's domain stands for the tenant: it is known before anybody is looked up, so that a

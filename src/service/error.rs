@@ -39,6 +39,18 @@ pub enum ServiceError {
     /// The caller's tenant has no such user.
     #[error("no such user")]
     UserNotFound,
+    /// The caller's role is below what the use case, or its target, asks for.
+    #[error("the caller's role is too low")]
+    RoleTooLow,
+    /// There is no such tenant for the caller.
+    #[error("no such tenant")]
+    TenantNotFound,
+    /// The tenant would be left without an active owner.
+    #[error("the tenant would have no owner left")]
+    LastOwner,
+    /// Somebody changed it since the caller read it.
+    #[error("the etag is not the current one")]
+    EtagStale,
     /// Too many password checks failed.
     #[error("too many password checks failed")]
     TooManyAttempts {

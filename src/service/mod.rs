@@ -8,7 +8,10 @@
 pub mod access;
 pub mod accounts;
 mod attempts;
+pub mod audit;
+pub mod authority;
 pub mod caller;
+pub mod directory;
 mod error;
 pub mod keys;
 mod passwords;
@@ -31,6 +34,7 @@ use crate::storage::Storage;
 pub use crate::storage::StorageError;
 
 pub use attempts::{LimitKind, Refusals, Turns};
+pub use authority::Authority;
 pub use caller::{CallContext, Caller, ServiceIdentity, TokenHolder};
 pub use error::ServiceError;
 pub use registrations::{OpenTo, RegistrationRules};

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use crate::domain::{FieldViolation, Password, PasswordHash};
+use crate::domain::{Password, PasswordHash};
 use crate::storage;
 use crate::storage::logins::Login;
 
 use super::Service;
 use super::attempts::{Checked, Whose};
 use super::caller::{CallContext, Caller, TokenHolder};
+use super::directory::require_unlike_email;
 use super::error::ServiceError;
 
 impl Service {
@@ -34,12 +35,7 @@ impl Service {
             storage::logins::find_by_user(&mut conn, holder.tenant_id, holder.user_id).await?
         };
         let login = login.ok_or(ServiceError::LoginFailed)?;
-        self.0.password_policy.check(new, Some(&login.user.email)).map_err(|problem| {
-            ServiceError::FieldInvalid(FieldViolation {
-                field: "new_password",
-                description: problem.to_string(),
-            })
-        })?;
+        require_unlike_email(self.0.password_policy, new, &login.user)?;
         let terms = context.terms(&login.user.email);
         let (attempt, _) = self.begin_attempt(&login.user.email, context, Whose::Given).await?;
         match attempt.check(current, Some(&login.password), &terms).await? {
@@ -75,7 +71,7 @@ impl Service {
         if !changed {
             return Err(ServiceError::LoginFailed);
         }
-        storage::sessions::update_others_revoked(&mut tx, tenant_id, user_id, session_id, now).await?;
+        storage::sessions::update_others_revoked(&mut tx, tenant_id, user_id, Some(session_id), now).await?;
         Ok(tx.commit().await?)
     }
 }

@@ -6,12 +6,13 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::domain::{Limit, Room, Timestamp};
+use crate::domain::{Action, Limit, Room, Timestamp};
 use crate::storage;
 use crate::storage::Tx;
 use crate::storage::attempts::{AttemptKey, Tried};
 
 use super::attempts::LimitKind;
+use super::authority::Authority;
 use super::caller::CallContext;
 use super::{Service, ServiceError};
 
@@ -93,6 +94,43 @@ impl Service {
             windows.push((window, self.room(window, tried)?));
         }
         Ok(Registered { windows })
+    }
+
+    /// Locks how often the caller's source was told that an e-mail is taken, when the caller is a user:
+    /// services may look e-mails up anyway.
+    ///
+    /// # Errors
+    /// [`ServiceError::TooManyRegistrations`].
+    pub(super) async fn lock_taken(
+        &self,
+        tx: &mut Tx,
+        by: &Authority,
+        context: &CallContext,
+    ) -> Result<Option<Registered>, ServiceError> {
+        if !by.is_user() {
+            return Ok(None);
+        }
+        let key = AttemptKey {
+            subject: self.subject(&[LimitKind::TakenEmails.name()]),
+            source: self.source(context),
+        };
+        let window = Window { kind: LimitKind::TakenEmails, limit: TAKEN, key };
+        let tried = storage::attempts::lock(tx, window.key, self.0.clock.now()).await?;
+        Ok(Some(Registered { windows: vec![(window, self.room(window, tried)?)] }))
+    }
+
+    /// Counts an answer that an e-mail is taken, and writes that it was given.
+    pub(super) async fn tell_taken(
+        &self,
+        tx: &mut Tx,
+        by: &Authority,
+        registered: Option<Registered>,
+        now: Timestamp,
+    ) -> Result<(), ServiceError> {
+        if let Some(registered) = registered {
+            registered.count_taken(tx, now).await?;
+        }
+        Ok(storage::audit::insert(tx, &by.event(now, by.bound_to(), Action::EmailTaken)).await?)
     }
 
     /// Always in the same order, so that nobody waits in a circle.

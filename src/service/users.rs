@@ -6,6 +6,7 @@ use crate::storage::users::SessionStanding;
 
 use super::Service;
 use super::caller::{Caller, TokenHolder};
+use super::directory::changes;
 use super::error::ServiceError;
 
 impl Service {
@@ -39,24 +40,16 @@ impl Service {
         wanted: Option<UserId>,
         tenant: Option<TenantId>,
     ) -> Result<User, ServiceError> {
-        let insufficient = |field, description: &str| {
-            ServiceError::FieldInvalid(FieldViolation { field, description: description.to_owned() })
-        };
-        let wanted = wanted.ok_or_else(|| insufficient("user_id", "must name a user"))?;
+        let wanted = wanted.ok_or_else(|| {
+            let description = "must name a user".to_owned();
+            ServiceError::FieldInvalid(FieldViolation { field: "user_id", description })
+        })?;
         let mut conn = self.0.storage.read().await?;
-        if let Some(tenant) = tenant {
-            let user = storage::users::find(&mut conn, tenant, wanted).await?;
-            return user.ok_or(ServiceError::UserNotFound);
+        match tenant {
+            Some(tenant) => storage::users::find(&mut conn, tenant, wanted).await?,
+            None => Some(changes::find_anywhere(&mut conn, wanted).await?),
         }
-        let mut found = storage::users::list_by_id(&mut conn, wanted).await?;
-        match (found.pop(), found.pop()) {
-            (Some(user), None) => Ok(user),
-            (None, _) => Err(ServiceError::UserNotFound),
-            // Only users who brought their ids along can have the same one.
-            (Some(_), Some(_)) => {
-                Err(insufficient("tenant_id", "must be given, since several tenants have a user of that id"))
-            }
-        }
+        .ok_or(ServiceError::UserNotFound)
     }
 
     /// A user of the caller's tenant, in the one query that also checks the caller's session.
@@ -95,7 +88,7 @@ impl Service {
     }
 
     /// Refuses a session that has ended, or whose user may do nothing any more.
-    fn require_open(&self, standing: &SessionStanding) -> Result<(), ServiceError> {
+    pub(super) fn require_open(&self, standing: &SessionStanding) -> Result<(), ServiceError> {
         let SessionStanding { state, last_used_at, expires_at, revoked_at, .. } = *standing;
         let rules = self.0.session_rules;
         let is_open = rules.is_open(last_used_at, expires_at, revoked_at, self.0.clock.now());

@@ -172,3 +172,48 @@ pub async fn update_hash(
     let changes = (passwords::scheme.eq(new.scheme.as_str()), passwords::hash.eq(new.text.as_str()));
     query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
 }
+
+/// Takes a user's login name away.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn delete_name(tx: &mut Tx, tenant_id: TenantId, user_id: UserId) -> Result<(), StorageError> {
+    let row = login_names::table
+        .filter(login_names::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(login_names::user_id.eq(DbId::from(user_id)));
+    query!(tx, |c| diesel::delete(row).execute(c)).map(drop)
+}
+
+/// Gives a user a password, whether or not there was one.
+///
+/// # Errors
+/// [`StorageError::Refused`] when there is no such user.
+pub async fn replace_password(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    user_id: UserId,
+    password: &PasswordHash,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    let changes = (
+        passwords::scheme.eq(password.scheme.as_str()),
+        passwords::hash.eq(password.text.as_str()),
+        passwords::changed_at.eq(DbInstant::from(now)),
+    );
+    let row = (
+        passwords::tenant_id.eq(DbId::from(tenant_id)),
+        passwords::user_id.eq(DbId::from(user_id)),
+        passwords::scheme.eq(password.scheme.as_str()),
+        passwords::hash.eq(password.text.as_str()),
+        passwords::changed_at.eq(DbInstant::from(now)),
+    );
+    query!(tx, |c| {
+        diesel::insert_into(passwords::table)
+            .values(row)
+            .on_conflict((passwords::tenant_id, passwords::user_id))
+            .do_update()
+            .set(changes)
+            .execute(c)
+    })
+    .map(drop)
+}

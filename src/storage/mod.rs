@@ -30,6 +30,7 @@ mod times;
 mod transaction;
 pub mod url;
 mod usage;
+pub mod user_lists;
 pub mod users;
 
 pub use connection::Conn;

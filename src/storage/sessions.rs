@@ -187,7 +187,7 @@ pub async fn update_revoked(
     query!(tx, |c| diesel::update(row).set(change).execute(c)).map(|rows| rows > 0)
 }
 
-/// Ends all sessions of a user but `kept`; returns how many had not ended yet.
+/// Ends all sessions of a user but `kept`, if that is given; returns how many had not ended yet.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
@@ -195,13 +195,14 @@ pub async fn update_others_revoked(
     tx: &mut Tx,
     tenant_id: TenantId,
     user_id: UserId,
-    kept: SessionId,
+    kept: Option<SessionId>,
     now: Timestamp,
 ) -> Result<usize, StorageError> {
     let rows = sessions::table
         .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
         .filter(sessions::user_id.eq(DbId::from(user_id)))
-        .filter(sessions::id.ne(DbId::from(kept)))
+        // No session has this id: it is of no UUID's version.
+        .filter(sessions::id.ne(kept.map_or(DbId(Uuid::nil()), DbId::from)))
         .filter(sessions::revoked_at.is_null());
     let change = sessions::revoked_at.eq(DbInstant::from(now));
     query!(tx, |c| diesel::update(rows).set(change).execute(c))

@@ -7,9 +7,9 @@ use super::columns::{DbId, DbInstant};
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
 use super::rows::{self, TENANT, TenantRow, USER, UserRow};
-use super::schema::{sessions, tenants, users, wanted};
+use super::schema::{login_names, passwords, request_outcomes, sessions, tenants, users, wanted};
 use super::transaction::Tx;
-use crate::domain::{Role, SessionId, TenantId, Timestamp, User, UserId, UserState};
+use crate::domain::{Email, Role, SessionId, TenantId, Timestamp, User, UserId, UserState};
 
 /// A session and its user as the database has them now: what an access token's claims are checked
 /// against.
@@ -25,6 +25,61 @@ pub struct SessionStanding {
     pub expires_at: Timestamp,
     /// When it was revoked, if it was.
     pub revoked_at: Option<Timestamp>,
+}
+
+type StandingRow = (String, String, DbInstant, DbInstant, Option<DbInstant>);
+
+fn standing(row: StandingRow) -> Result<SessionStanding, StorageError> {
+    let (role, state, last_used_at, expires_at, revoked_at) = row;
+    Ok(SessionStanding {
+        role: rows::role(&role)?,
+        state: rows::state(&state)?,
+        last_used_at: last_used_at.into(),
+        expires_at: expires_at.into(),
+        revoked_at: revoked_at.map(Timestamp::from),
+    })
+}
+
+/// Finds how a session of a user stands.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or the row makes no sense.
+pub async fn find_standing(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    session_id: SessionId,
+    user_id: UserId,
+) -> Result<Option<SessionStanding>, StorageError> {
+    let its_user = users::tenant_id.eq(sessions::tenant_id).and(users::id.eq(sessions::user_id));
+    let found = sessions::table
+        .inner_join(users::table.on(its_user))
+        .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(sessions::id.eq(DbId::from(session_id)))
+        .filter(sessions::user_id.eq(DbId::from(user_id)))
+        .select((
+            users::role,
+            users::state,
+            sessions::last_used_at,
+            sessions::expires_at,
+            sessions::revoked_at,
+        ));
+    let row = query!(conn, |c| optional(found.get_result::<StandingRow>(c)))?;
+    row.map(standing).transpose()
+}
+
+/// Finds whom an e-mail belongs to, whether or not he has a password.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or the row makes no sense.
+pub async fn find_by_email(conn: &mut Conn, email: &Email) -> Result<Option<User>, StorageError> {
+    let its_user = users::tenant_id.eq(login_names::tenant_id).and(users::id.eq(login_names::user_id));
+    let found = login_names::table
+        .inner_join(users::table.on(its_user))
+        .inner_join(tenants::table.on(tenants::id.eq(login_names::tenant_id)))
+        .filter(login_names::email_normalized.eq(email.as_normalized()))
+        .select((USER, TENANT));
+    let row = query!(conn, |c| optional(found.get_result::<(UserRow, TenantRow)>(c)))?;
+    row.map(|(user, tenant)| user.into_user(tenant)).transpose()
 }
 
 /// Finds, in one statement, how a session stands and a user of the same tenant.
@@ -74,13 +129,7 @@ pub async fn find_with_session(
     let Some((role, state, last_used_at, expires_at, revoked_at, tenant, user)) = row else {
         return Ok(None);
     };
-    let standing = SessionStanding {
-        role: rows::role(&role)?,
-        state: rows::state(&state)?,
-        last_used_at: last_used_at.into(),
-        expires_at: expires_at.into(),
-        revoked_at: revoked_at.map(Timestamp::from),
-    };
+    let standing = standing((role, state, last_used_at, expires_at, revoked_at))?;
     Ok(Some((standing, user.map(|user| user.into_user(tenant)).transpose()?)))
 }
 
@@ -174,4 +223,82 @@ pub async fn update_state(
         users::updated_at.eq(DbInstant::from(now)),
     );
     query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
+}
+
+/// Finds a user of a tenant, and keeps it from being changed until the transaction ends.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or the row makes no sense.
+pub async fn find_locked(tx: &mut Tx, tenant_id: TenantId, id: UserId) -> Result<Option<User>, StorageError> {
+    // In PostgreSQL a row that had to be waited for is read as it is by then.
+    if find_state_locked(tx, tenant_id, id).await?.is_none() {
+        return Ok(None);
+    }
+    find(tx, tenant_id, id).await
+}
+
+/// Writes everything of a user that may change, its version included.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn update(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
+    let row = users::table.find((DbId::from(user.tenant.id), DbId::from(user.id)));
+    let changes = (
+        users::email.eq(user.email.as_given()),
+        users::first_name.eq(user.first_name.as_str()),
+        users::last_name.eq(user.last_name.as_str()),
+        users::role.eq(user.role.as_str()),
+        users::state.eq(user.state.as_str()),
+        users::version.eq(user.version),
+        users::updated_at.eq(DbInstant::from(user.updated_at)),
+    );
+    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(drop)
+}
+
+/// Whether a tenant has an active owner besides this user.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn find_other_owner(tx: &mut Tx, tenant_id: TenantId, id: UserId) -> Result<bool, StorageError> {
+    let others = users::table
+        .filter(users::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(users::role.eq(Role::Owner.as_str()))
+        .filter(users::state.eq(UserState::Active.as_str()))
+        .filter(users::id.ne(DbId::from(id)));
+    let any = diesel::select(diesel::dsl::exists(others));
+    query!(tx, |c| any.get_result::<bool>(c))
+}
+
+/// Deletes users of a tenant, with everything that belongs to them; returns how many there were.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn delete(tx: &mut Tx, tenant_id: TenantId, ids: &[UserId]) -> Result<usize, StorageError> {
+    let tenant_id = DbId::from(tenant_id);
+    let ids: Vec<_> = ids.iter().copied().map(DbId::from).collect();
+    macro_rules! delete_of {
+        ($table:ident) => {{
+            let rows = $table::table.filter($table::tenant_id.eq(tenant_id));
+            let rows = rows.filter($table::user_id.eq_any(ids.clone()));
+            query!(tx, |c| diesel::delete(rows).execute(c))?;
+        }};
+    }
+    delete_of!(sessions);
+    delete_of!(request_outcomes);
+    delete_of!(passwords);
+    delete_of!(login_names);
+    let rows = users::table.filter(users::tenant_id.eq(tenant_id)).filter(users::id.eq_any(ids));
+    query!(tx, |c| diesel::delete(rows).execute(c))
+}
+
+/// Lists ids of a tenant's users, at most `limit`, in no order.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn list_ids(tx: &mut Tx, tenant_id: TenantId, limit: usize) -> Result<Vec<UserId>, StorageError> {
+    let found = users::table
+        .filter(users::tenant_id.eq(DbId::from(tenant_id)))
+        .select(users::id)
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX));
+    Ok(query!(tx, |c| found.load::<DbId>(c))?.into_iter().map(UserId::from).collect())
 }

@@ -21,7 +21,13 @@ use crate::support::service::{Engine, MASTER_KEY, PATIENT_STATEMENTS, TestDataba
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The names whose health follows the database.
-pub(crate) const FOLLOWING: [&str; 3] = ["", "readiness", "identity.v1.IdentityService"];
+pub(crate) const FOLLOWING: [&str; 5] = [
+    "",
+    "readiness",
+    "identity.v1.IdentityService",
+    "identity.v1.DirectoryService",
+    "identity.v1.AuditService",
+];
 
 /// Waits for `condition`, which is asked again and again.
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {

@@ -1,40 +1,60 @@
 //! How far each kind of caller gets in each RPC: as far as the access table says, and no further.
 
-use identity::domain::{Clock as _, Email, SystemClock, UserId};
 use identity::proto::v1::{
-    ChangePasswordRequest, GetUserRequest, ListSessionsRequest, LoginRequest, LoginResponse, LogoutRequest,
-    RefreshSessionRequest, RevokeSessionRequest, VerifyTokenRequest,
+    BatchGetUsersRequest, ChangePasswordRequest, CreateUserRequest, DeleteTenantRequest, DeleteUserRequest,
+    GetTenantRequest, GetUserByEmailRequest, GetUserRequest, ListAuditEventsRequest, ListSessionsRequest,
+    ListTenantsRequest, ListUsersRequest, LoginRequest, LogoutRequest, RefreshSessionRequest,
+    RevokeSessionRequest, RevokeUserSessionsRequest, Role, SetPasswordRequest, SetUserStateRequest, Tenant,
+    UpdateTenantRequest, UpdateUserRequest, User, UserState, VerifyTokenRequest,
 };
-use identity::service::access::{Reach, access};
-use identity::storage;
+use identity::service::access::{Access, Reach, access};
+use prost_types::FieldMask;
 use tonic::{Code, Request, Status};
 
-use crate::database::{add_member, storage};
-use crate::fixture::{claim, new_id, registered, rpcs};
+use crate::fixture::{claim, new_id, rpcs};
 use crate::services::{SERVICE_TOKEN, token};
-use crate::support::service::{Client, Engine, PASSWORD, TestService, on_both_databases, registration};
+use crate::support::service::{Client, Engine, TestDatabase, TestService, on_both_databases, registration};
+use crate::world::{House, Person, REGISTRATIONS, is_in, newcomer};
 
 on_both_databases!(every_caller_reaches_what_the_table_says);
-
-/// A user whose data a call may reach.
-struct Target {
-    email: &'static str,
-    password: String,
-}
-
-/// The caller himself, somebody else of his tenant, and somebody of another tenant.
-const TARGETS: [&str; 3] = ["ada@example.com", "member@example.com", "eve@example.com"];
 
 /// The kinds of callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Anonymous,
-    User,
+    Member,
+    Admin,
+    Owner,
     Service,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [Self::Anonymous, Self::Member, Self::Admin, Self::Owner, Self::Service];
+
+    fn reach(self, access: Access) -> Reach {
+        match self {
+            Self::Anonymous => access.anonymous,
+            Self::Member => access.member,
+            Self::Admin => access.admin,
+            Self::Owner => access.owner,
+            Self::Service => access.service,
+        }
+    }
+
+    /// Who calls, if it is a user.
+    fn person(self, house: &House) -> Option<&Person> {
+        match self {
+            Self::Anonymous | Self::Service => None,
+            Self::Member => Some(&house.member),
+            Self::Admin => Some(&house.admin),
+            Self::Owner => Some(&house.owner),
+        }
+    }
 }
 
 /// Somebody who calls.
 struct Caller<'c> {
+    service: &'c TestService,
     client: &'c Client,
     metadata: Option<(&'static str, String)>,
 }
@@ -48,13 +68,16 @@ impl Caller<'_> {
         request
     }
 
-    /// Whether a call of `rpc` reaches what belongs to `target`, of which it knows all ids and tokens.
-    async fn reaches(&self, rpc: &str, target: &mut Target) -> Result<bool, Status> {
+    /// Whether a call of `rpc` reaches what belongs to `target`, or to his tenant, of whom the caller knows
+    /// all ids and tokens.
+    async fn reaches(&self, rpc: &str, target: &Person) -> Result<bool, Status> {
         let mut calls = self.client.service.clone();
-        let of_target = self.client.login(target.email, &target.password).await.unwrap();
-        let LoginResponse { user, access_token, refresh_token, .. } = of_target;
-        let (user, session_id) = (user.unwrap(), claim(&access_token, "sid"));
-        let is_open = async || self.client.verify_token(&access_token).await.unwrap().active;
+        let mut directory = self.client.directory.clone();
+        let session_id = claim(&target.access_token, "sid");
+        let user_id = target.user.id.clone();
+        let tenant_id = target.user.tenant_id.clone();
+        let is_open = async || is_in(self.service, target).await;
+        let names = FieldMask { paths: vec!["first_name".into()] };
         match rpc.rsplit('/').next().unwrap() {
             // Belongs to nobody before.
             "Register" => {
@@ -62,22 +85,24 @@ impl Caller<'_> {
                 calls.register(self.request(message)).await.map(|_| true)
             }
             "Login" => {
-                let message = LoginRequest { email: target.email.into(), password: target.password.clone() };
+                let message =
+                    LoginRequest { email: target.user.email.clone(), password: target.password.clone() };
                 let opened = calls.login(self.request(message)).await?.into_inner();
-                Ok(opened.user.unwrap().id == user.id)
+                Ok(opened.user.unwrap().id == user_id)
             }
             "GetUser" => {
-                let message = GetUserRequest { user_id: user.id.clone(), ..GetUserRequest::default() };
+                let message = GetUserRequest { user_id: user_id.clone(), ..GetUserRequest::default() };
                 let found = calls.get_user(self.request(message)).await?.into_inner();
-                Ok(found.user == Some(user))
+                Ok(found.user.unwrap().id == user_id)
             }
             "RefreshSession" => {
-                let next =
-                    calls.refresh_session(self.request(RefreshSessionRequest { refresh_token })).await?;
+                let message = RefreshSessionRequest { refresh_token: target.refresh_token.clone() };
+                let next = calls.refresh_session(self.request(message)).await?;
                 Ok(claim(&next.get_ref().access_token, "sid") == session_id)
             }
             "Logout" => {
-                calls.logout(self.request(LogoutRequest { refresh_token })).await?;
+                let message = LogoutRequest { refresh_token: target.refresh_token.clone() };
+                calls.logout(self.request(message)).await?;
                 Ok(!is_open().await)
             }
             "ListSessions" => {
@@ -90,28 +115,107 @@ impl Caller<'_> {
                 Ok(!is_open().await)
             }
             "ChangePassword" => {
-                let new_password = format!("{}!", target.password);
+                let new_password = format!("{} and more", target.password);
                 let message = ChangePasswordRequest {
                     current_password: target.password.clone(),
                     new_password: new_password.clone(),
                 };
                 calls.change_password(self.request(message)).await?;
-                let is_changed = self.client.login(target.email, &new_password).await.is_ok();
-                if is_changed {
-                    target.password = new_password;
-                }
-                Ok(is_changed)
+                Ok(self.client.login(&target.user.email, &new_password).await.is_ok())
             }
             "VerifyToken" => {
-                let verified = calls.verify_token(self.request(VerifyTokenRequest { access_token })).await?;
-                Ok(verified.get_ref().user_id == user.id)
+                let message = VerifyTokenRequest { access_token: target.access_token.clone() };
+                let verified = calls.verify_token(self.request(message)).await?;
+                Ok(verified.get_ref().user_id == user_id)
+            }
+            "CreateUser" => {
+                let email = format!("{}@example.com", new_id());
+                let message =
+                    CreateUserRequest { tenant_id: tenant_id.clone(), ..newcomer(&email, Role::Member) };
+                let created = directory.create_user(self.request(message)).await?.into_inner();
+                Ok(created.user.unwrap().tenant_id == tenant_id)
+            }
+            "UpdateUser" => {
+                let user = User { id: user_id, first_name: "Changed".into(), ..User::default() };
+                let message = UpdateUserRequest { user: Some(user), update_mask: Some(names) };
+                let updated = directory.update_user(self.request(message)).await?.into_inner();
+                Ok(updated.user.unwrap().first_name == "Changed")
+            }
+            "SetUserState" => {
+                let state = UserState::Disabled.into();
+                let message = SetUserStateRequest { user_id, state, ..SetUserStateRequest::default() };
+                directory.set_user_state(self.request(message)).await?;
+                Ok(!is_open().await)
+            }
+            "SetPassword" => {
+                let new_password = format!("{} and more", target.password);
+                let message = SetPasswordRequest {
+                    user_id,
+                    new_password: new_password.clone(),
+                    ..SetPasswordRequest::default()
+                };
+                directory.set_password(self.request(message)).await?;
+                Ok(self.client.login(&target.user.email, &new_password).await.is_ok())
+            }
+            "RevokeUserSessions" => {
+                let message = RevokeUserSessionsRequest { user_id, ..RevokeUserSessionsRequest::default() };
+                directory.revoke_user_sessions(self.request(message)).await?;
+                Ok(!is_open().await)
+            }
+            "DeleteUser" => {
+                let message = DeleteUserRequest { user_id, ..DeleteUserRequest::default() };
+                directory.delete_user(self.request(message)).await?;
+                Ok(self.client.login(&target.user.email, &target.password).await.is_err())
+            }
+            "BatchGetUsers" => {
+                let message = BatchGetUsersRequest { user_ids: vec![user_id], tenant_id: String::new() };
+                let found = directory.batch_get_users(self.request(message)).await?.into_inner().users;
+                Ok(!found.is_empty())
+            }
+            "GetUserByEmail" => {
+                let message = GetUserByEmailRequest { email: target.user.email.clone() };
+                let found = directory.get_user_by_email(self.request(message)).await?.into_inner();
+                Ok(found.user.unwrap().id == user_id)
+            }
+            "ListUsers" => {
+                let message = ListUsersRequest { tenant_id, ..ListUsersRequest::default() };
+                let listed = directory.list_users(self.request(message)).await?.into_inner().users;
+                Ok(listed.iter().any(|user| user.id == user_id))
+            }
+            "GetTenant" => {
+                let message = GetTenantRequest { tenant_id: tenant_id.clone() };
+                let found = directory.get_tenant(self.request(message)).await?.into_inner();
+                Ok(found.tenant.unwrap().id == tenant_id)
+            }
+            "UpdateTenant" => {
+                let tenant = Tenant { id: tenant_id, name: "Changed".into(), ..Tenant::default() };
+                let mask = FieldMask { paths: vec!["name".into()] };
+                let message = UpdateTenantRequest { tenant: Some(tenant), update_mask: Some(mask) };
+                let updated = directory.update_tenant(self.request(message)).await?.into_inner();
+                Ok(updated.tenant.unwrap().name == "Changed")
+            }
+            "DeleteTenant" => {
+                let message = DeleteTenantRequest { tenant_id, ..DeleteTenantRequest::default() };
+                directory.delete_tenant(self.request(message)).await?;
+                Ok(self.client.login(&target.user.email, &target.password).await.is_err())
+            }
+            "ListTenants" => {
+                let message = ListTenantsRequest { page_size: 1_000, ..ListTenantsRequest::default() };
+                let listed = directory.list_tenants(self.request(message)).await?.into_inner().tenants;
+                Ok(listed.iter().any(|tenant| tenant.id == tenant_id))
+            }
+            "ListAuditEvents" => {
+                let message = ListAuditEventsRequest { tenant_id, ..ListAuditEventsRequest::default() };
+                let mut audit = self.client.audit.clone();
+                let listed = audit.list_audit_events(self.request(message)).await?.into_inner().events;
+                Ok(!listed.is_empty())
             }
             _ => panic!("{rpc} has no case here"),
         }
     }
 }
 
-/// How far somebody gets who reaches these of the [`TARGETS`].
+/// How far somebody gets who reaches himself, his tenant and another one, or not.
 fn reach(reached: [bool; 3]) -> Reach {
     match reached {
         [false, false, false] => Reach::Denied,
@@ -122,71 +226,69 @@ fn reach(reached: [bool; 3]) -> Reach {
     }
 }
 
-/// Lets the user `member@example.com` of ada's tenant log in.
-async fn let_member_log_in(service: &TestService, member: &str) {
-    let member = UserId::parse(member).unwrap();
-    let store = storage(&service.database);
-    let ada = {
-        let mut conn = store.read().await.unwrap();
-        let email = Email::parse(TARGETS[0]).unwrap();
-        storage::logins::find_by_email(&mut conn, &email).await.unwrap().unwrap()
-    };
-    let mut tx = store.begin("let log in").await.unwrap();
-    let email = Email::parse(TARGETS[1]).unwrap();
-    let named = storage::logins::insert_name(&mut tx, &email, ada.user.tenant.id, member).await.unwrap();
-    assert_eq!(named, storage::Inserted::Yes);
-    let now = SystemClock.now();
-    storage::logins::insert_password(&mut tx, ada.user.tenant.id, member, &ada.password, now).await.unwrap();
-    tx.commit().await.unwrap();
+/// Whether a call of `rpc` leaves everything as it was.
+fn only_reads(rpc: &str) -> bool {
+    let method = rpc.rsplit('/').next().unwrap();
+    ["Get", "List", "BatchGet", "Verify"].iter().any(|verb| method.starts_with(verb))
 }
 
 async fn every_caller_reaches_what_the_table_says(engine: Engine) {
-    let service = TestService::start(engine).await;
+    let service = TestService::start_with(TestDatabase::migrated(engine).await, &[REGISTRATIONS]).await;
     let client = service.client();
-    let ada = registered(&service, TARGETS[0]).await.user.unwrap();
-    registered(&service, TARGETS[2]).await;
-    let member = add_member(&service.database, &ada).await;
-    let_member_log_in(&service, &member).await;
-    let mut targets = TARGETS.map(|email| Target { email, password: PASSWORD.to_owned() });
-    for (n, target) in targets.iter_mut().enumerate() {
-        // Each a password of its own.
-        let token = client.login(target.email, PASSWORD).await.unwrap().access_token;
-        let password = format!("{PASSWORD} {n}");
-        client.change_password(&token, PASSWORD, &password).await.unwrap();
-        target.password = password;
-    }
     let (_, service_token) = token(&service.database, &[]).await;
-
+    let mut houses = [House::build(&client).await, House::build(&client).await];
     for rpc in rpcs() {
         let row = access(&rpc).unwrap();
-        for (kind, says) in
-            [(Kind::Anonymous, row.anonymous), (Kind::User, row.user), (Kind::Service, row.service)]
-        {
+        for kind in Kind::ALL {
+            let says = kind.reach(row);
             let mut reached = [false; 3];
             for (n, reached) in reached.iter_mut().enumerate() {
-                let metadata = match kind {
-                    Kind::Anonymous => None,
-                    Kind::User => {
-                        let ada = client.login(targets[0].email, &targets[0].password).await.unwrap();
-                        Some(("authorization", format!("Bearer {}", ada.access_token)))
-                    }
-                    Kind::Service => Some((SERVICE_TOKEN, service_token.clone())),
+                let [house, elsewhere] = &houses;
+                let person = kind.person(house);
+                let metadata = match (kind, person) {
+                    (_, Some(person)) => Some(("authorization", person.bearer())),
+                    (Kind::Service, None) => Some((SERVICE_TOKEN, service_token.clone())),
+                    _ => None,
                 };
-                let caller = Caller { client: &client, metadata };
-                let outcome = caller.reaches(&rpc, &mut targets[n]).await;
-                let about = format!("{rpc} by {kind:?} for {}: {outcome:?}", targets[n].email);
+                let target =
+                    [person.unwrap_or(&house.member), &house.other_member, &elsewhere.other_member][n];
+                let caller = Caller { service: &service, client: &client, metadata };
+                let outcome = caller.reaches(&rpc, target).await;
+                let about = format!("{rpc} by {kind:?} for {target:?}: {outcome:?}");
                 *reached = outcome.as_ref().is_ok_and(|reached| *reached);
                 let code = outcome.err().map(|status| status.code());
+                let is_named = matches!(
+                    rpc.rsplit('/').next().unwrap(),
+                    "GetUser"
+                        | "RevokeSession"
+                        | "CreateUser"
+                        | "SetUserState"
+                        | "SetPassword"
+                        | "DeleteUser"
+                        | "GetUserByEmail"
+                        | "ListUsers"
+                        | "GetTenant"
+                        | "UpdateTenant"
+                        | "DeleteTenant"
+                        | "ListAuditEvents"
+                        | "UpdateUser"
+                        | "RevokeUserSessions"
+                );
                 match (kind, says) {
                     (Kind::Anonymous, Reach::Denied) => {
-                        assert_eq!(code, Some(Code::Unauthenticated), "{about}")
+                        assert_eq!(code, Some(Code::Unauthenticated), "{about}");
                     }
                     (_, Reach::Denied) => assert_eq!(code, Some(Code::PermissionDenied), "{about}"),
-                    // What is out of reach does not exist.
-                    _ if matches!(rpc.rsplit('/').next(), Some("GetUser" | "RevokeSession")) => {
-                        assert_eq!(code, (!*reached).then_some(Code::NotFound), "{about}");
+                    // A colleague is there, and may not be touched.
+                    (_, Reach::Own) if n == 1 && rpc.contains("DirectoryService/") => {
+                        assert_eq!(code, Some(Code::PermissionDenied), "{about}");
                     }
+                    // What is out of reach does not exist.
+                    _ if is_named => assert_eq!(code, (!*reached).then_some(Code::NotFound), "{about}"),
                     _ => assert_ne!(code, Some(Code::PermissionDenied), "{about}"),
+                }
+                if *reached && !only_reads(&rpc) {
+                    houses = [House::build(&client).await, House::build(&client).await];
                 }
             }
             assert_eq!(reach(reached), says, "{rpc} by {kind:?}");

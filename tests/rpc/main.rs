@@ -23,3 +23,4 @@ mod sessions;
 mod startup;
 #[path = "../support/mod.rs"]
 mod support;
+mod world;

@@ -155,8 +155,9 @@ async fn others_are_ended_and_one_is_kept(engine: Engine) {
     insert(&fixture, &[kept.clone(), opened(&ada, 2, 5), ended.clone(), opened(&eve, 4, 5)]).await;
     let mut tx = fixture.begin().await;
     let tenant_id = ada.tenant.id;
-    let count =
-        storage::sessions::update_others_revoked(&mut tx, tenant_id, ada.id, kept.id, at(50)).await.unwrap();
+    let count = storage::sessions::update_others_revoked(&mut tx, tenant_id, ada.id, Some(kept.id), at(50))
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     assert_eq!(count, 1);
     assert_eq!(listed(&fixture, &ada, None, 9).await, [kept]);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use identity::config::{Flags, MapEnvironment, Settings};
 use identity::domain::{Clock, SystemClock};
+use identity::proto::v1::audit_service_client::AuditServiceClient;
+use identity::proto::v1::directory_service_client::DirectoryServiceClient;
 use identity::proto::v1::identity_service_client::IdentityServiceClient;
 use identity::proto::v1::{
     ChangePasswordRequest, GetUserRequest, GetUserResponse, ListSessionsRequest, ListSessionsResponse,
@@ -189,6 +191,8 @@ pub(crate) struct Client {
     /// The connection, for calls that no generated client makes.
     pub(crate) channel: Channel,
     pub(crate) service: IdentityServiceClient<Channel>,
+    pub(crate) directory: DirectoryServiceClient<Channel>,
+    pub(crate) audit: AuditServiceClient<Channel>,
     /// What the server is told of how long the client waits.
     deadline: Option<Duration>,
 }
@@ -207,7 +211,13 @@ impl Client {
 
     fn connecting(uri: &str, timeout: Duration, deadline: Option<Duration>) -> Self {
         let channel = Endpoint::from_shared(uri.to_owned()).unwrap().timeout(timeout).connect_lazy();
-        Self { service: IdentityServiceClient::new(channel.clone()), channel, deadline }
+        Self {
+            service: IdentityServiceClient::new(channel.clone()),
+            directory: DirectoryServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel.clone()),
+            channel,
+            deadline,
+        }
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -242,7 +252,7 @@ impl Client {
     }
 
     /// A request by the holder of an access token.
-    fn request_by<T>(&self, token: &str, message: T) -> Request<T> {
+    pub(crate) fn request_by<T>(&self, token: &str, message: T) -> Request<T> {
         let mut request = self.request(message);
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
         request

@@ -33,10 +33,18 @@ pub enum ErrorKind {
     ServiceCredentialInvalid,
     /// The caller is known, and may not call this method.
     PermissionDenied,
+    /// The caller's role is below what the method or its target asks for.
+    RoleTooLow,
     /// Registration is closed, or open to services only.
     RegistrationClosed,
     /// There is no such user among those that the caller may see.
     UserNotFound,
+    /// There is no such tenant among those that the caller may see.
+    TenantNotFound,
+    /// The tenant would be left without an active owner.
+    LastOwner,
+    /// The etag is not the current one: read again, then decide again.
+    EtagStale,
     /// The caller has no such session.
     SessionNotFound,
     /// The e-mail belongs to a user already.
@@ -155,6 +163,10 @@ fn kind_of_reason(reason: ErrorReason, status: &Status) -> ErrorKind {
         ErrorReason::SessionNotFound => ErrorKind::SessionNotFound,
         ErrorReason::EmailTaken => ErrorKind::EmailTaken,
         ErrorReason::PermissionDenied => ErrorKind::PermissionDenied,
+        ErrorReason::RoleTooLow => ErrorKind::RoleTooLow,
+        ErrorReason::TenantNotFound => ErrorKind::TenantNotFound,
+        ErrorReason::LastOwner => ErrorKind::LastOwner,
+        ErrorReason::EtagStale => ErrorKind::EtagStale,
         ErrorReason::RegistrationClosed => ErrorKind::RegistrationClosed,
         ErrorReason::TooManyAttempts => ErrorKind::TooManyAttempts,
         ErrorReason::TooManyRegistrations => ErrorKind::TooManyRegistrations,

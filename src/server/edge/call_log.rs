@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tower::Service;
 
-use super::call_id::CallId;
 use super::counts::CallCounts;
 use super::method::Method;
 use crate::rpc::call::PeerAddress;
+use crate::rpc::call_id::CallId;
 use crate::rpc::status::code_name;
 
 /// Logs and counts every call that `S` answers.

@@ -32,7 +32,7 @@ mod only_grpc;
 mod panics;
 mod replies;
 
-pub use call_id::CallId;
+pub use crate::rpc::call_id::CallId;
 pub use counts::CallCounts;
 
 /// How long calls may take.

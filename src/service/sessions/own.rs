@@ -1,9 +1,6 @@
 //! What users do about their own sessions.
 
-use uuid::Uuid;
-
-use crate::crypto::page_token::InvalidPageToken;
-use crate::domain::{FieldViolation, Page, PageSize, Session, SessionId, TenantId, Timestamp};
+use crate::domain::{Page, PageSize, Session, SessionId, TenantId, Timestamp};
 use crate::storage;
 
 use super::super::caller::{Caller, TokenHolder};
@@ -34,10 +31,11 @@ impl Service {
     ) -> Result<Page<OwnSession>, ServiceError> {
         self.require_session(caller).await?;
         let holder = caller.holder()?;
-        let after = page_token.map(|token| self.cursor(holder, token)).transpose()?;
+        let scope = scope(holder);
+        let after = self.cursor(&scope, page_token)?.map(|(at, id)| (at, SessionId::from(id)));
         let rules = self.0.session_rules;
         let mut conn = self.0.storage.read().await?;
-        let mut found = storage::sessions::list_open(
+        let found = storage::sessions::list_open(
             &mut conn,
             holder.tenant_id,
             holder.user_id,
@@ -46,16 +44,14 @@ impl Service {
             size.entries() + 1,
         )
         .await?;
-        // The one too many only tells that there is another page.
-        let is_last = found.len() <= size.entries();
-        found.truncate(size.entries());
-        let next = found.last().filter(|_| !is_last).map(|last| self.page_behind(holder, last));
+        let behind = |last: &Session| (last.created_at, last.id.as_uuid());
+        let Page { entries, next } = self.page(&scope, found, size, behind);
         let own = |session: Session| OwnSession {
             ends_at: rules.ends_at(session.last_used_at, session.expires_at),
             is_current: session.id == holder.session_id,
             session,
         };
-        Ok(Page { entries: found.into_iter().map(own).collect(), next })
+        Ok(Page { entries: entries.into_iter().map(own).collect(), next })
     }
 
     /// Ends one of the caller's sessions; one that has ended already is no error.
@@ -108,26 +104,6 @@ impl Service {
             Ok(tx.commit().await?)
         };
         self.0.units.run(unit).await
-    }
-
-    /// Where the page behind `last` begins.
-    fn page_behind(&self, holder: &TokenHolder, last: &Session) -> String {
-        let (created_at, id) = (last.created_at.as_unix_micros().to_be_bytes(), last.id.as_uuid());
-        self.0.page_tokens.issue(&scope(holder), &[created_at.as_slice(), id.as_bytes()].concat())
-    }
-
-    fn cursor(&self, holder: &TokenHolder, token: &str) -> Result<(Timestamp, SessionId), ServiceError> {
-        let cursor = self.0.page_tokens.parse(&scope(holder), token).and_then(|cursor| {
-            let (created_at, id) = cursor.split_first_chunk().ok_or(InvalidPageToken)?;
-            let id = Uuid::from_slice(id).map_err(|_| InvalidPageToken)?;
-            Ok((Timestamp::from_unix_micros(i64::from_be_bytes(*created_at)), id.into()))
-        });
-        cursor.map_err(|problem| {
-            ServiceError::FieldInvalid(FieldViolation {
-                field: "page_token",
-                description: problem.to_string(),
-            })
-        })
     }
 }
 

@@ -1,10 +1,13 @@
 //! Between the wire and the domain: messages in, parsed whole, and messages out.
 
+pub(super) mod audit;
+pub(super) mod directory;
+
 use secrecy::ExposeSecret as _;
 
 use crate::domain::{
-    Email, FieldViolation, Page, PageSize, Password, PasswordPolicy, PersonName, RequestId, Role, SessionId,
-    Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState, Violations,
+    Email, Etag, FieldViolation, Page, PageSize, Password, PasswordPolicy, PersonName, RequestId, Role,
+    SessionId, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState, Violations,
 };
 use crate::proto::v1;
 use crate::service::accounts::Registration;
@@ -78,9 +81,13 @@ pub(super) fn page(
     message: &v1::ListSessionsRequest,
 ) -> Result<(PageSize, Option<&str>), Vec<FieldViolation>> {
     let mut violations = Violations::new();
-    let size = violations.check("page_size", PageSize::requested(message.page_size));
+    let size = page_size(&mut violations, message.page_size);
     let token = Some(message.page_token.as_str()).filter(|token| !token.is_empty());
     size.map(|size| (size, token)).ok_or_else(|| violations.into_vec())
+}
+
+fn page_size(violations: &mut Violations, requested: i32) -> Option<PageSize> {
+    violations.check("page_size", PageSize::requested(requested))
 }
 
 /// The session that is to end.
@@ -181,18 +188,18 @@ pub(super) fn user(user: User) -> v1::User {
         state: state(user.state).into(),
         created_at: Some(timestamp(user.created_at)),
         updated_at: Some(timestamp(user.updated_at)),
-        etag: etag(user.version),
+        etag: Etag::of(user.version).into_string(),
         tenant: Some(tenant(&user.tenant)),
     }
 }
 
-fn tenant(tenant: &Tenant) -> v1::Tenant {
+pub(super) fn tenant(tenant: &Tenant) -> v1::Tenant {
     v1::Tenant {
         id: tenant.id.to_string(),
         name: tenant.name.as_str().to_owned(),
         created_at: Some(timestamp(tenant.created_at)),
         updated_at: Some(timestamp(tenant.updated_at)),
-        etag: etag(tenant.version),
+        etag: Etag::of(tenant.version).into_string(),
     }
 }
 
@@ -209,11 +216,6 @@ fn state(state: UserState) -> v1::UserState {
         UserState::Active => v1::UserState::Active,
         UserState::Disabled => v1::UserState::Disabled,
     }
-}
-
-/// The version in the form of an entity tag (RFC 9110, 8.8.3): clients compare it and nothing else.
-fn etag(version: i64) -> String {
-    format!("\"{version:x}\"")
 }
 
 fn timestamp(at: Timestamp) -> prost_types::Timestamp {

@@ -1,0 +1,149 @@
+//! On whose authority something is changed: how far it reaches, and what the audit log says of it.
+
+use super::access::{self, Reach};
+use super::caller::{CallContext, Caller, TokenHolder};
+use super::{Service, ServiceError};
+use crate::domain::{
+    Action, Actor, AuditEvent, AuditOrigin, FieldViolation, Role, SessionId, TenantId, Timestamp, UserId,
+};
+use crate::storage;
+use crate::storage::Conn;
+
+/// What somebody may change, and who he is.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    actor: Actor,
+    origin: AuditOrigin,
+    /// `None` for services and operators, who stand outside of all tenants.
+    user: Option<CallingUser>,
+}
+
+/// A user as the database has him now.
+#[derive(Clone, Copy, Debug)]
+struct CallingUser {
+    holder: TokenHolder,
+    role: Role,
+    reach: Reach,
+}
+
+impl Authority {
+    /// Whoever runs a command on the database: everything. `name` is what the machine calls him.
+    pub fn operator(name: Option<String>) -> Self {
+        Self { actor: Actor::Operator { name }, origin: AuditOrigin::default(), user: None }
+    }
+
+    /// An event of now, by this authority.
+    pub(super) fn event(&self, now: Timestamp, tenant_id: Option<TenantId>, action: Action) -> AuditEvent {
+        let event = AuditEvent::new(now, tenant_id, self.actor.clone(), action);
+        AuditEvent { origin: self.origin.clone(), ..event }
+    }
+
+    /// The one tenant that it is about: a user's own, or the one that a service has to name.
+    ///
+    /// # Errors
+    /// [`ServiceError::TenantNotFound`] when a user names another one, whether or not it exists;
+    /// [`ServiceError::FieldInvalid`] when a service names none in `field`.
+    pub(super) fn tenant(
+        &self,
+        field: &'static str,
+        named: Option<TenantId>,
+    ) -> Result<TenantId, ServiceError> {
+        match (&self.user, named) {
+            (None, Some(named)) => Ok(named),
+            (None, None) => {
+                let description = "must name a tenant".to_owned();
+                Err(ServiceError::FieldInvalid(FieldViolation { field, description }))
+            }
+            (Some(user), None) => Ok(user.holder.tenant_id),
+            (Some(user), Some(named)) if named == user.holder.tenant_id => Ok(named),
+            (Some(_), Some(_)) => Err(ServiceError::TenantNotFound),
+        }
+    }
+
+    /// The tenant that a user has, to whose members the search is bound; `None` for all tenants.
+    pub(super) fn bound_to(&self) -> Option<TenantId> {
+        self.user.map(|user| user.holder.tenant_id)
+    }
+
+    /// Whether this is a user, who is not trusted as a service is.
+    pub(super) fn is_user(&self) -> bool {
+        self.user.is_some()
+    }
+
+    /// The session that a change of `target`'s spares: the one that the call is made in, when it is his.
+    pub(super) fn own_session(&self, target: UserId) -> Option<SessionId> {
+        let holder = self.user.map(|user| user.holder)?;
+        (holder.user_id == target).then_some(holder.session_id)
+    }
+
+    /// Whom page tokens are good for.
+    pub(super) fn scope(&self) -> String {
+        match &self.user {
+            Some(CallingUser { holder, .. }) => format!("user {} {}", holder.tenant_id, holder.user_id),
+            None => format!("{} {}", self.actor.kind(), self.actor.name().unwrap_or_default()),
+        }
+    }
+
+    /// Lets a user of `role` be touched, or given that role.
+    ///
+    /// # Errors
+    /// [`ServiceError::RoleTooLow`] when that is above the caller's own.
+    pub(super) fn require_role(&self, role: Role) -> Result<(), ServiceError> {
+        let is_above = self.user.is_some_and(|user| role > user.role);
+        if is_above { Err(ServiceError::RoleTooLow) } else { Ok(()) }
+    }
+
+    /// Lets the user `target` of the caller's tenant be touched.
+    ///
+    /// # Errors
+    /// [`ServiceError::RoleTooLow`] when the caller reaches only himself, and that is somebody else.
+    pub(super) fn require_reach(&self, target: UserId) -> Result<(), ServiceError> {
+        match self.user {
+            Some(user) if user.reach == Reach::Own && user.holder.user_id != target => {
+                Err(ServiceError::RoleTooLow)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Lets more be done than what everybody may do with himself.
+    ///
+    /// # Errors
+    /// [`ServiceError::RoleTooLow`] when the caller reaches only himself.
+    pub(super) fn require_more_than_own(&self) -> Result<(), ServiceError> {
+        let is_bound = self.user.is_some_and(|user| user.reach == Reach::Own);
+        if is_bound { Err(ServiceError::RoleTooLow) } else { Ok(()) }
+    }
+}
+
+impl Service {
+    /// What the caller may do in `rpc`, by the session, state and role that the database has now.
+    ///
+    /// # Errors
+    /// [`ServiceError::TokenInvalid`] when the caller's session has ended;
+    /// [`ServiceError::RoleTooLow`] when his role may not call this.
+    pub(super) async fn authorize(
+        &self,
+        conn: &mut Conn,
+        rpc: &str,
+        caller: &Caller,
+        context: &CallContext,
+    ) -> Result<Authority, ServiceError> {
+        let origin = context.origin();
+        if let Caller::Service(name) = caller {
+            let actor = Actor::Service { name: name.as_str().to_owned() };
+            return Ok(Authority { actor, origin, user: None });
+        }
+        let holder = *caller.holder()?;
+        let found = storage::users::find_standing(conn, holder.tenant_id, holder.session_id, holder.user_id);
+        let standing = found.await?.ok_or(ServiceError::TokenInvalid)?;
+        self.require_open(&standing)?;
+        let reach = access::access(rpc).map_or(Reach::Denied, |access| access.of(standing.role));
+        if reach == Reach::Denied {
+            return Err(ServiceError::RoleTooLow);
+        }
+        let actor = Actor::User { id: holder.user_id, via: context.via() };
+        let user = Some(CallingUser { holder, role: standing.role, reach });
+        Ok(Authority { actor, origin, user })
+    }
+}

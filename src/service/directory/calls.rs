@@ -1,0 +1,271 @@
+//! The changes that callers ask for: authorised, limited, hashed for, and made in a unit of work. Once a
+//! write has begun, it goes on even when the caller's future is dropped.
+
+use super::super::access;
+use super::super::authority::Authority;
+use super::super::{CallContext, Caller, Service, ServiceError};
+use super::changes::{self, NewUser, TenantChanges, UserChanges};
+use crate::domain::{
+    Etag, FieldViolation, Password, PasswordPolicy, Tenant, TenantId, Timestamp, User, UserId, UserState,
+};
+use crate::storage;
+use crate::storage::Tx;
+
+/// A user by his id, and by his tenant where that is named.
+type Whose = (UserId, Option<TenantId>);
+
+/// A unit of work whose caller may make it.
+struct Authorized {
+    tx: Tx,
+    by: Authority,
+    now: Timestamp,
+}
+
+impl Service {
+    /// Creates a user of a tenant. The password satisfies [`Service::password_policy`].
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller and of [`changes::create_user`]; [`ServiceError::EmailTaken`];
+    /// [`ServiceError::TooManyRegistrations`] when a user was told too often that an e-mail is taken;
+    /// [`ServiceError::Overloaded`].
+    pub async fn create_user(
+        &self,
+        caller: Caller,
+        tenant_id: Option<TenantId>,
+        new: NewUser,
+        password: &Password,
+        context: CallContext,
+    ) -> Result<User, ServiceError> {
+        // Before the hash, so that whoever may not do this keeps no core busy.
+        {
+            let mut conn = self.0.storage.read().await?;
+            let by = self.authorize(&mut conn, access::CREATE_USER, &caller, &context).await?;
+            let tenant_id = by.tenant("tenant_id", tenant_id)?;
+            storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
+            by.require_role(new.role)?;
+        }
+        let hash = self.0.hasher.hash(password, &context.terms(&new.email)).await?;
+        let service = self.clone();
+        let unit = async move {
+            let authorized = service.begin_authorized("create user", access::CREATE_USER, &caller, &context);
+            let Authorized { mut tx, by, now } = authorized.await?;
+            let tenant_id = by.tenant("tenant_id", tenant_id)?;
+            let limited = service.lock_taken(&mut tx, &by, &context).await?;
+            let created = changes::create_user(&mut tx, &by, tenant_id, new, &hash, now).await?;
+            if created.is_none() {
+                service.tell_taken(&mut tx, &by, limited, now).await?;
+            }
+            tx.commit().await?;
+            created.ok_or(ServiceError::EmailTaken)
+        };
+        self.0.units.run(unit).await
+    }
+
+    /// Changes a user.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller and of [`changes::update_user`]; [`ServiceError::EmailTaken`];
+    /// [`ServiceError::TooManyRegistrations`] when a user was told too often that an e-mail is taken.
+    pub async fn update_user(
+        &self,
+        caller: Caller,
+        whose: Whose,
+        etag: Option<Etag>,
+        changes: UserChanges,
+        context: CallContext,
+    ) -> Result<User, ServiceError> {
+        let service = self.clone();
+        let unit = async move {
+            let authorized = service.begin_authorized("update user", access::UPDATE_USER, &caller, &context);
+            let Authorized { mut tx, by, now } = authorized.await?;
+            let limited = match changes.email {
+                Some(_) => service.lock_taken(&mut tx, &by, &context).await?,
+                None => None,
+            };
+            let updated = changes::update_user(&mut tx, &by, whose, etag.as_ref(), changes, now).await?;
+            if updated.is_none() {
+                service.tell_taken(&mut tx, &by, limited, now).await?;
+            }
+            tx.commit().await?;
+            updated.ok_or(ServiceError::EmailTaken)
+        };
+        self.0.units.run(unit).await
+    }
+
+    /// Lets a user log in and call, or not.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller and of [`changes::set_user_state`].
+    pub async fn set_user_state(
+        &self,
+        caller: Caller,
+        whose: Whose,
+        etag: Option<Etag>,
+        state: UserState,
+        context: CallContext,
+    ) -> Result<User, ServiceError> {
+        let service = self.clone();
+        let unit = async move {
+            let authorized =
+                service.begin_authorized("set user state", access::SET_USER_STATE, &caller, &context);
+            let Authorized { mut tx, by, now } = authorized.await?;
+            let user = changes::set_user_state(&mut tx, &by, whose, etag.as_ref(), state, now).await?;
+            tx.commit().await?;
+            Ok(user)
+        };
+        self.0.units.run(unit).await
+    }
+
+    /// Gives a user another password, which satisfies [`Service::password_policy`] but for the e-mail.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller and of [`changes::set_password`]; [`ServiceError::FieldInvalid`] when
+    /// the password is the user's e-mail; [`ServiceError::Overloaded`].
+    pub async fn set_password(
+        &self,
+        caller: Caller,
+        whose: Whose,
+        password: &Password,
+        context: CallContext,
+    ) -> Result<(), ServiceError> {
+        // Before the hash, so that whoever may not do this keeps no core busy.
+        let user = {
+            let mut conn = self.0.storage.read().await?;
+            let by = self.authorize(&mut conn, access::SET_PASSWORD, &caller, &context).await?;
+            let tenant_id = changes::tenant_of(&mut conn, &by, whose.0, whose.1).await?;
+            let user = storage::users::find(&mut conn, tenant_id, whose.0).await?;
+            let user = user.ok_or(ServiceError::UserNotFound)?;
+            by.require_role(user.role)?;
+            user
+        };
+        require_unlike_email(self.0.password_policy, password, &user)?;
+        let hash = self.0.hasher.hash(password, &context.terms(&user.email)).await?;
+        let whose = (user.id, Some(user.tenant.id));
+        let service = self.clone();
+        let unit = async move {
+            let authorized =
+                service.begin_authorized("set password", access::SET_PASSWORD, &caller, &context);
+            let Authorized { mut tx, by, now } = authorized.await?;
+            changes::set_password(&mut tx, &by, whose, &hash, now).await?;
+            Ok(tx.commit().await?)
+        };
+        self.0.units.run(unit).await
+    }
+
+    /// Ends all sessions of a user.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller and of [`changes::revoke_user_sessions`].
+    pub async fn revoke_user_sessions(
+        &self,
+        caller: Caller,
+        whose: Whose,
+        context: CallContext,
+    ) -> Result<(), ServiceError> {
+        let service = self.clone();
+        let unit = async move {
+            let rpc = access::REVOKE_USER_SESSIONS;
+            let authorized = service.begin_authorized("revoke user sessions", rpc, &caller, &context);
+            let Authorized { mut tx, by, now } = authorized.await?;
+            changes::revoke_user_sessions(&mut tx, &by, whose, now).await?;
+            Ok(tx.commit().await?)
+        };
+        self.0.units.run(unit).await
+    }
+
+    /// Deletes a user with everything that belongs to him.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller and of [`changes::delete_user`].
+    pub async fn delete_user(
+        &self,
+        caller: Caller,
+        whose: Whose,
+        etag: Option<Etag>,
+        context: CallContext,
+    ) -> Result<(), ServiceError> {
+        let service = self.clone();
+        let unit = async move {
+            let authorized = service.begin_authorized("delete user", access::DELETE_USER, &caller, &context);
+            let Authorized { mut tx, by, now } = authorized.await?;
+            changes::delete_user(&mut tx, &by, whose, etag.as_ref(), now).await?;
+            Ok(tx.commit().await?)
+        };
+        self.0.units.run(unit).await
+    }
+
+    /// Changes a tenant.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller and of [`changes::update_tenant`].
+    pub async fn update_tenant(
+        &self,
+        caller: Caller,
+        tenant_id: Option<TenantId>,
+        etag: Option<Etag>,
+        changes: TenantChanges,
+        context: CallContext,
+    ) -> Result<Tenant, ServiceError> {
+        let service = self.clone();
+        let unit = async move {
+            let authorized =
+                service.begin_authorized("update tenant", access::UPDATE_TENANT, &caller, &context);
+            let Authorized { mut tx, by, now } = authorized.await?;
+            let tenant_id = by.tenant("tenant.id", tenant_id)?;
+            let tenant = changes::update_tenant(&mut tx, &by, tenant_id, etag.as_ref(), changes, now).await?;
+            tx.commit().await?;
+            Ok(tenant)
+        };
+        self.0.units.run(unit).await
+    }
+
+    /// Deletes a tenant with its users and everything that belongs to them.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller and of [`changes::delete_tenant`].
+    pub async fn delete_tenant(
+        &self,
+        caller: Caller,
+        tenant_id: TenantId,
+        etag: Option<Etag>,
+        context: CallContext,
+    ) -> Result<(), ServiceError> {
+        let service = self.clone();
+        let unit = async move {
+            let authorized =
+                service.begin_authorized("delete tenant", access::DELETE_TENANT, &caller, &context);
+            let Authorized { mut tx, by, now } = authorized.await?;
+            let tenant_id = by.tenant("tenant_id", Some(tenant_id))?;
+            changes::delete_tenant(&mut tx, &by, tenant_id, etag.as_ref(), now).await?;
+            Ok(tx.commit().await?)
+        };
+        self.0.units.run(unit).await
+    }
+
+    async fn begin_authorized(
+        &self,
+        name: &'static str,
+        rpc: &str,
+        caller: &Caller,
+        context: &CallContext,
+    ) -> Result<Authorized, ServiceError> {
+        let mut tx = self.0.storage.begin(name).await?;
+        let by = self.authorize(&mut tx, rpc, caller, context).await?;
+        let now = self.0.clock.now();
+        Ok(Authorized { tx, by, now })
+    }
+}
+
+/// Refuses a password that is its user's e-mail.
+///
+/// # Errors
+/// [`ServiceError::FieldInvalid`].
+pub(in crate::service) fn require_unlike_email(
+    policy: PasswordPolicy,
+    password: &Password,
+    user: &User,
+) -> Result<(), ServiceError> {
+    policy.check(password, Some(&user.email)).map_err(|problem| {
+        ServiceError::FieldInvalid(FieldViolation { field: "new_password", description: problem.to_string() })
+    })
+}

@@ -1,0 +1,428 @@
+//! Each change of a user or a tenant, in a unit of work: what it demands, what it writes, and the audit event
+//! that tells of it.
+
+use std::time::Duration;
+
+use super::super::ServiceError;
+use super::super::authority::Authority;
+use crate::domain::{
+    Action, AuditEvent, Email, Etag, FieldChange, FieldViolation, PasswordHash, PersonName, Role, Target,
+    Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState,
+};
+use crate::storage;
+use crate::storage::tenants::TenantLock;
+use crate::storage::{Conn, Inserted, Tx};
+
+/// How many users of a tenant are deleted in one statement.
+const BATCH: usize = 1_000;
+
+/// A user who is to be.
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    /// The login name.
+    pub email: Email,
+    /// The given name.
+    pub first_name: PersonName,
+    /// The family name.
+    pub last_name: PersonName,
+    /// What the user may do.
+    pub role: Role,
+}
+
+/// What is to become different about a user; what is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct UserChanges {
+    /// The login name.
+    pub email: Option<Email>,
+    /// The given name.
+    pub first_name: Option<PersonName>,
+    /// The family name.
+    pub last_name: Option<PersonName>,
+    /// What the user may do.
+    pub role: Option<Role>,
+}
+
+/// What is to become different about a tenant; what is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct TenantChanges {
+    /// What people call it.
+    pub name: Option<TenantName>,
+}
+
+/// Creates a tenant without users.
+///
+/// # Errors
+/// [`ServiceError::Storage`].
+pub async fn create_tenant(
+    tx: &mut Tx,
+    by: &Authority,
+    name: TenantName,
+    now: Timestamp,
+) -> Result<Tenant, ServiceError> {
+    let tenant = Tenant { id: TenantId::generate(now), name, version: 1, created_at: now, updated_at: now };
+    storage::tenants::insert(tx, &tenant).await?;
+    storage::audit::insert(tx, &tenant_created(by, &tenant, now)).await?;
+    Ok(tenant)
+}
+
+/// Creates a user of a tenant, active at once; `None` when the e-mail is taken, and nothing is written.
+///
+/// # Errors
+/// [`ServiceError::TenantNotFound`]; [`ServiceError::RoleTooLow`] when the role is above the caller's.
+pub async fn create_user(
+    tx: &mut Tx,
+    by: &Authority,
+    tenant_id: TenantId,
+    new: NewUser,
+    hash: &PasswordHash,
+    now: Timestamp,
+) -> Result<Option<User>, ServiceError> {
+    let found = storage::tenants::find_locked(tx, tenant_id, TenantLock::Keep).await?;
+    let tenant = found.ok_or(ServiceError::TenantNotFound)?;
+    by.require_role(new.role)?;
+    let user = User {
+        id: UserId::generate(now),
+        tenant,
+        email: new.email,
+        first_name: new.first_name,
+        last_name: new.last_name,
+        role: new.role,
+        state: UserState::Active,
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    };
+    storage::users::insert(tx, &user).await?;
+    if storage::logins::insert_name(tx, &user.email, tenant_id, user.id).await? == Inserted::Taken {
+        storage::users::delete(tx, tenant_id, &[user.id]).await?;
+        return Ok(None);
+    }
+    storage::logins::insert_password(tx, tenant_id, user.id, hash, now).await?;
+    storage::audit::insert(tx, &user_created(by, &user, now)).await?;
+    Ok(Some(user))
+}
+
+/// Changes a user; `None` when the new e-mail is taken, and nothing is written.
+///
+/// Another e-mail ends the user's sessions, but for the one that the call is made in. Another role is in force
+/// from the next call on.
+///
+/// # Errors
+/// [`ServiceError::UserNotFound`]; [`ServiceError::EtagStale`]; [`ServiceError::RoleTooLow`]; [`ServiceError::LastOwner`].
+pub async fn update_user(
+    tx: &mut Tx,
+    by: &Authority,
+    whose: (UserId, Option<TenantId>),
+    etag: Option<&Etag>,
+    changes: UserChanges,
+    now: Timestamp,
+) -> Result<Option<User>, ServiceError> {
+    let loses_role = changes.role.is_some_and(|role| role != Role::Owner);
+    let old =
+        find_user(tx, by, whose, if loses_role { TenantLock::Change } else { TenantLock::Keep }).await?;
+    by.require_role(old.role)?;
+    if let Some(role) = changes.role {
+        by.require_more_than_own()?;
+        by.require_role(role)?;
+    }
+    if changes.email.is_some() {
+        by.require_more_than_own()?;
+    }
+    require_current(etag, old.version)?;
+    let new = User {
+        email: changes.email.unwrap_or_else(|| old.email.clone()),
+        first_name: changes.first_name.unwrap_or_else(|| old.first_name.clone()),
+        last_name: changes.last_name.unwrap_or_else(|| old.last_name.clone()),
+        role: changes.role.unwrap_or(old.role),
+        version: old.version + 1,
+        updated_at: now.max(old.created_at),
+        ..old.clone()
+    };
+    let differences: Vec<_> = differences(&old, &new).collect();
+    if differences.is_empty() {
+        return Ok(Some(old));
+    }
+    if new.role != Role::Owner {
+        require_owner_left(tx, &old).await?;
+    }
+    let (tenant_id, id) = (old.tenant.id, old.id);
+    let is_renamed = new.email.as_normalized() != old.email.as_normalized();
+    if is_renamed {
+        storage::logins::delete_name(tx, tenant_id, id).await?;
+        if storage::logins::insert_name(tx, &new.email, tenant_id, id).await? == Inserted::Taken {
+            // Nobody can have taken it meanwhile: it was not free to others before a commit.
+            let restored = storage::logins::insert_name(tx, &old.email, tenant_id, id).await?;
+            return if restored == Inserted::Yes {
+                Ok(None)
+            } else {
+                Err(ServiceError::Fault("a login name was lost within a transaction".into()))
+            };
+        }
+        let kept = by.own_session(id);
+        storage::sessions::update_others_revoked(tx, tenant_id, id, kept, now).await?;
+    }
+    storage::users::update(tx, &new).await?;
+    let event = by.event(now, Some(tenant_id), Action::UserUpdated);
+    let event = AuditEvent { target: Some(Target::User(id)), changes: differences, ..event };
+    storage::audit::insert(tx, &event).await?;
+    Ok(Some(new))
+}
+
+/// Lets a user log in and call, or not. Whoever is disabled loses his sessions.
+///
+/// # Errors
+/// [`ServiceError::UserNotFound`]; [`ServiceError::RoleTooLow`]; [`ServiceError::EtagStale`]; [`ServiceError::LastOwner`].
+pub async fn set_user_state(
+    tx: &mut Tx,
+    by: &Authority,
+    whose: (UserId, Option<TenantId>),
+    etag: Option<&Etag>,
+    state: UserState,
+    now: Timestamp,
+) -> Result<User, ServiceError> {
+    let user = find_user(tx, by, whose, TenantLock::Change).await?;
+    by.require_role(user.role)?;
+    require_current(etag, user.version)?;
+    if user.state == state {
+        return Ok(user);
+    }
+    let (tenant_id, id) = (user.tenant.id, user.id);
+    let action = match state {
+        UserState::Active => Action::UserEnabled,
+        UserState::Disabled => {
+            require_owner_left(tx, &user).await?;
+            storage::sessions::update_others_revoked(tx, tenant_id, id, None, now).await?;
+            Action::UserDisabled
+        }
+    };
+    let event = by.event(now, Some(tenant_id), action);
+    let changes = FieldChange::between("state", user.state.as_str(), state.as_str());
+    let event =
+        AuditEvent { target: Some(Target::User(id)), changes: changes.into_iter().collect(), ..event };
+    let user = User { state, version: user.version + 1, updated_at: now.max(user.created_at), ..user };
+    storage::users::update(tx, &user).await?;
+    storage::audit::insert(tx, &event).await?;
+    Ok(user)
+}
+
+/// Gives a user another password, and ends his sessions, but for the one that the call is made in.
+///
+/// # Errors
+/// [`ServiceError::UserNotFound`]; [`ServiceError::RoleTooLow`].
+pub async fn set_password(
+    tx: &mut Tx,
+    by: &Authority,
+    whose: (UserId, Option<TenantId>),
+    hash: &PasswordHash,
+    now: Timestamp,
+) -> Result<(), ServiceError> {
+    let user = find_user(tx, by, whose, TenantLock::Keep).await?;
+    by.require_role(user.role)?;
+    let (tenant_id, id) = (user.tenant.id, user.id);
+    // Later than the last change, whatever this machine's clock says: logins compare the two.
+    let before = storage::logins::find_password_changed_at(tx, tenant_id, id).await?;
+    let changed_at = before.map_or(now, |before| now.max(before.plus(Duration::from_micros(1))));
+    storage::logins::replace_password(tx, tenant_id, id, hash, changed_at).await?;
+    storage::sessions::update_others_revoked(tx, tenant_id, id, by.own_session(id), now).await?;
+    let event = by.event(now, Some(tenant_id), Action::PasswordSet);
+    Ok(storage::audit::insert(tx, &AuditEvent { target: Some(Target::User(id)), ..event }).await?)
+}
+
+/// Ends all sessions of a user.
+///
+/// # Errors
+/// [`ServiceError::UserNotFound`]; [`ServiceError::RoleTooLow`].
+pub async fn revoke_user_sessions(
+    tx: &mut Tx,
+    by: &Authority,
+    whose: (UserId, Option<TenantId>),
+    now: Timestamp,
+) -> Result<(), ServiceError> {
+    let user = find_user(tx, by, whose, TenantLock::Keep).await?;
+    by.require_role(user.role)?;
+    let (tenant_id, id) = (user.tenant.id, user.id);
+    let ended = storage::sessions::update_others_revoked(tx, tenant_id, id, None, now).await?;
+    let event = by.event(now, Some(tenant_id), Action::SessionsRevoked);
+    let changes = vec![FieldChange::set("sessions_ended", ended.to_string())];
+    Ok(storage::audit::insert(tx, &AuditEvent { target: Some(Target::User(id)), changes, ..event }).await?)
+}
+
+/// Deletes a user with everything that belongs to him.
+///
+/// # Errors
+/// [`ServiceError::UserNotFound`]; [`ServiceError::RoleTooLow`]; [`ServiceError::EtagStale`]; [`ServiceError::LastOwner`].
+pub async fn delete_user(
+    tx: &mut Tx,
+    by: &Authority,
+    whose: (UserId, Option<TenantId>),
+    etag: Option<&Etag>,
+    now: Timestamp,
+) -> Result<(), ServiceError> {
+    let user = find_user(tx, by, whose, TenantLock::Change).await?;
+    by.require_role(user.role)?;
+    require_current(etag, user.version)?;
+    require_owner_left(tx, &user).await?;
+    storage::users::delete(tx, user.tenant.id, &[user.id]).await?;
+    let event = by.event(now, Some(user.tenant.id), Action::UserDeleted);
+    let changes = fields(&user).map(|(field, value)| FieldChange::removed(field, value)).collect();
+    let target = Some(Target::User(user.id));
+    Ok(storage::audit::insert(tx, &AuditEvent { target, changes, ..event }).await?)
+}
+
+/// Changes a tenant.
+///
+/// # Errors
+/// [`ServiceError::TenantNotFound`]; [`ServiceError::EtagStale`].
+pub async fn update_tenant(
+    tx: &mut Tx,
+    by: &Authority,
+    id: TenantId,
+    etag: Option<&Etag>,
+    changes: TenantChanges,
+    now: Timestamp,
+) -> Result<Tenant, ServiceError> {
+    let old = storage::tenants::find_locked(tx, id, TenantLock::Change).await?;
+    let old = old.ok_or(ServiceError::TenantNotFound)?;
+    require_current(etag, old.version)?;
+    let name = changes.name.unwrap_or_else(|| old.name.clone());
+    let Some(change) = FieldChange::between("name", old.name.as_str(), name.as_str()) else {
+        return Ok(old);
+    };
+    let new = Tenant { name, version: old.version + 1, updated_at: now.max(old.created_at), ..old };
+    storage::tenants::update(tx, &new).await?;
+    let event = by.event(now, Some(id), Action::TenantUpdated);
+    let event = AuditEvent { target: Some(Target::Tenant(id)), changes: vec![change], ..event };
+    storage::audit::insert(tx, &event).await?;
+    Ok(new)
+}
+
+/// Deletes a tenant with its users and everything that belongs to them. Its audit events stay.
+///
+/// # Errors
+/// [`ServiceError::TenantNotFound`]; [`ServiceError::EtagStale`].
+pub async fn delete_tenant(
+    tx: &mut Tx,
+    by: &Authority,
+    id: TenantId,
+    etag: Option<&Etag>,
+    now: Timestamp,
+) -> Result<(), ServiceError> {
+    let tenant = storage::tenants::find_locked(tx, id, TenantLock::Delete).await?;
+    let tenant = tenant.ok_or(ServiceError::TenantNotFound)?;
+    require_current(etag, tenant.version)?;
+    // A few at a time: no statement takes long, however many there are.
+    let mut users = 0;
+    loop {
+        let some = storage::users::list_ids(tx, id, BATCH).await?;
+        if some.is_empty() {
+            break;
+        }
+        users += storage::users::delete(tx, id, &some).await?;
+    }
+    storage::tenants::delete(tx, id).await?;
+    let changes = vec![
+        FieldChange::removed("name", tenant.name.as_str()),
+        FieldChange::removed("users", users.to_string()),
+    ];
+    let event = by.event(now, Some(id), Action::TenantDeleted);
+    let target = Some(Target::Tenant(id));
+    Ok(storage::audit::insert(tx, &AuditEvent { target, changes, ..event }).await?)
+}
+
+/// The event of a new tenant.
+pub(in crate::service) fn tenant_created(by: &Authority, tenant: &Tenant, now: Timestamp) -> AuditEvent {
+    AuditEvent {
+        target: Some(Target::Tenant(tenant.id)),
+        changes: vec![FieldChange::set("name", tenant.name.as_str())],
+        ..by.event(now, Some(tenant.id), Action::TenantCreated)
+    }
+}
+
+/// The event of a new user.
+pub(in crate::service) fn user_created(by: &Authority, user: &User, now: Timestamp) -> AuditEvent {
+    AuditEvent {
+        target: Some(Target::User(user.id)),
+        changes: fields(user).map(|(field, value)| FieldChange::set(field, value)).collect(),
+        ..by.event(now, Some(user.tenant.id), Action::UserCreated)
+    }
+}
+
+/// Finds the user that a change is about and locks him, after his tenant.
+///
+/// # Errors
+/// [`ServiceError::UserNotFound`] when the caller reaches no such user, whether or not there is one elsewhere;
+/// [`ServiceError::FieldInvalid`] when several tenants have a user of that id and none was named;
+/// [`ServiceError::RoleTooLow`] when the caller reaches only himself.
+async fn find_user(
+    tx: &mut Tx,
+    by: &Authority,
+    (id, tenant_id): (UserId, Option<TenantId>),
+    lock: TenantLock,
+) -> Result<User, ServiceError> {
+    let tenant_id = tenant_of(tx, by, id, tenant_id).await?;
+    storage::tenants::find_locked(tx, tenant_id, lock).await?.ok_or(ServiceError::UserNotFound)?;
+    let user = storage::users::find_locked(tx, tenant_id, id).await?.ok_or(ServiceError::UserNotFound)?;
+    by.require_reach(id)?;
+    Ok(user)
+}
+
+/// The tenant in which a caller finds the user `id`, if there is one.
+pub(super) async fn tenant_of(
+    conn: &mut Conn,
+    by: &Authority,
+    id: UserId,
+    named: Option<TenantId>,
+) -> Result<TenantId, ServiceError> {
+    match (by.bound_to(), named) {
+        (Some(own), Some(named)) if own != named => return Err(ServiceError::UserNotFound),
+        (Some(tenant_id), _) | (None, Some(tenant_id)) => return Ok(tenant_id),
+        (None, None) => {}
+    }
+    find_anywhere(conn, id).await.map(|user| user.tenant.id)
+}
+
+/// Finds the one user of an id, of whatever tenant.
+///
+/// # Errors
+/// [`ServiceError::UserNotFound`]; [`ServiceError::FieldInvalid`] when several tenants have one.
+pub(in crate::service) async fn find_anywhere(conn: &mut Conn, id: UserId) -> Result<User, ServiceError> {
+    let mut found = storage::users::list_by_id(conn, id).await?;
+    match (found.pop(), found.pop()) {
+        (Some(user), None) => Ok(user),
+        (None, _) => Err(ServiceError::UserNotFound),
+        // Only users who brought their ids along can have the same one.
+        (Some(_), Some(_)) => Err(ServiceError::FieldInvalid(FieldViolation {
+            field: "tenant_id",
+            description: "must be given, since several tenants have a user of that id".to_owned(),
+        })),
+    }
+}
+
+fn require_current(etag: Option<&Etag>, version: i64) -> Result<(), ServiceError> {
+    if etag.is_none_or(|etag| etag.is_of(version)) { Ok(()) } else { Err(ServiceError::EtagStale) }
+}
+
+/// Refuses to take the last active owner away from a tenant, which is locked.
+async fn require_owner_left(tx: &mut Tx, user: &User) -> Result<(), ServiceError> {
+    let is_owner = user.role == Role::Owner && user.state == UserState::Active;
+    if !is_owner || storage::users::find_other_owner(tx, user.tenant.id, user.id).await? {
+        return Ok(());
+    }
+    Err(ServiceError::LastOwner)
+}
+
+/// What the audit log says of a user.
+fn fields(user: &User) -> impl Iterator<Item = (&'static str, &str)> {
+    [
+        ("email", user.email.as_given()),
+        ("first_name", user.first_name.as_str()),
+        ("last_name", user.last_name.as_str()),
+        ("role", user.role.as_str()),
+        ("state", user.state.as_str()),
+    ]
+    .into_iter()
+}
+
+fn differences(old: &User, new: &User) -> impl Iterator<Item = FieldChange> {
+    fields(old).zip(fields(new)).filter_map(|((field, old), (_, new))| FieldChange::between(field, old, new))
+}

@@ -1,0 +1,236 @@
+//! Users and tenants, found and listed.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::super::access;
+use super::super::{CallContext, Caller, Service, ServiceError};
+use crate::crypto::page_token::InvalidPageToken;
+use crate::domain::{
+    Email, EmailPrefix, FieldViolation, Order, Page, PageSize, Role, Tenant, TenantId, Timestamp, User,
+    UserId,
+};
+use crate::storage;
+use crate::storage::user_lists::UserFilter;
+
+/// What is asked of a list of users.
+#[derive(Clone, Debug)]
+pub struct UserQuery {
+    /// Whose users; `None` for those of the caller's tenant.
+    pub tenant_id: Option<TenantId>,
+    /// How the e-mail begins.
+    pub email_prefix: Option<EmailPrefix>,
+    /// What they may do.
+    pub role: Option<Role>,
+    /// Not created before then.
+    pub created_from: Option<Timestamp>,
+    /// Created before then.
+    pub created_until: Option<Timestamp>,
+    /// Which come first.
+    pub order: Order,
+}
+
+/// Which part of a list is asked for.
+#[derive(Clone, Debug)]
+pub struct PageQuery {
+    /// The most entries.
+    pub size: PageSize,
+    /// The token of the page, unless it is the first.
+    pub token: Option<String>,
+}
+
+/// Whether all that a list has is to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Total {
+    /// It is.
+    Counted,
+    /// Nobody wants to know.
+    Unasked,
+}
+
+impl Service {
+    /// Finds users by their ids, in that order; those that the caller may not see do not exist.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller.
+    pub async fn batch_get_users(
+        &self,
+        caller: &Caller,
+        tenant_id: Option<TenantId>,
+        ids: &[UserId],
+        context: &CallContext,
+    ) -> Result<Vec<User>, ServiceError> {
+        let mut conn = self.0.storage.read().await?;
+        let by = self.authorize(&mut conn, access::BATCH_GET_USERS, caller, context).await?;
+        let tenant_id = match (by.bound_to(), tenant_id) {
+            (Some(own), Some(named)) if own != named => return Ok(Vec::new()),
+            (Some(own), _) => Some(own),
+            (None, named) => named,
+        };
+        let found = storage::user_lists::list_by_ids(&mut conn, tenant_id, ids).await?;
+        let mut by_id: HashMap<_, Vec<_>> = HashMap::new();
+        for user in found {
+            by_id.entry(user.id).or_default().push(user);
+        }
+        // Taken out, so that who was asked for twice is there once.
+        Ok(ids.iter().filter_map(|id| by_id.remove(id)).flatten().collect())
+    }
+
+    /// Finds the user of an e-mail.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller; [`ServiceError::UserNotFound`] when the caller may see no such user.
+    pub async fn get_user_by_email(
+        &self,
+        caller: &Caller,
+        email: &Email,
+        context: &CallContext,
+    ) -> Result<User, ServiceError> {
+        let mut conn = self.0.storage.read().await?;
+        let by = self.authorize(&mut conn, access::GET_USER_BY_EMAIL, caller, context).await?;
+        let found = storage::users::find_by_email(&mut conn, email).await?;
+        let visible = found.filter(|user| by.bound_to().is_none_or(|own| own == user.tenant.id));
+        visible.ok_or(ServiceError::UserNotFound)
+    }
+
+    /// A page of a tenant's users, and how many there are in all when that was asked for.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller; [`ServiceError::TenantNotFound`]; [`ServiceError::FieldInvalid`] when
+    /// a service names no tenant, or the page token was not issued for this list.
+    pub async fn list_users(
+        &self,
+        caller: &Caller,
+        query: UserQuery,
+        page: PageQuery,
+        total: Total,
+        context: &CallContext,
+    ) -> Result<(Page<User>, Option<u64>), ServiceError> {
+        let mut conn = self.0.storage.read().await?;
+        let by = self.authorize(&mut conn, access::LIST_USERS, caller, context).await?;
+        let tenant_id = by.tenant("tenant_id", query.tenant_id)?;
+        let order = query.order;
+        let filter = UserFilter {
+            tenant_id,
+            email_prefix: query.email_prefix,
+            role: query.role,
+            created_from: query.created_from,
+            created_until: query.created_until,
+        };
+        let scope = user_scope(&by.scope(), &filter, order);
+        let after = self.cursor(&scope, page.token.as_deref())?;
+        let after = after.map(|(at, id)| (at, UserId::from(id)));
+        let limit = page.size.entries() + 1;
+        let found = storage::user_lists::list(&mut conn, &filter, order, after, limit).await?;
+        if found.is_empty() && !by.is_user() {
+            storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
+        }
+        let total = match total {
+            Total::Counted => Some(storage::user_lists::count(&mut conn, &filter).await?),
+            Total::Unasked => None,
+        };
+        let behind = |user: &User| (user.created_at, user.id.as_uuid());
+        Ok((self.page(&scope, found, page.size, behind), total))
+    }
+
+    /// Finds a tenant: the caller's, or the one named.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller; [`ServiceError::TenantNotFound`] when the caller may see no such
+    /// tenant; [`ServiceError::FieldInvalid`] when a service names none.
+    pub async fn get_tenant(
+        &self,
+        caller: &Caller,
+        tenant_id: Option<TenantId>,
+        context: &CallContext,
+    ) -> Result<Tenant, ServiceError> {
+        let mut conn = self.0.storage.read().await?;
+        let by = self.authorize(&mut conn, access::GET_TENANT, caller, context).await?;
+        let tenant_id = by.tenant("tenant_id", tenant_id)?;
+        storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)
+    }
+
+    /// A page of all tenants, and how many there are in all when that was asked for.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller; [`ServiceError::FieldInvalid`] when the page token was not issued for
+    /// this list.
+    pub async fn list_tenants(
+        &self,
+        caller: &Caller,
+        page: PageQuery,
+        total: Total,
+        context: &CallContext,
+    ) -> Result<(Page<Tenant>, Option<u64>), ServiceError> {
+        let mut conn = self.0.storage.read().await?;
+        let by = self.authorize(&mut conn, access::LIST_TENANTS, caller, context).await?;
+        let scope = ["tenants".to_owned(), by.scope()];
+        let after = self.cursor(&scope, page.token.as_deref())?;
+        let after = after.map(|(at, id)| (at, TenantId::from(id)));
+        let found = storage::tenants::list(&mut conn, after, page.size.entries() + 1).await?;
+        let total = match total {
+            Total::Counted => Some(storage::tenants::count(&mut conn).await?),
+            Total::Unasked => None,
+        };
+        let behind = |tenant: &Tenant| (tenant.created_at, tenant.id.as_uuid());
+        Ok((self.page(&scope, found, page.size, behind), total))
+    }
+
+    /// The page of `found`, which has one entry too many when there is another page.
+    pub(in crate::service) fn page<T>(
+        &self,
+        scope: &[String],
+        mut found: Vec<T>,
+        size: PageSize,
+        behind: impl FnOnce(&T) -> (Timestamp, Uuid),
+    ) -> Page<T> {
+        let is_last = found.len() <= size.entries();
+        found.truncate(size.entries());
+        let next = found.last().filter(|_| !is_last).map(|last| {
+            let (at, id) = behind(last);
+            let cursor = [at.as_unix_micros().to_be_bytes().as_slice(), id.as_bytes()].concat();
+            self.0.page_tokens.issue(scope, &cursor)
+        });
+        Page { entries: found, next }
+    }
+
+    /// Where a list goes on: behind the entry of that time and id.
+    ///
+    /// # Errors
+    /// [`ServiceError::FieldInvalid`] when the page token was not issued for this list.
+    pub(in crate::service) fn cursor(
+        &self,
+        scope: &[String],
+        token: Option<&str>,
+    ) -> Result<Option<(Timestamp, Uuid)>, ServiceError> {
+        let Some(token) = token else { return Ok(None) };
+        let cursor = self.0.page_tokens.parse(scope, token).and_then(|cursor| {
+            let (at, id) = cursor.split_first_chunk().ok_or(InvalidPageToken)?;
+            let id = Uuid::from_slice(id).map_err(|_| InvalidPageToken)?;
+            Ok((Timestamp::from_unix_micros(i64::from_be_bytes(*at)), id))
+        });
+        cursor.map(Some).map_err(|problem| {
+            ServiceError::FieldInvalid(FieldViolation {
+                field: "page_token",
+                description: problem.to_string(),
+            })
+        })
+    }
+}
+
+/// The list that a page token is good for: whose, of whom, and what is asked of it.
+fn user_scope(whose: &str, filter: &UserFilter, order: Order) -> [String; 8] {
+    let time = |at: Option<Timestamp>| at.map(|at| at.as_unix_micros().to_string()).unwrap_or_default();
+    let UserFilter { tenant_id, email_prefix, role, created_from, created_until } = filter;
+    [
+        "users".to_owned(),
+        whose.to_owned(),
+        tenant_id.to_string(),
+        email_prefix.as_ref().map(|prefix| prefix.as_str().to_owned()).unwrap_or_default(),
+        role.map(|role| role.as_str().to_owned()).unwrap_or_default(),
+        time(*created_from),
+        time(*created_until),
+        format!("{order:?}"),
+    ]
+}

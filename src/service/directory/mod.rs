@@ -1,0 +1,13 @@
+//! Users and tenants, changed and listed by those who may.
+//!
+//! [`changes`] makes each change in a unit of work that somebody else opened, on an authority that was
+//! established before; so an operator's commands make the very same. `calls` does that for the RPCs,
+//! `lists` finds and lists.
+
+mod calls;
+pub mod changes;
+mod lists;
+
+pub(in crate::service) use calls::require_unlike_email;
+pub use changes::{NewUser, TenantChanges, UserChanges};
+pub use lists::{PageQuery, Total, UserQuery};
