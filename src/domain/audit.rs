@@ -219,14 +219,10 @@ words!(
         RefreshTokenReused = "refresh_token_reused",
         /// The user has too many sessions; the oldest goes.
         TooManySessions = "too_many_sessions",
-        /// Too many failed password checks of an account by the source.
-        TooManyAttempts = "attempts",
-        /// Too many failed password checks of an account by all sources that it does not know.
-        AccountLimit = "account",
-        /// Too many registrations by the source.
-        TooManyRegistrations = "registrations",
-        /// Too many answers that an e-mail is taken.
-        TooManyTakenEmails = "taken_emails",
+        /// Too many failed password checks of an account.
+        TooManyAttempts = "too_many_attempts",
+        /// Too many registrations by the source, or too many answers that an e-mail is taken.
+        TooManyRegistrations = "too_many_registrations",
         /// Too many passwords wait to be checked.
         Overloaded = "overloaded",
         /// Read in from elsewhere.
@@ -323,6 +319,15 @@ mod tests {
         }
         assert_eq!(Actor::from_parts("user", None, None), None);
         assert_eq!(Actor::from_parts("system", Some(id), None), None);
+    }
+
+    #[test]
+    fn every_word_is_explained() {
+        let page = include_str!("../../docs/audit.md");
+        let words = Action::ALL.iter().map(|action| action.as_str());
+        for word in words.chain(Reason::ALL.iter().map(|reason| reason.as_str())) {
+            assert!(page.contains(&format!("`{word}`")), "{word}");
+        }
     }
 
     #[test]

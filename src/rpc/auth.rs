@@ -1,10 +1,12 @@
 //! Who is calling.
 
+use std::net::IpAddr;
+
 use tonic::{Request, Status};
 
 use crate::domain::FieldViolation;
 use crate::service::access::{self, Access};
-use crate::service::{CallContext, Caller, Service, ServiceIdentity};
+use crate::service::{CallContext, Caller, Service, ServiceError, ServiceIdentity};
 
 use super::call::{self, CertifiedPeer};
 use super::status;
@@ -55,6 +57,15 @@ pub(super) async fn invalid_fields(
     match service.require_session(caller).await {
         Ok(()) => status::invalid_fields(violations),
         Err(error) => status::from_service(error),
+    }
+}
+
+/// What the caller of a method that limits or the hasher may refuse is told of an error. Such refusals are
+/// counted for the audit log.
+pub(super) fn refused(service: &Service, source: Option<IpAddr>) -> impl FnOnce(ServiceError) -> Status {
+    move |error| {
+        service.note_refusal(&error, source);
+        status::from_service(error)
     }
 }
 

@@ -39,10 +39,8 @@ impl DirectoryService for DirectoryRpc {
                 Ok(valid) => valid,
                 Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
             };
-        let user = service
-            .create_user(caller, tenant_id, new, &password, context)
-            .await
-            .map_err(status::from_service)?;
+        let refused = auth::refused(service, context.source);
+        let user = service.create_user(caller, tenant_id, new, &password, context).await.map_err(refused)?;
         Ok(Response::new(CreateUserResponse { user: Some(convert::user(user)) }))
     }
 
@@ -56,8 +54,8 @@ impl DirectoryService for DirectoryRpc {
             Ok(valid) => valid,
             Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
         };
-        let user =
-            service.update_user(caller, whose, etag, changes, context).await.map_err(status::from_service)?;
+        let refused = auth::refused(service, context.source);
+        let user = service.update_user(caller, whose, etag, changes, context).await.map_err(refused)?;
         Ok(Response::new(UpdateUserResponse { user: Some(convert::user(user)) }))
     }
 
@@ -89,7 +87,8 @@ impl DirectoryService for DirectoryRpc {
                 Ok(valid) => valid,
                 Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
             };
-        service.set_password(caller, whose, &password, context).await.map_err(status::from_service)?;
+        let refused = auth::refused(service, context.source);
+        service.set_password(caller, whose, &password, context).await.map_err(refused)?;
         Ok(Response::new(SetPasswordResponse {}))
     }
 

@@ -34,7 +34,8 @@ impl IdentityService for IdentityRpc {
         let (_, context) = auth::caller(service, access::REGISTER, &request).await?;
         let registration = convert::registration(request.into_inner(), service.password_policy())
             .map_err(status::invalid_fields)?;
-        let opened = service.register(registration, context).await.map_err(status::from_service)?;
+        let refused = auth::refused(service, context.source);
+        let opened = service.register(registration, context).await.map_err(refused)?;
         Ok(Response::new(convert::registered(opened)))
     }
 
@@ -42,7 +43,8 @@ impl IdentityService for IdentityRpc {
         let service = self.0.service()?;
         let (_, context) = auth::caller(service, access::LOGIN, &request).await?;
         let (email, password) = convert::credentials(request.into_inner()).map_err(status::invalid_fields)?;
-        let opened = service.login(&email, password, context).await.map_err(status::from_service)?;
+        let refused = auth::refused(service, context.source);
+        let opened = service.login(&email, password, context).await.map_err(refused)?;
         Ok(Response::new(convert::logged_in(opened)))
     }
 
@@ -62,17 +64,17 @@ impl IdentityService for IdentityRpc {
         request: Request<RefreshSessionRequest>,
     ) -> Result<Response<RefreshSessionResponse>, Status> {
         let service = self.0.service()?;
-        auth::caller(service, access::REFRESH_SESSION, &request).await?;
+        let (_, context) = auth::caller(service, access::REFRESH_SESSION, &request).await?;
         let token = Zeroizing::new(request.into_inner().refresh_token);
-        let opened = service.refresh_session(&token).await.map_err(status::from_service)?;
+        let opened = service.refresh_session(&token, context).await.map_err(status::from_service)?;
         Ok(Response::new(convert::refreshed(opened)))
     }
 
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
         let service = self.0.service()?;
-        auth::caller(service, access::LOGOUT, &request).await?;
+        let (_, context) = auth::caller(service, access::LOGOUT, &request).await?;
         let token = Zeroizing::new(request.into_inner().refresh_token);
-        service.logout(&token).await.map_err(status::from_service)?;
+        service.logout(&token, &context).await.map_err(status::from_service)?;
         Ok(Response::new(LogoutResponse {}))
     }
 
@@ -95,12 +97,12 @@ impl IdentityService for IdentityRpc {
         request: Request<RevokeSessionRequest>,
     ) -> Result<Response<RevokeSessionResponse>, Status> {
         let service = self.0.service()?;
-        let (caller, _) = auth::caller(service, access::REVOKE_SESSION, &request).await?;
+        let (caller, context) = auth::caller(service, access::REVOKE_SESSION, &request).await?;
         let id = match convert::session_id(request.get_ref()) {
             Ok(id) => id,
             Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
         };
-        service.revoke_session(&caller, id).await.map_err(status::from_service)?;
+        service.revoke_session(&caller, id, &context).await.map_err(status::from_service)?;
         Ok(Response::new(RevokeSessionResponse {}))
     }
 
@@ -114,7 +116,8 @@ impl IdentityService for IdentityRpc {
             Ok(passwords) => passwords,
             Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
         };
-        service.change_password(&caller, &current, &new, &context).await.map_err(status::from_service)?;
+        let refused = auth::refused(service, context.source);
+        service.change_password(&caller, &current, &new, &context).await.map_err(refused)?;
         Ok(Response::new(ChangePasswordResponse {}))
     }
 

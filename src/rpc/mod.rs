@@ -48,6 +48,11 @@ impl Backend {
         self.0.get().map(Service::published_keys)
     }
 
+    /// The use cases, once they are there.
+    pub fn opened(&self) -> Option<&Service> {
+        self.0.get()
+    }
+
     fn service(&self) -> Result<&Service, Status> {
         self.0.get().ok_or_else(|| status::unavailable(status::RETRY_SOON))
     }

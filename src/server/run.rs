@@ -17,8 +17,8 @@ use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::directory_service_server::DirectoryServiceServer;
 use crate::proto::v1::identity_service_server::IdentityServiceServer;
 use crate::rpc::{AuditRpc, Backend, DirectoryRpc, IdentityRpc};
-use crate::service::UnitsOfWork;
 use crate::service::keys::Propagation;
+use crate::service::{Due, UnitsOfWork};
 use crate::storage::{Storage, StorageSettings};
 
 use super::drain::Drained;
@@ -219,7 +219,7 @@ impl Run {
             // Only a Check is ever waited for here, and nothing is lost with it.
             let _ = listener::serve(socket, None, layered(health_alone), limits, closing.clone()).await;
         };
-        let starting = self.come_up_and_stay(foundations, backend, health.clone());
+        let starting = self.come_up_and_stay(foundations, backend.clone(), health.clone());
         let watching = async {
             let outcome = tokio::select! {
                 () = self.stop.cancelled() => Ok(()),
@@ -242,7 +242,7 @@ impl Run {
             ended = async { tokio::join!(serving, serving_health, watching) } => ended,
             never = following_files => match never {},
         };
-        let stopped = self.finish_writes(drained, deadline?).await;
+        let stopped = self.finish_writes(&backend, drained, deadline?).await;
         if stopped.writes_finished && timeout(CLOSING, self.storage.close()).await.is_err() {
             tracing::warn!("the connections to the database were not closed in order");
         }
@@ -271,7 +271,15 @@ impl Run {
     }
 
     /// Writes go on when their callers have left; what is left of the time to drain is theirs.
-    async fn finish_writes(&self, drained: Drained, deadline: Instant) -> Stopped {
+    async fn finish_writes(&self, backend: &Backend, drained: Drained, deadline: Instant) -> Stopped {
+        if let Some(service) = backend.opened() {
+            match timeout_at(deadline, service.write_refusals(Due::Now)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!("the calls refused in the last minute are missing from the audit log");
+                }
+            }
+        }
         let writes_finished = timeout_at(deadline, self.units.finished()).await.is_ok();
         if timeout_at(deadline, self.units.asides_finished()).await.is_err() {
             tracing::debug!("some outdated password hashes are left for the next login to replace");

@@ -19,7 +19,9 @@ use crate::crypto::signing_key::SigningKey;
 use crate::crypto::tls::TlsFileError;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
-use crate::service::{OpenTo, Parts, Refusals, RegistrationRules, Service, SessionRules, Turns, UnitsOfWork};
+use crate::service::{
+    OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
+};
 use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
 
 use super::master_key::{self, NoMasterKey};
@@ -154,6 +156,7 @@ impl Foundations {
             attempt_keys,
             turns: Turns::default(),
             refusals: self.refusals.clone(),
+            refused_calls: RefusedCalls::default(),
             registration_rules: registration_rules(&self.settings.registration),
             password_policy: PasswordPolicy::new(self.settings.password_min_length),
             session_rules: SessionRules {

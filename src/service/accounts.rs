@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{
-    Email, EndUser, Password, PasswordHash, PersonName, RequestId, Role, Tenant, TenantId, TenantName, User,
-    UserId, UserState,
+    Action, Actor, AuditEvent, Email, Password, PasswordHash, PersonName, Reason, RequestId, Role, Target,
+    Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState,
 };
 use crate::storage;
 use crate::storage::logins::Login;
@@ -15,6 +15,7 @@ use crate::storage::{Inserted, Tx};
 use super::Service;
 use super::attempts::{Attempt, Checked, Whose};
 use super::caller::CallContext;
+use super::directory::changes;
 use super::error::ServiceError;
 use super::sessions::OpenedSession;
 
@@ -103,13 +104,19 @@ impl Service {
             // Takes the user and the claim along.
             storage::tenants::delete(&mut tx, user.tenant.id).await?;
             registered.count_taken(&mut tx, now).await?;
+            storage::audit::insert(&mut tx, &context.event(now, None, Action::EmailTaken)).await?;
             tx.commit().await?;
             return Ok(Written::EmailTaken);
         }
         registered.count_registration(&mut tx, now).await?;
         self.insert_known(&mut tx, &user.email, context, now).await?;
         storage::logins::insert_password(&mut tx, user.tenant.id, user.id, hash, now).await?;
-        let (session, secret) = self.insert_session(&mut tx, &user, context.end_user.clone()).await?;
+        let event = |action| context.event(now, Some(user.tenant.id), action);
+        let events = vec![
+            changes::tenant_created(event(Action::TenantCreated), &user.tenant),
+            changes::user_created(event(Action::UserCreated), &user),
+        ];
+        let (session, secret) = self.insert_session(&mut tx, &user, context, events).await?;
         tx.commit().await?;
         Ok(Written::Created(Box::new(self.hand_out(user, &session, &secret))))
     }
@@ -154,9 +161,10 @@ impl Service {
         let (attempt, login) = self.begin_attempt(&registration.email, &context, whose).await?;
         let login = login.ok_or(ServiceError::RequestIdReused)?;
         let terms = context.terms(&registration.email);
-        match attempt.check(&registration.password, Some(&login.password), &terms).await? {
+        let failure = failure(&context, Some(&login.user), self.0.clock.now());
+        match attempt.check(&registration.password, Some(&login.password), &terms, failure).await? {
             Checked::Wrong => Err(ServiceError::RequestIdReused),
-            Checked::Right { attempt, .. } => self.open_session(login, context.end_user, attempt).await,
+            Checked::Right { attempt, .. } => self.open_session(login, context, attempt).await,
         }
     }
 
@@ -178,15 +186,16 @@ impl Service {
     ) -> Result<OpenedSession, ServiceError> {
         // The connection goes back before the hash is computed.
         let (attempt, found) = self.begin_attempt(email, &context, Whose::Email(email.clone())).await?;
+        let failure = failure(&context, found.as_ref().map(|login| &login.user), self.0.clock.now());
         // A user who may not log in is checked as nobody is: no verdict, and no time, tells of the hash.
         let found = found.filter(|login| login.user.state == UserState::Active);
         let stored = found.as_ref().map(|login| &login.password);
-        let checked = attempt.check(&password, stored, &context.terms(email)).await?;
+        let checked = attempt.check(&password, stored, &context.terms(email), failure).await?;
         let (Some(login), Checked::Right { attempt, outdated }) = (found, checked) else {
             return Err(ServiceError::LoginFailed);
         };
         let (tenant_id, user_id, old) = (login.user.tenant.id, login.user.id, login.password.clone());
-        let opened = self.open_session(login, context.end_user, attempt).await?;
+        let opened = self.open_session(login, context, attempt).await?;
         if outdated {
             self.replace_hash(tenant_id, user_id, password, old);
         }
@@ -198,7 +207,7 @@ impl Service {
     async fn open_session(
         &self,
         login: Login,
-        end_user: EndUser,
+        context: CallContext,
         attempt: Attempt,
     ) -> Result<OpenedSession, ServiceError> {
         // Spares a transaction that would find the same.
@@ -206,13 +215,13 @@ impl Service {
             return Err(ServiceError::LoginFailed);
         }
         let service = self.clone();
-        self.0.units.run(async move { service.write_session(login, end_user, attempt).await }).await
+        self.0.units.run(async move { service.write_session(login, &context, attempt).await }).await
     }
 
     async fn write_session(
         &self,
         login: Login,
-        end_user: EndUser,
+        context: &CallContext,
         attempt: Attempt,
     ) -> Result<OpenedSession, ServiceError> {
         let Login { user, password_changed_at, .. } = login;
@@ -222,8 +231,8 @@ impl Service {
         if state != Some(UserState::Active) || changed_at != Some(password_changed_at) {
             return Err(ServiceError::LoginFailed);
         }
-        let (session, secret) = self.insert_session(&mut tx, &user, end_user).await?;
-        self.end_surplus(&mut tx, &user).await?;
+        let events = self.end_surplus(&mut tx, &user).await?.into_iter().collect();
+        let (session, secret) = self.insert_session(&mut tx, &user, context, events).await?;
         attempt.succeed(&mut tx).await?;
         tx.commit().await?;
         attempt.settled();
@@ -250,9 +259,25 @@ impl Service {
         let new = self.0.hasher.rehash(password).await?;
         let mut tx = self.0.storage.begin("rehash").await?;
         // False when the password was changed, or another login was faster: both are fine.
-        storage::logins::update_hash(&mut tx, tenant_id, user_id, old, &new).await?;
+        if storage::logins::update_hash(&mut tx, tenant_id, user_id, old, &new).await? {
+            let now = self.0.clock.now();
+            let event = AuditEvent::new(now, Some(tenant_id), Actor::System, Action::PasswordRehashed);
+            let event = AuditEvent { target: Some(Target::User(user_id)), ..event };
+            storage::audit::insert(&mut tx, &event).await?;
+        }
         Ok(tx.commit().await?)
     }
+}
+
+/// The event of a password check of `user`, or of nobody, that fails.
+fn failure(context: &CallContext, user: Option<&User>, now: Timestamp) -> AuditEvent {
+    let event = context.event(now, user.map(|user| user.tenant.id), Action::LoginFailed);
+    let reason = match user {
+        None => Reason::UnknownEmail,
+        Some(user) if user.state == UserState::Disabled => Reason::UserDisabled,
+        Some(_) => Reason::WrongPassword,
+    };
+    AuditEvent { target: user.map(|user| Target::User(user.id)), reason: Some(reason), ..event }
 }
 
 /// What makes two registrations the same, the password aside: no digest of a password is ever stored
@@ -267,7 +292,7 @@ fn identifying(registration: &Registration) -> [&str; 5] {
     ]
 }
 
-fn new_owner(registration: &Registration, now: crate::domain::Timestamp) -> User {
+fn new_owner(registration: &Registration, now: Timestamp) -> User {
     let tenant = Tenant {
         id: TenantId::generate(now),
         name: registration.tenant_name.clone(),

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use crate::crypto::hasher::{Origin, Terms};
 use crate::domain::{
-    AllowedRpcs, AuditOrigin, Email, EndUser, ServiceName, SessionId, SpiffeId, TenantId, UserId,
+    Action, Actor, AllowedRpcs, AuditEvent, AuditOrigin, Email, EndUser, ServiceName, SessionId, SpiffeId,
+    TenantId, Timestamp, UserId,
 };
 
 use super::{Service, ServiceError};
@@ -90,6 +91,23 @@ impl CallContext {
     /// What the service that calls is called.
     pub(super) fn via(&self) -> Option<String> {
         self.service.as_ref().map(|name| name.as_str().to_owned())
+    }
+
+    /// An event of now in this call, by nobody in particular.
+    pub(super) fn event(&self, now: Timestamp, tenant_id: Option<TenantId>, action: Action) -> AuditEvent {
+        let event = AuditEvent::new(now, tenant_id, Actor::Anonymous { via: self.via() }, action);
+        AuditEvent { origin: self.origin(), ..event }
+    }
+
+    /// An event of now in this call, by a user.
+    pub(super) fn event_by(
+        &self,
+        (tenant_id, id): (TenantId, UserId),
+        now: Timestamp,
+        action: Action,
+    ) -> AuditEvent {
+        let actor = Actor::User { id, via: self.via() };
+        AuditEvent { actor, ..self.event(now, Some(tenant_id), action) }
     }
 
     /// The terms of hashing a password for the user of this e-mail, who need not exist.

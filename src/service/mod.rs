@@ -15,6 +15,7 @@ pub mod directory;
 mod error;
 pub mod keys;
 mod passwords;
+mod refused;
 mod registrations;
 pub mod service_tokens;
 mod sessions;
@@ -37,6 +38,7 @@ pub use attempts::{LimitKind, Refusals, Turns};
 pub use authority::Authority;
 pub use caller::{CallContext, Caller, ServiceIdentity, TokenHolder};
 pub use error::ServiceError;
+pub use refused::{Due, RefusedCalls};
 pub use registrations::{OpenTo, RegistrationRules};
 pub use sessions::{OpenedSession, OwnSession, SessionRules, Swept, VerifiedToken};
 pub use units::UnitsOfWork;
@@ -61,6 +63,8 @@ pub struct Parts {
     pub turns: Turns,
     /// How often each limit refused somebody.
     pub refusals: Refusals,
+    /// Calls that were refused and are yet to be written to the audit log.
+    pub refused_calls: RefusedCalls,
     /// Who may register, and how often.
     pub registration_rules: RegistrationRules,
     /// What new passwords have to satisfy.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{Password, PasswordHash};
+use crate::domain::{Action, AuditEvent, Password, PasswordHash, Reason, Target};
 use crate::storage;
 use crate::storage::logins::Login;
 
@@ -38,14 +38,20 @@ impl Service {
         require_unlike_email(self.0.password_policy, new, &login.user)?;
         let terms = context.terms(&login.user.email);
         let (attempt, _) = self.begin_attempt(&login.user.email, context, Whose::Given).await?;
-        match attempt.check(current, Some(&login.password), &terms).await? {
+        let by = (holder.tenant_id, holder.user_id);
+        let target = Some(Target::User(holder.user_id));
+        let event = context.event_by(by, self.0.clock.now(), Action::LoginFailed);
+        let failure = AuditEvent { target: target.clone(), reason: Some(Reason::WrongPassword), ..event };
+        match attempt.check(current, Some(&login.password), &terms, failure).await? {
             Checked::Wrong => return Err(ServiceError::LoginFailed),
             // Dropped, it gives its place back.
             Checked::Right { .. } => {}
         }
         let hash = self.0.hasher.hash(new, &terms).await?;
+        let event = context.event_by(by, self.0.clock.now(), Action::PasswordChanged);
+        let event = AuditEvent { target, ..event };
         let service = self.clone();
-        self.0.units.run(async move { service.write_password(&holder, &login, &hash).await }).await
+        self.0.units.run(async move { service.write_password(&holder, &login, &hash, &event).await }).await
     }
 
     async fn write_password(
@@ -53,6 +59,7 @@ impl Service {
         holder: &TokenHolder,
         login: &Login,
         hash: &PasswordHash,
+        event: &AuditEvent,
     ) -> Result<(), ServiceError> {
         let TokenHolder { tenant_id, user_id, session_id } = *holder;
         // Later than the last change, whatever this machine's clock says: logins compare the two.
@@ -72,6 +79,7 @@ impl Service {
             return Err(ServiceError::LoginFailed);
         }
         storage::sessions::update_others_revoked(&mut tx, tenant_id, user_id, Some(session_id), now).await?;
+        storage::audit::insert(&mut tx, event).await?;
         Ok(tx.commit().await?)
     }
 }

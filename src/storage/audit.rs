@@ -9,6 +9,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool};
 use diesel::sqlite::Sqlite;
 use diesel_async::RunQueryDsl;
+use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -147,25 +148,65 @@ pub(super) fn tenant(id: Option<TenantId>) -> DbId {
 /// # Errors
 /// [`StorageError::Refused`] when the tenant has an event of that id.
 pub async fn insert(tx: &mut Tx, event: &AuditEvent) -> Result<(), StorageError> {
-    let (target_kind, target_id, target_name) = target_parts(event.target.as_ref());
-    let row = (
-        audit_events::tenant_id.eq(tenant(event.tenant_id)),
-        audit_events::id.eq(DbId::from(event.id)),
-        audit_events::occurred_at.eq(DbInstant::from(event.occurred_at)),
-        audit_events::actor_kind.eq(event.actor.kind()),
-        audit_events::actor_id.eq(event.actor.user_id().map(DbId::from)),
-        audit_events::actor_name.eq(event.actor.name().map(str::to_owned)),
-        audit_events::action.eq(event.action.as_str()),
-        audit_events::target_kind.eq(target_kind),
-        audit_events::target_id.eq(target_id),
-        audit_events::target_name.eq(target_name.map(str::to_owned)),
-        audit_events::changes.eq(changes_text(&event.changes)),
-        audit_events::reason.eq(event.reason.map(Reason::as_str)),
-        audit_events::request_id.eq(event.origin.request_id.clone()),
-        audit_events::source.eq(event.origin.source.clone()),
-        audit_events::count.eq(i64::try_from(event.count).unwrap_or(i64::MAX)),
-    );
-    query!(tx, |c| diesel::insert_into(audit_events::table).values(row).execute(c)).map(drop)
+    insert_all(tx, std::slice::from_ref(event)).await
+}
+
+/// Adds some events, up to a thousand.
+///
+/// # Errors
+/// [`StorageError::Refused`] when a tenant has an event of one's id.
+pub async fn insert_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StorageError> {
+    macro_rules! rows {
+        () => {
+            events.iter().map(|event| {
+                let (target_kind, target_id, target_name) = target_parts(event.target.as_ref());
+                (
+                    audit_events::tenant_id.eq(tenant(event.tenant_id)),
+                    audit_events::id.eq(DbId::from(event.id)),
+                    audit_events::occurred_at.eq(DbInstant::from(event.occurred_at)),
+                    audit_events::actor_kind.eq(event.actor.kind()),
+                    audit_events::actor_id.eq(event.actor.user_id().map(DbId::from)),
+                    audit_events::actor_name.eq(event.actor.name().map(str::to_owned)),
+                    audit_events::action.eq(event.action.as_str()),
+                    audit_events::target_kind.eq(target_kind),
+                    audit_events::target_id.eq(target_id),
+                    audit_events::target_name.eq(target_name.map(str::to_owned)),
+                    audit_events::changes.eq(changes_text(&event.changes)),
+                    audit_events::reason.eq(event.reason.map(Reason::as_str)),
+                    audit_events::request_id.eq(event.origin.request_id.clone()),
+                    audit_events::source.eq(event.origin.source.clone()),
+                    audit_events::count.eq(i64::try_from(event.count).unwrap_or(i64::MAX)),
+                )
+            })
+        };
+    }
+    query!(tx,
+        postgres: |c| {
+            let mut rows: Vec<_> = rows!().collect();
+            let into = diesel::insert_into(audit_events::table);
+            // A statement for one is prepared once for all; one for several, each time.
+            match (rows.pop(), rows.is_empty()) {
+                (None, _) => return Ok(()),
+                (Some(row), true) => into.values(row).execute(c).boxed(),
+                (Some(row), false) => {
+                    rows.push(row);
+                    into.values(rows).execute(c).boxed()
+                }
+            }
+        },
+        sqlite: |c| {
+            let rows: Vec<_> = rows!().collect();
+            c.spawn_blocking(move |c| {
+                let mut count = 0;
+                for row in rows {
+                    let insert = diesel::insert_into(audit_events::table).values(row);
+                    count += diesel::RunQueryDsl::execute(insert, c)?;
+                }
+                Ok(count)
+            })
+        }
+    )
+    .map(drop)
 }
 
 /// Lists events, the newest first: at most `limit`, from behind `after` on.

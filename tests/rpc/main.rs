@@ -6,6 +6,7 @@ mod access;
 mod access_token;
 mod attacks;
 mod attempts;
+mod audit;
 mod bad_input;
 mod database;
 mod fixture;

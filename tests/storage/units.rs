@@ -16,7 +16,8 @@ use identity::domain::{
 };
 use identity::service::accounts::Registration;
 use identity::service::{
-    CallContext, OpenTo, Parts, Refusals, RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
+    CallContext, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service, SessionRules, Turns,
+    UnitsOfWork,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -59,6 +60,7 @@ fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -
         attempt_keys: Fingerprinter::of_attempts(&master_keys),
         turns: Turns::default(),
         refusals: Refusals::default(),
+        refused_calls: RefusedCalls::default(),
         registration_rules: RegistrationRules { open_to: OpenTo::Anybody, hourly: None },
         password_policy: PasswordPolicy::new(8),
         session_rules: SessionRules { idle: hour, max: hour, refresh_grace: Duration::ZERO, per_user: 9 },

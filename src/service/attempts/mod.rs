@@ -13,7 +13,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::crypto::hasher::{Promise, Terms, Verdict};
-use crate::domain::{Email, Limit, Password, PasswordHash, Room, Source, TenantId, Timestamp, UserId};
+use crate::domain::{
+    AuditEvent, Email, Limit, Password, PasswordHash, Room, Source, TenantId, Timestamp, UserId,
+};
 use crate::storage;
 use crate::storage::Tx;
 use crate::storage::attempts::{AttemptKey, Tried};
@@ -263,16 +265,29 @@ impl Service {
         Ok(())
     }
 
-    async fn settle_alone(&self, place: &Place, end: End) -> Result<(), ServiceError> {
+    async fn settle_alone(
+        &self,
+        place: &Place,
+        end: End,
+        event: Option<&AuditEvent>,
+    ) -> Result<(), ServiceError> {
         let mut tx = self.0.storage.begin("end attempt").await?;
         self.settle(&mut tx, place, end).await?;
+        if let Some(event) = event {
+            storage::audit::insert(&mut tx, event).await?;
+        }
         Ok(tx.commit().await?)
     }
 
     /// Settles a place. When the database is away, it goes on trying aside, for as long as the place would
     /// keep others waiting: or else a short outage would shut an account.
-    async fn settle_or_go_on(&self, place: Box<Place>, end: End) -> Result<(), ServiceError> {
-        let failure = match self.settle_alone(&place, end).await {
+    async fn settle_or_go_on(
+        &self,
+        place: Box<Place>,
+        end: End,
+        event: Option<AuditEvent>,
+    ) -> Result<(), ServiceError> {
+        let failure = match self.settle_alone(&place, end, event.as_ref()).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
@@ -280,7 +295,7 @@ impl Service {
         self.0.units.run_aside(async move {
             for pause in TRIES.into_iter().chain(std::iter::repeat_n(TRIES[TRIES.len() - 1], LAST_TRIES)) {
                 sleep(pause).await;
-                if service.settle_alone(&place, end).await.is_ok() {
+                if service.settle_alone(&place, end, event.as_ref()).await.is_ok() {
                     return;
                 }
             }
@@ -337,12 +352,13 @@ async fn write(tx: &mut Tx, key: AttemptKey, tried: &Tried, limit: Limit) -> Res
 
 impl Attempt {
     /// Checks a password against `stored`, or against nothing. One that is wrong is counted before this
-    /// returns, even when the future is dropped; one whose hash was not computed is given back.
+    /// returns, together with the event `failure`, even when the future is dropped; one whose hash was not computed is given back.
     pub(super) async fn check(
         mut self,
         password: &Password,
         stored: Option<&PasswordHash>,
         terms: &Terms,
+        failure: AuditEvent,
     ) -> Result<Checked, ServiceError> {
         self.promise = None;
         match self.service.0.hasher.verify(password, stored, terms).await? {
@@ -351,7 +367,7 @@ impl Attempt {
                 let began = Instant::now();
                 if let Some(place) = self.place.take() {
                     let service = self.service.clone();
-                    let unit = async move { service.settle_or_go_on(place, End::Wrong).await };
+                    let unit = async move { service.settle_or_go_on(place, End::Wrong, Some(failure)).await };
                     self.service.0.units.run(unit).await?;
                 }
                 sleep(WRONG_TAKES.saturating_sub(self.took + began.elapsed())).await;
@@ -380,7 +396,7 @@ impl Drop for Attempt {
         let Some(place) = self.place.take() else { return };
         let service = self.service.clone();
         self.service.0.units.start(async move {
-            if let Err(error) = service.settle_or_go_on(place, End::Void).await {
+            if let Err(error) = service.settle_or_go_on(place, End::Void, None).await {
                 tracing::debug!(%error, "a password check that was not made could not be given back yet");
             }
         });

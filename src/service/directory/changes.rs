@@ -61,7 +61,8 @@ pub async fn create_tenant(
 ) -> Result<Tenant, ServiceError> {
     let tenant = Tenant { id: TenantId::generate(now), name, version: 1, created_at: now, updated_at: now };
     storage::tenants::insert(tx, &tenant).await?;
-    storage::audit::insert(tx, &tenant_created(by, &tenant, now)).await?;
+    let event = by.event(now, Some(tenant.id), Action::TenantCreated);
+    storage::audit::insert(tx, &tenant_created(event, &tenant)).await?;
     Ok(tenant)
 }
 
@@ -98,7 +99,8 @@ pub async fn create_user(
         return Ok(None);
     }
     storage::logins::insert_password(tx, tenant_id, user.id, hash, now).await?;
-    storage::audit::insert(tx, &user_created(by, &user, now)).await?;
+    let event = by.event(now, Some(tenant_id), Action::UserCreated);
+    storage::audit::insert(tx, &user_created(event, &user)).await?;
     Ok(Some(user))
 }
 
@@ -330,20 +332,20 @@ pub async fn delete_tenant(
 }
 
 /// The event of a new tenant.
-pub(in crate::service) fn tenant_created(by: &Authority, tenant: &Tenant, now: Timestamp) -> AuditEvent {
+pub(in crate::service) fn tenant_created(event: AuditEvent, tenant: &Tenant) -> AuditEvent {
     AuditEvent {
         target: Some(Target::Tenant(tenant.id)),
         changes: vec![FieldChange::set("name", tenant.name.as_str())],
-        ..by.event(now, Some(tenant.id), Action::TenantCreated)
+        ..event
     }
 }
 
 /// The event of a new user.
-pub(in crate::service) fn user_created(by: &Authority, user: &User, now: Timestamp) -> AuditEvent {
+pub(in crate::service) fn user_created(event: AuditEvent, user: &User) -> AuditEvent {
     AuditEvent {
         target: Some(Target::User(user.id)),
         changes: fields(user).map(|(field, value)| FieldChange::set(field, value)).collect(),
-        ..by.event(now, Some(user.tenant.id), Action::UserCreated)
+        ..event
     }
 }
 

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use crate::crypto::access_token::{AccessToken, TokenSubject};
 use crate::crypto::refresh_token::{RefreshToken, SessionSecret};
-use crate::domain::{EndUser, Session, SessionId, Timestamp, User, UserState};
+use crate::domain::{
+    Action, Actor, AuditEvent, EndUser, FieldChange, Reason, Session, SessionId, Target, Timestamp, User,
+    UserState,
+};
 use crate::storage;
 use crate::storage::Tx;
 use crate::storage::sessions::OpenAt;
 
-use super::{Service, ServiceError};
+use super::{CallContext, Service, ServiceError};
 
 pub use own::OwnSession;
 pub use sweep::Swept;
@@ -88,25 +91,41 @@ impl Service {
         (session, secret)
     }
 
-    /// Opens a session of `user`. [`Service::hand_out`] gives its tokens once that is committed.
+    /// Opens a session of `user`, and writes that behind `events`. [`Service::hand_out`] gives its tokens once
+    /// that is committed.
     pub(super) async fn insert_session(
         &self,
         tx: &mut Tx,
         user: &User,
-        opened_by: EndUser,
+        context: &CallContext,
+        mut events: Vec<AuditEvent>,
     ) -> Result<(Session, SessionSecret), ServiceError> {
-        let (session, secret) = self.new_session(user, opened_by, self.0.clock.now());
+        let now = self.0.clock.now();
+        let (session, secret) = self.new_session(user, context.end_user.clone(), now);
         storage::sessions::insert(tx, &session).await?;
+        let event = context.event_by((user.tenant.id, user.id), now, Action::SessionOpened);
+        events.push(AuditEvent { target: Some(Target::Session(session.id)), ..event });
+        storage::audit::insert_all(tx, &events).await?;
         Ok((session, secret))
     }
 
-    /// Ends the oldest sessions of a user who has too many, in a transaction that has the user's row
-    /// locked.
-    pub(super) async fn end_surplus(&self, tx: &mut Tx, user: &User) -> Result<(), ServiceError> {
-        let rules = self.0.session_rules;
-        let open = rules.open_at(self.0.clock.now());
-        storage::sessions::delete_surplus(tx, user.tenant.id, user.id, open, rules.per_user).await?;
-        Ok(())
+    /// Ends the oldest sessions of a user who has no room for another, in a transaction that has the user's row
+    /// locked. Returns the event that tells of it, to be written.
+    pub(super) async fn end_surplus(
+        &self,
+        tx: &mut Tx,
+        user: &User,
+    ) -> Result<Option<AuditEvent>, ServiceError> {
+        let (rules, now) = (self.0.session_rules, self.0.clock.now());
+        let (open, kept) = (rules.open_at(now), rules.per_user.saturating_sub(1));
+        let ended = storage::sessions::delete_surplus(tx, user.tenant.id, user.id, open, kept).await?;
+        let event = AuditEvent::new(now, Some(user.tenant.id), Actor::System, Action::SessionEnded);
+        Ok((ended > 0).then(|| AuditEvent {
+            target: Some(Target::User(user.id)),
+            changes: vec![FieldChange::set("sessions_ended", ended.to_string())],
+            reason: Some(Reason::TooManySessions),
+            ..event
+        }))
     }
 
     /// Whether a session is open at `now`, and its user may use it.

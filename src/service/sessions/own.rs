@@ -1,9 +1,9 @@
 //! What users do about their own sessions.
 
-use crate::domain::{Page, PageSize, Session, SessionId, TenantId, Timestamp};
+use crate::domain::{Action, AuditEvent, Page, PageSize, Reason, Session, SessionId, Target, Timestamp};
 use crate::storage;
 
-use super::super::caller::{Caller, TokenHolder};
+use super::super::caller::{CallContext, Caller, TokenHolder};
 use super::super::{Service, ServiceError};
 
 /// One of the caller's sessions.
@@ -59,7 +59,12 @@ impl Service {
     /// # Errors
     /// [`ServiceError::TokenInvalid`] when the caller's session has ended;
     /// [`ServiceError::SessionNotFound`] when the caller has no such session, whether or not others have.
-    pub async fn revoke_session(&self, caller: &Caller, id: SessionId) -> Result<(), ServiceError> {
+    pub async fn revoke_session(
+        &self,
+        caller: &Caller,
+        id: SessionId,
+        context: &CallContext,
+    ) -> Result<(), ServiceError> {
         self.require_session(caller).await?;
         let holder = caller.holder()?;
         let owner = {
@@ -69,7 +74,8 @@ impl Service {
         if owner != Some(holder.user_id) {
             return Err(ServiceError::SessionNotFound);
         }
-        self.end_session(holder.tenant_id, id).await
+        let by = (holder.tenant_id, holder.user_id);
+        self.end_session(id, context.event_by(by, self.0.clock.now(), Action::SessionEnded)).await
     }
 
     /// Ends the session that a refresh token stands for; one that has ended already is no error.
@@ -78,7 +84,7 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::RefreshTokenInvalid`] for anything but a refresh token of this service.
-    pub async fn logout(&self, refresh_token: &str) -> Result<(), ServiceError> {
+    pub async fn logout(&self, refresh_token: &str, context: &CallContext) -> Result<(), ServiceError> {
         let token =
             self.0.refresh_tokens.parse(refresh_token).map_err(|_| ServiceError::RefreshTokenInvalid)?;
         let found = {
@@ -89,18 +95,28 @@ impl Service {
             // Ended and swept.
             None => Ok(()),
             Some((session, _)) if token.secret.has_digest(&session.secret_digest) => {
-                self.end_session(token.tenant_id, token.session_id).await
+                let by = (session.tenant_id, session.user_id);
+                let event = context.event_by(by, self.0.clock.now(), Action::SessionEnded);
+                self.end_session(session.id, AuditEvent { reason: Some(Reason::Logout), ..event }).await
             }
             Some(_) => Err(ServiceError::RefreshTokenInvalid),
         }
     }
 
-    /// Ends a session unless it has ended, even when the future is dropped.
-    pub(super) async fn end_session(&self, tenant_id: TenantId, id: SessionId) -> Result<(), ServiceError> {
+    /// Ends a session of the tenant that `event` belongs to, and tells of it by that, unless it has ended; even
+    /// when the future is dropped.
+    pub(super) async fn end_session(&self, id: SessionId, event: AuditEvent) -> Result<(), ServiceError> {
         let service = self.clone();
         let unit = async move {
+            let Some(tenant_id) = event.tenant_id else {
+                return Err(ServiceError::Fault("a session belongs to a tenant".into()));
+            };
             let mut tx = service.0.storage.begin("end session").await?;
-            storage::sessions::update_revoked(&mut tx, tenant_id, id, service.0.clock.now()).await?;
+            let now = service.0.clock.now();
+            if storage::sessions::update_revoked(&mut tx, tenant_id, id, now).await? {
+                let event = AuditEvent { target: Some(Target::Session(id)), ..event };
+                storage::audit::insert(&mut tx, &event).await?;
+            }
             Ok(tx.commit().await?)
         };
         self.0.units.run(unit).await

@@ -7,10 +7,10 @@
 //! session ends.
 
 use crate::crypto::refresh_token::ParsedRefreshToken;
-use crate::domain::{Session, Timestamp, User};
+use crate::domain::{Action, AuditEvent, Reason, Session, Timestamp, User};
 use crate::storage;
 
-use super::super::{Service, ServiceError};
+use super::super::{CallContext, Service, ServiceError};
 use super::{OpenedSession, SessionRules};
 
 /// What a genuine token of an open session is.
@@ -34,14 +34,22 @@ impl Service {
     /// # Errors
     /// [`ServiceError::RefreshTokenInvalid`] when the token is not the latest of an open session, or its
     /// user may do nothing any more.
-    pub async fn refresh_session(&self, refresh_token: &str) -> Result<OpenedSession, ServiceError> {
+    pub async fn refresh_session(
+        &self,
+        refresh_token: &str,
+        context: CallContext,
+    ) -> Result<OpenedSession, ServiceError> {
         let token =
             self.0.refresh_tokens.parse(refresh_token).map_err(|_| ServiceError::RefreshTokenInvalid)?;
         let service = self.clone();
-        self.0.units.run(async move { service.rotate(&token).await }).await
+        self.0.units.run(async move { service.rotate(&token, &context).await }).await
     }
 
-    async fn rotate(&self, token: &ParsedRefreshToken) -> Result<OpenedSession, ServiceError> {
+    async fn rotate(
+        &self,
+        token: &ParsedRefreshToken,
+        context: &CallContext,
+    ) -> Result<OpenedSession, ServiceError> {
         let (session, user) = self.open_session_of(token).await?;
         let now = self.0.clock.now();
         match standing(token.generation, &session, self.0.session_rules, now) {
@@ -53,7 +61,9 @@ impl Service {
                     user.id = %user.id,
                     "a refresh token was used again after it had been replaced; its session is ended"
                 );
-                self.end_session(token.tenant_id, token.session_id).await?;
+                let event = context.event(now, Some(token.tenant_id), Action::SessionEnded);
+                let event = AuditEvent { reason: Some(Reason::RefreshTokenReused), ..event };
+                self.end_session(session.id, event).await?;
                 Err(ServiceError::RefreshTokenInvalid)
             }
             Standing::Unknown => Err(ServiceError::RefreshTokenInvalid),

@@ -2,7 +2,7 @@
 
 use crate::storage;
 
-use super::super::{Service, ServiceError};
+use super::super::{Due, Service, ServiceError};
 
 /// How many rows a transaction deletes at most, so that none holds up the calls beside it.
 const BATCH: usize = 100;
@@ -17,12 +17,14 @@ pub enum Swept {
 }
 
 impl Service {
-    /// Deletes a batch of the sessions, of the remembered registrations and of the attempts whose time has passed. Once
-    /// the write has begun it goes on even when the future is dropped.
+    /// Deletes a batch of the sessions, of the remembered registrations and of the attempts whose time has
+    /// passed, and writes down which calls were refused lately. Once the write has begun it goes on even when
+    /// the future is dropped.
     ///
     /// # Errors
     /// [`ServiceError::Storage`]; what was not deleted is found the next time.
     pub async fn sweep(&self) -> Result<Swept, ServiceError> {
+        self.write_refusals(Due::Past).await?;
         let service = self.clone();
         let unit = async move {
             let open = service.0.session_rules.open_at(service.0.clock.now());
