@@ -18,6 +18,15 @@ use crate::domain::{DeviceLabel, EndUser, Session, SessionId, TenantId, Timestam
 /// Later than any session was opened: the end of the year 9999, which both databases can write.
 const END_OF_TIME: Timestamp = Timestamp::from_unix_micros(253_402_300_799_999_999);
 
+/// Whether there is any session, open or not.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn find_any(conn: &mut Conn) -> Result<bool, StorageError> {
+    let any = diesel::select(diesel::dsl::exists(sessions::table.select(sessions::id)));
+    query!(conn, |c| any.get_result::<bool>(c))
+}
+
 /// What keeps a session open, seen from one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenAt {

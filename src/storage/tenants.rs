@@ -14,15 +14,6 @@ use super::schema::tenants;
 use super::transaction::Tx;
 use crate::domain::{Tenant, TenantId, Timestamp};
 
-/// Whether there is any tenant.
-///
-/// # Errors
-/// [`StorageError`] when the database fails.
-pub async fn find_any(conn: &mut Conn) -> Result<bool, StorageError> {
-    let any = diesel::select(diesel::dsl::exists(tenants::table.select(tenants::id)));
-    query!(conn, |c| any.get_result::<bool>(c))
-}
-
 /// Adds a tenant.
 ///
 /// # Errors

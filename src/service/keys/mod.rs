@@ -91,13 +91,14 @@ impl Propagation {
 }
 
 /// Whether the database holds what was made under a master key: signing keys that are sealed under it,
-/// or tenants, whose sessions have refresh tokens.
+/// or sessions, which have refresh tokens. Users alone are of use under any: an operator may create them before
+/// the first server starts.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
 pub async fn are_bound(storage: &Storage) -> Result<bool, StorageError> {
     let mut conn = storage.read().await?;
-    Ok(storage::signing_keys::find_any(&mut conn).await? || storage::tenants::find_any(&mut conn).await?)
+    Ok(storage::signing_keys::find_any(&mut conn).await? || storage::sessions::find_any(&mut conn).await?)
 }
 
 fn unreadable(kid: &str, error: UnreadableKey) -> KeysError {
