@@ -39,9 +39,16 @@ const SIBLINGS: [(&str, &[&str]); 12] = [
             "crypto::Cost",
             "crypto::MasterKey",
             "crypto::calibration",
+            // A password that an operator gives somebody is hashed without a server.
+            "crypto::hasher",
             "service::access",
             "service::service_tokens",
-            // What an operator does to the keys needs no server.
+            // What an operator does to keys, users, tenants and events needs no server, and is what the server
+            // does for others.
+            "service::Authority",
+            "service::ServiceError",
+            "service::audit",
+            "service::directory::changes",
             "service::keys",
             "storage",
             "server",

@@ -1,11 +1,19 @@
 //! What the command line may hold.
 
+mod audit;
+mod directory;
+
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
+
+pub(super) use audit::{AuditAction, AuditCommand, EventList};
+pub(super) use directory::{
+    Consent, NewUserArguments, OneUser, TenantAction, TenantCommand, UserAction, UserCommand, UserList, Whom,
+};
 
 /// `--help`'s last words: what has no flag.
 const SECRETS: &str = "\
@@ -57,6 +65,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         action: ServiceTokenAction,
     },
+    /// Create, list, change and delete users
+    User(UserCommand),
+    /// Create, list, change and delete tenants
+    Tenant(TenantCommand),
+    /// List what was done, and delete what is old
+    Audit(AuditCommand),
     /// Measure this machine, and recommend a bcrypt cost for it
     ///
     /// Prints how long a hash takes and how many a core computes in a second, for each cost and each

@@ -1,16 +1,23 @@
-//! The command line: `identity serve`, `migrate`, `keys`, `service-token` and `calibrate`, one file
-//! each.
+//! The command line: `identity serve`, `migrate`, `keys`, `service-token`, `user`, `tenant`, `audit` and
+//! `calibrate`, one file each.
 //!
 //! Exit codes: 0 when done, 1 when a command failed, 64 when the command line or the configuration
 //! is wrong (`EX_USAGE` of sysexits.h).
 
 mod arguments;
+mod audit;
 mod calibrate;
 mod database;
 mod keys;
 mod migrate;
+mod operator;
+mod passwords;
+mod prompt;
 mod serve;
 mod service_token;
+mod table;
+mod tenant;
+mod user;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -27,6 +34,11 @@ const USAGE: u8 = 64;
 /// How a command ends. The error's own text is what the operator reads.
 pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
+/// A command line that is wrong in a way that only the command can tell.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
+
 /// Runs the command that `arguments`, the program's name first, ask for. Results go to standard
 /// output, everything else to standard error.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: &dyn Environment) -> ExitCode {
@@ -42,7 +54,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: &dyn Env
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("identity: {error}");
-            ExitCode::FAILURE
+            if error.is::<Misuse>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
         Err(faults) => {
             report(&faults);
@@ -69,9 +81,13 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
                 keys::list(warned(MaintenanceSettings::resolve(&cli.flags, environment)?), json)
             }
             KeysAction::Rotate { .. } | KeysAction::Retire { .. } | KeysAction::Master { reseal: true } => {
-                keys::change(warned(KeySettings::resolve(&cli.flags, environment)?), action)
+                let settings = warned(KeySettings::resolve(&cli.flags, environment)?);
+                keys::change(settings, action)
             }
         },
+        Command::User(command) => user::run(command, &cli.flags, environment)?,
+        Command::Tenant(command) => tenant::run(command, &cli.flags, environment)?,
+        Command::Audit(command) => audit::run(command, &cli.flags, environment)?,
         Command::Calibrate(arguments) => {
             let settings = warned(HashSettings::resolve(&cli.flags, environment)?);
             calibrate::run(&settings, arguments)

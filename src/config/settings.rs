@@ -1,5 +1,6 @@
 //! The settings, their names, limits and defaults.
 
+mod passwords;
 mod registration;
 mod tls;
 
@@ -19,6 +20,7 @@ use crate::storage::postgres::Connector;
 use crate::storage::url::DatabaseUrl;
 use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 
+pub use passwords::PasswordSettings;
 pub use registration::{RegistrationMode, RegistrationSettings};
 
 /// Everything that the server is told. `Debug` shows no secret.
@@ -236,8 +238,7 @@ impl Settings {
         let master_key = secrets::master_key(&mut reader, url, jwt_secret.is_some());
         let server = server(&mut reader);
         let hash = hash(&mut reader);
-        let password_min_length =
-            reader.number(PASSWORD_MIN_LENGTH, 8..=64).unwrap_or(DEFAULT_PASSWORD_MIN_LENGTH) as usize;
+        let password_min_length = passwords::min_length(&mut reader);
         let session = session(&mut reader);
         let signing = signing(&mut reader);
         let registration = registration::read(&mut reader);

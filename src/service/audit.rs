@@ -1,13 +1,19 @@
-//! The audit log: listed for those who may read it.
+//! The audit log: listed for those who may read it, and freed of what is old.
 
 use uuid::Uuid;
 
 use super::access;
 use super::directory::PageQuery;
-use super::{CallContext, Caller, Service, ServiceError};
-use crate::domain::{Action, AuditEvent, AuditEventId, Page, TenantId, Timestamp, UserId};
+use super::{Authority, CallContext, Caller, Service, ServiceError};
+use crate::domain::{
+    Action, AuditEvent, AuditEventId, Clock, FieldChange, Page, TenantId, Timestamp, UserId,
+};
 use crate::storage;
 use crate::storage::audit::EventFilter;
+use crate::storage::{Storage, StorageError};
+
+/// How many events are deleted in one unit of work, so that none takes long.
+const PRUNED_AT_ONCE: usize = 1_000;
 
 /// What is asked of a list of events.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +58,43 @@ impl Service {
         let found = storage::audit::list(&mut conn, &filter, after, page.size.entries() + 1).await?;
         let behind = |event: &AuditEvent| (event.occurred_at, event.id.as_uuid());
         Ok(self.page(&scope, found, page.size, behind))
+    }
+}
+
+/// Deletes the events of all tenants from before `cutoff`; returns how many there were.
+///
+/// The event that tells of it is written with the last of them, since only then their number is known. What was
+/// deleted before a failure has the recorded cutoff for a trace, and doing it again deletes the rest.
+///
+/// # Errors
+/// [`StorageError`] when the database fails, or `cutoff` is yet to come.
+pub async fn prune(
+    storage: &Storage,
+    clock: &dyn Clock,
+    by: &Authority,
+    cutoff: Timestamp,
+) -> Result<usize, StorageError> {
+    let mut tx = storage.begin("record an audit cutoff").await?;
+    storage::audit::insert_cutoff(&mut tx, cutoff, clock.now()).await?;
+    tx.commit().await?;
+    let mut deleted = 0;
+    loop {
+        let mut tx = storage.begin("prune audit events").await?;
+        let some = storage::audit::delete_before(&mut tx, cutoff, PRUNED_AT_ONCE).await?;
+        deleted += some;
+        let is_last = some < PRUNED_AT_ONCE;
+        if is_last {
+            let changes = vec![
+                FieldChange::set("cutoff", cutoff.to_string()),
+                FieldChange::set("events_deleted", deleted.to_string()),
+            ];
+            let event = by.event(clock.now(), None, Action::AuditPruned);
+            storage::audit::insert(&mut tx, &AuditEvent { changes, ..event }).await?;
+        }
+        tx.commit().await?;
+        if is_last {
+            return Ok(deleted);
+        }
     }
 }
 
