@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
+use crate::service::access;
 
 pub(super) use audit::{AuditAction, AuditCommand, EventList};
 pub(super) use directory::{
@@ -142,12 +143,29 @@ pub(super) struct NewServiceToken {
     pub(super) name: String,
 
     /// A method that it may call, such as GetUser, or all; may be given several times
-    #[arg(long, required = true, value_name = "METHOD")]
-    pub(super) allow: Vec<String>,
+    #[arg(long, required = true, value_name = "METHOD", value_parser = method)]
+    pub(super) allow: Vec<AllowedMethod>,
 
     /// How long it counts, 1m to 3650d, or never for no end
     #[arg(long, default_value = "365d", value_name = "DURATION", value_parser = up_to_ten_years)]
     pub(super) expires: Expiry,
+}
+
+/// What a service may call.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AllowedMethod {
+    All,
+    /// By its full name.
+    One(&'static str),
+}
+
+fn method(name: &str) -> Result<AllowedMethod, &'static str> {
+    if name == "all" {
+        return Ok(AllowedMethod::All);
+    }
+    access::full_name(name).map(AllowedMethod::One).ok_or(
+        "there is no such method: name one as GetUser or identity.v1.IdentityService/GetUser, or say all",
+    )
 }
 
 /// How long something counts.

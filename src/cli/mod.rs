@@ -73,7 +73,7 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
         }
         Command::ServiceToken { action } => {
             let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
-            service_token::run(settings, action)
+            service_token::run(settings, &operator::authority(environment), action)
         }
         Command::Keys { action } => match action {
             KeysAction::Master { reseal: false } => keys::print_master(),

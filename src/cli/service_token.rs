@@ -4,13 +4,13 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::arguments::{NewServiceToken, ServiceTokenAction};
+use super::arguments::{AllowedMethod, NewServiceToken, ServiceTokenAction};
 use super::{Outcome, database};
 use crate::config::MaintenanceSettings;
 use crate::domain::{
     AllowedRpcs, Clock as _, ServiceName, ServiceToken, ServiceTokenId, SystemClock, Timestamp,
 };
-use crate::service::{access, service_tokens};
+use crate::service::{Authority, service_tokens};
 use crate::storage::Storage;
 
 /// Does `action` on the database of `settings`. What a program may read goes to standard output, the rest
@@ -18,35 +18,32 @@ use crate::storage::Storage;
 ///
 /// # Errors
 /// When the database cannot be reached, lacks a migration, or an argument names what does not exist.
-pub(super) fn run(settings: MaintenanceSettings, action: ServiceTokenAction) -> Outcome {
+pub(super) fn run(settings: MaintenanceSettings, by: &Authority, action: ServiceTokenAction) -> Outcome {
     database::run(&settings.log, &settings.database, async |storage| match action {
-        ServiceTokenAction::Create(new) => create(&storage, new).await,
+        ServiceTokenAction::Create(new) => create(&storage, by, new).await,
         ServiceTokenAction::List { json } => list(&storage, json).await,
-        ServiceTokenAction::Revoke { id } => revoke(&storage, &id).await,
+        ServiceTokenAction::Revoke { id } => revoke(&storage, by, &id).await,
     })
 }
 
 /// Prints the token, which nobody can print again.
-async fn create(storage: &Storage, new: NewServiceToken) -> Outcome {
+async fn create(storage: &Storage, by: &Authority, new: NewServiceToken) -> Outcome {
     let name = ServiceName::parse(&new.name).map_err(|problem| format!("the name {problem}"))?;
-    let allowed = allowed(&new.allow)?;
+    let allowed = allowed(&new.allow);
     let lasts = new.expires.into_duration();
-    let made = service_tokens::create(storage, &SystemClock, name, allowed, lasts).await?;
+    let made = service_tokens::create(storage, &SystemClock, by, name, allowed, lasts).await?;
     eprintln!("service token {}: it is shown this once and kept nowhere", made.token.id);
     writeln!(std::io::stdout(), "{}", *made.text)?;
     Ok(())
 }
 
-fn allowed(names: &[String]) -> Result<AllowedRpcs, String> {
-    if names.iter().any(|name| name == "all") {
-        return Ok(AllowedRpcs::All);
-    }
-    let full = |name: &String| {
-        access::full_name(name).map(str::to_owned).ok_or_else(|| {
-        format!("there is no method {name:?}: name one as GetUser or identity.v1.IdentityService/GetUser, or say all")
-    })
+fn allowed(methods: &[AllowedMethod]) -> AllowedRpcs {
+    let name = |method: &AllowedMethod| match method {
+        AllowedMethod::All => None,
+        AllowedMethod::One(name) => Some((*name).to_owned()),
     };
-    names.iter().map(full).collect::<Result<_, _>>().map(AllowedRpcs::Only)
+    // Any of them may be all.
+    methods.iter().map(name).collect::<Option<_>>().map_or(AllowedRpcs::All, AllowedRpcs::Only)
 }
 
 /// One line of the list.
@@ -102,9 +99,9 @@ fn as_table(lines: &[Line]) -> String {
     text
 }
 
-async fn revoke(storage: &Storage, id: &str) -> Outcome {
+async fn revoke(storage: &Storage, by: &Authority, id: &str) -> Outcome {
     let id = ServiceTokenId::parse(id).map_err(|problem| format!("the id {problem}"))?;
-    if !service_tokens::revoke(storage, &SystemClock, id).await? {
+    if !service_tokens::revoke(storage, &SystemClock, by, id).await? {
         return Err(format!("there is no service token {id} that could be revoked").into());
     }
     writeln!(std::io::stdout(), "revoked {id}")?;

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::Service;
 use super::caller::ServiceIdentity;
 use super::error::ServiceError;
+use super::{Authority, Service};
 use crate::crypto::service_token::ServiceTokenSecret;
-use crate::domain::{AllowedRpcs, Clock, ServiceName, ServiceToken, ServiceTokenId};
+use crate::domain::{
+    Action, AllowedRpcs, AuditEvent, Clock, FieldChange, ServiceName, ServiceToken, ServiceTokenId, Target,
+};
 use crate::storage;
 use crate::storage::{Storage, StorageError};
 
@@ -28,6 +30,7 @@ pub struct NewServiceToken {
 pub async fn create(
     storage: &Storage,
     clock: &dyn Clock,
+    by: &Authority,
     name: ServiceName,
     allowed: AllowedRpcs,
     lasts: Option<Duration>,
@@ -45,6 +48,17 @@ pub async fn create(
     };
     let mut tx = storage.begin("create service token").await?;
     storage::service_tokens::insert(&mut tx, &token).await?;
+    let expires_at = token.expires_at.map(|end| FieldChange::set("expires_at", end.to_string()));
+    let changes = [
+        FieldChange::set("name", token.name.as_str()),
+        FieldChange::set("allowed", allowed_text(&token.allowed)),
+    ];
+    let event = AuditEvent {
+        target: Some(Target::ServiceToken(token.id)),
+        changes: changes.into_iter().chain(expires_at).collect(),
+        ..by.event(now, None, Action::ServiceTokenCreated)
+    };
+    storage::audit::insert(&mut tx, &event).await?;
     tx.commit().await?;
     Ok(NewServiceToken { token, text: secret.to_text() })
 }
@@ -61,11 +75,33 @@ pub async fn list(storage: &Storage) -> Result<Vec<ServiceToken>, StorageError> 
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
-pub async fn revoke(storage: &Storage, clock: &dyn Clock, id: ServiceTokenId) -> Result<bool, StorageError> {
+pub async fn revoke(
+    storage: &Storage,
+    clock: &dyn Clock,
+    by: &Authority,
+    id: ServiceTokenId,
+) -> Result<bool, StorageError> {
+    let now = clock.now();
     let mut tx = storage.begin("revoke service token").await?;
-    let revoked = storage::service_tokens::update_revoked(&mut tx, id, clock.now()).await?;
+    let revoked = storage::service_tokens::update_revoked(&mut tx, id, now).await?;
+    if revoked && let Some(token) = storage::service_tokens::find(&mut tx, id).await? {
+        let event = AuditEvent {
+            target: Some(Target::ServiceToken(id)),
+            changes: vec![FieldChange::removed("name", token.name.as_str())],
+            ..by.event(now, None, Action::ServiceTokenRevoked)
+        };
+        storage::audit::insert(&mut tx, &event).await?;
+    }
     tx.commit().await?;
     Ok(revoked)
+}
+
+/// What the audit log says of what a service may call.
+fn allowed_text(allowed: &AllowedRpcs) -> String {
+    match allowed {
+        AllowedRpcs::All => "all".to_owned(),
+        AllowedRpcs::Only(names) => names.join(" "),
+    }
 }
 
 impl Service {

@@ -2,7 +2,7 @@
 
 use identity::domain::{AllowedRpcs, ServiceName, ServiceTokenId, SystemClock};
 use identity::proto::v1::{GetUserRequest, ListSessionsRequest, LoginRequest, User};
-use identity::service::{access, service_tokens};
+use identity::service::{Authority, access, service_tokens};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status};
 
@@ -30,7 +30,16 @@ pub(crate) async fn token(database: &TestDatabase, methods: &[&str]) -> (Service
     let names = methods.iter().map(|name| access::full_name(name).unwrap().to_owned()).collect();
     let allowed = if methods.is_empty() { AllowedRpcs::All } else { AllowedRpcs::Only(names) };
     let name = ServiceName::parse("billing").unwrap();
-    let made = service_tokens::create(&storage(database), &SystemClock, name, allowed, None).await.unwrap();
+    let made = service_tokens::create(
+        &storage(database),
+        &SystemClock,
+        &Authority::operator(None),
+        name,
+        allowed,
+        None,
+    )
+    .await
+    .unwrap();
     (made.token.id, made.text.to_string())
 }
 
@@ -122,8 +131,12 @@ async fn a_token_that_is_not_in_force_is_refused_by_every_rpc(engine: Engine) {
     let ada = registered(&service, "ada@example.com").await;
     let (revoked_id, revoked) = token(&service.database, &[]).await;
     let store = storage(&service.database);
-    assert!(service_tokens::revoke(&store, &SystemClock, revoked_id).await.unwrap());
-    assert!(!service_tokens::revoke(&store, &SystemClock, revoked_id).await.unwrap());
+    assert!(
+        service_tokens::revoke(&store, &SystemClock, &Authority::operator(None), revoked_id).await.unwrap()
+    );
+    assert!(
+        !service_tokens::revoke(&store, &SystemClock, &Authority::operator(None), revoked_id).await.unwrap()
+    );
     let (expired_id, expired) = token(&service.database, &[]).await;
     let past = match engine {
         Engine::Sqlite => {
