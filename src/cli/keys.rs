@@ -13,6 +13,7 @@ use crate::config::{KeySettings, MaintenanceSettings};
 use crate::crypto::MasterKey;
 use crate::domain::SystemClock;
 use crate::server::master_key;
+use crate::service::Authority;
 use crate::service::keys::{Custody, Propagation, ScheduledKey, Takeover};
 
 /// Prints a new master key, and a line feed.
@@ -39,7 +40,7 @@ pub(super) fn list(settings: MaintenanceSettings, json: bool) -> Outcome {
 /// # Errors
 /// When the database cannot be reached, has no tables, or does not allow of the change; nothing has
 /// changed then.
-pub(super) fn change(settings: KeySettings, action: KeysAction) -> Outcome {
+pub(super) fn change(settings: KeySettings, by: Authority, action: KeysAction) -> Outcome {
     database::run(&settings.log, &settings.database, async |storage| {
         let master_keys =
             master_key::read(&settings.master_key, settings.jwt_secret.as_ref(), &storage).await?;
@@ -49,6 +50,7 @@ pub(super) fn change(settings: KeySettings, action: KeysAction) -> Outcome {
             algorithm: settings.signing.algorithm,
             propagation: Propagation::new(settings.signing.propagation),
             clock: Arc::new(SystemClock),
+            by,
         };
         match action {
             KeysAction::Rotate { now } => {

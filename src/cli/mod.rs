@@ -82,7 +82,7 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
             }
             KeysAction::Rotate { .. } | KeysAction::Retire { .. } | KeysAction::Master { reseal: true } => {
                 let settings = warned(KeySettings::resolve(&cli.flags, environment)?);
-                keys::change(settings, action)
+                keys::change(settings, operator::authority(environment), action)
             }
         },
         Command::User(command) => user::run(command, &cli.flags, environment)?,

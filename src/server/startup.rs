@@ -20,7 +20,8 @@ use crate::crypto::tls::TlsFileError;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
 use crate::service::{
-    OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
+    Authority, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service, SessionRules, Turns,
+    UnitsOfWork,
 };
 use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
 
@@ -200,6 +201,7 @@ impl Foundations {
             algorithm: self.settings.signing.algorithm,
             propagation: Propagation::new(self.settings.signing.propagation),
             clock: Arc::clone(&self.clock),
+            by: Authority::system(),
         };
         Ok(KeyFollower::load(custody, secret).await?)
     }

@@ -14,7 +14,7 @@ use crate::storage::Conn;
 pub struct Authority {
     actor: Actor,
     origin: AuditOrigin,
-    /// `None` for services and operators, who stand outside of all tenants.
+    /// `None` for services, operators and the service itself, who stand outside of all tenants.
     user: Option<CallingUser>,
 }
 
@@ -30,6 +30,11 @@ impl Authority {
     /// Whoever runs a command on the database: everything. `name` is what the machine calls him.
     pub fn operator(name: Option<String>) -> Self {
         Self { actor: Actor::Operator { name }, origin: AuditOrigin::default(), user: None }
+    }
+
+    /// The service itself, in its own time.
+    pub fn system() -> Self {
+        Self { actor: Actor::System, origin: AuditOrigin::default(), user: None }
     }
 
     /// An event of now, by this authority.

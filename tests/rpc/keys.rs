@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use identity::crypto::MasterKey;
 use identity::domain::{Clock, SystemClock};
+use identity::service::Authority;
 use identity::service::keys::{Custody, Propagation, Takeover};
 use identity::storage::{Storage, StorageSettings};
 use tonic::Code;
@@ -179,6 +180,7 @@ fn custody(database: &TestDatabase, clock: Arc<dyn Clock>) -> Custody {
         algorithm: None,
         propagation: Propagation::new(Duration::from_secs(1)),
         clock,
+        by: Authority::system(),
     }
 }
 

@@ -8,9 +8,11 @@ use zeroize::Zeroizing;
 use crate::crypto::master_key::MasterKeys;
 use crate::crypto::signing_key::{KeyAlgorithm, NewSigningKey, SigningKey};
 use crate::domain::{Clock, Timestamp};
+use crate::service::Authority;
 use crate::storage::signing_keys::{self, StoredSigningKey};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{self, Storage, StorageError};
 
+use super::events;
 use super::schedule::{Schedule, ScheduledKey};
 use super::{KeysError, Propagation};
 
@@ -30,6 +32,8 @@ pub struct Custody {
     pub propagation: Propagation,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Who changes them.
+    pub by: Authority,
 }
 
 /// When a new key begins to sign.
@@ -253,6 +257,9 @@ impl Custody {
             } else {
                 signing_keys::insert(&mut tx, key).await?;
             }
+        }
+        for event in events::of(&self.by, &before, &after, now) {
+            storage::audit::insert(&mut tx, &event).await?;
         }
         tx.commit().await?;
         Ok(outcome)

@@ -4,6 +4,7 @@
 //! database holds, `schedule` says which of them does what at which time.
 
 mod custody;
+mod events;
 mod follow;
 mod schedule;
 

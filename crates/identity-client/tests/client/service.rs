@@ -10,7 +10,7 @@ use identity::crypto::signing_key::KeyAlgorithm;
 use identity::domain::{AllowedRpcs, ServiceName, SystemClock};
 use identity::server::{Server, Sockets, listener};
 use identity::service::keys::{Custody, Propagation};
-use identity::service::{access, service_tokens};
+use identity::service::{Authority, access, service_tokens};
 use identity::storage::url::DatabaseUrl;
 use identity::storage::{Storage, StorageSettings};
 use identity_client::{Client, ClientConfig, Login, Registration};
@@ -73,6 +73,7 @@ impl Service {
             algorithm: Some(algorithm),
             propagation: Propagation::new(Duration::from_secs(1)),
             clock: Arc::new(SystemClock),
+            by: Authority::operator(None),
         }
     }
 
@@ -87,7 +88,8 @@ impl Service {
         let storage = self.storage();
         let allowed = methods.iter().map(|name| access::full_name(name).unwrap().to_owned()).collect();
         let (name, allowed) = (ServiceName::parse("billing").unwrap(), AllowedRpcs::Only(allowed));
-        let made = service_tokens::create(&storage, &SystemClock, name, allowed, None).await.unwrap();
+        let by = Authority::operator(None);
+        let made = service_tokens::create(&storage, &SystemClock, &by, name, allowed, None).await.unwrap();
         storage.close().await;
         made.text.to_string()
     }
