@@ -12,6 +12,7 @@ pub mod etag;
 pub mod id;
 pub mod page;
 pub mod password;
+pub mod rfc3339;
 pub mod role;
 pub mod service;
 pub mod session;
