@@ -5,13 +5,14 @@
 //! what they can afford. [`master_key`] is the one
 //! secret that all others are derived from or sealed under. [`access_token`] signs and verifies
 //! JWTs, each a [`jws`], with the [`keyring`] of [`signing_key`]s; [`refresh_token`], [`page_token`], [`service_token`] and
-//! [`fingerprint`] make values that nobody else can. [`tls`] reads the files that TLS is served with. What is
+//! [`fingerprint`] make values that nobody else can. [`foreign`] takes over what another system made. [`tls`] reads the files that TLS is served with. What is
 //! allowed, and what is stored where, is decided elsewhere; the time comes
 //! in as a parameter.
 
 pub mod access_token;
 pub mod calibration;
 pub mod fingerprint;
+pub mod foreign;
 pub mod hasher;
 pub mod jws;
 pub mod keyring;
