@@ -10,11 +10,12 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt as _;
 
 use super::blocking::BlockingThreads;
-use super::connection::{AsyncSqliteConnection, Backend, Conn};
+use super::connection::{AsyncSqliteConnection, Backend, Conn, query};
 use super::error::StorageError;
 use super::link::{Pool, PoolLimits};
 use super::migrate;
 use super::postgres::Connector;
+use super::snapshot::Snapshot;
 use super::sqlite::{self, Access};
 use super::transaction::Tx;
 use super::url::DatabaseUrl;
@@ -159,6 +160,27 @@ impl Storage {
     /// [`StorageError::Unavailable`] when no connection is to be had within the limits.
     pub async fn begin(&self, name: &'static str) -> Result<Tx, StorageError> {
         Tx::begin(self.writer().await?, name).await
+    }
+
+    /// Opens a transaction that only reads, and sees the same moment throughout.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when no connection is to be had within the limits.
+    pub async fn snapshot(&self, name: &'static str) -> Result<Snapshot, StorageError> {
+        Snapshot::begin(self.read().await?, name).await
+    }
+
+    /// Lets the connection that writes keep more in memory, for as long as it lives: on SQLite, whose
+    /// cache is small otherwise and written back to the file with nearly every large transaction.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when no connection is to be had within the limits.
+    pub async fn prepare_for_bulk(&self) -> Result<(), StorageError> {
+        if let Pools::Sqlite { write, .. } = &*self.0 {
+            let mut conn = Conn(Backend::Sqlite(write.loan().await?));
+            query!(conn, |c| c.batch_execute(sqlite::BULK))?;
+        }
+        Ok(())
     }
 
     async fn writer(&self) -> Result<Conn, StorageError> {

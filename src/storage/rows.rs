@@ -70,7 +70,7 @@ pub(super) struct PasswordRow {
 }
 
 /// The domain's value of a stored one, or which column makes no sense.
-fn sense<T>(column: &str, value: Option<T>) -> Result<T, StorageError> {
+pub(super) fn sense<T>(column: &str, value: Option<T>) -> Result<T, StorageError> {
     value.ok_or_else(|| StorageError::Corrupt(format!("{column} breaks the rule of its column")))
 }
 

@@ -30,6 +30,11 @@ const fn cache_kib(access: Access) -> u32 {
     }
 }
 
+/// Told to a connection that writes rows by the million: 64 MiB of pages, so that those which a batch
+/// touches are in memory, and a log of 256 MiB before it is written back, since the same pages are written
+/// again and again.
+pub(super) const BULK: &str = "PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 65536;";
+
 /// Opens the file, and creates it when it does not exist.
 ///
 /// WAL lets readers and the writer work beside each other; `synchronous=FULL` makes a commit wait

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use diesel::QueryResult;
 use diesel::connection::AnsiTransactionManager as SyncTransactionManager;
-use diesel_async::{AsyncConnection, TransactionManager};
+use diesel_async::{AnsiTransactionManager, AsyncConnection, SimpleAsyncConnection, TransactionManager};
 
 use super::connection::{Conn, query};
 use super::error::StorageError;
@@ -39,6 +39,21 @@ impl Tx {
         query!(conn,
             postgres: |c| begin(c),
             sqlite: |c| c.spawn_blocking(|c| SyncTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE"))
+        )?;
+        Ok(Self { conn: Some(conn), name })
+    }
+
+    /// Opens a transaction that sees one moment, writes nothing, and may wait between two statements for
+    /// as long as it takes.
+    pub(super) async fn begin_snapshot(mut conn: Conn, name: &'static str) -> Result<Self, StorageError> {
+        query!(conn,
+            postgres: |c| async {
+                const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                AnsiTransactionManager::begin_transaction_sql(c, BEGIN).await?;
+                c.batch_execute("SET LOCAL idle_in_transaction_session_timeout = 0").await
+            },
+            // The moment is that of the first statement; the connection is one that cannot write.
+            sqlite: |c| begin(c)
         )?;
         Ok(Self { conn: Some(conn), name })
     }

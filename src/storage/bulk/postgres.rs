@@ -1,0 +1,182 @@
+//! One statement a table, whose parameters are the columns of all rows.
+
+use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_query;
+use diesel::sql_types::{Array, BigInt, Nullable, Text};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::{Batch, Keys, Known, KnownTenant, KnownUser, NewUser, Written};
+use crate::domain::{AuditEvent, PasswordScheme, Reason, Role, Tenant, TenantId};
+use crate::storage::audit;
+use crate::storage::columns::{DbId, DbInstant, Id, Instant};
+use crate::storage::schema::{login_names, tenants, users};
+
+pub(super) async fn find_known(c: &mut AsyncPgConnection, keys: Keys) -> QueryResult<Known> {
+    let mut known = Known::default();
+    let of_tenants: Vec<_> = keys.tenants.into_iter().map(DbId::from).collect();
+    let of_users: Vec<_> = keys.users.into_iter().map(DbId::from).collect();
+
+    let found = tenants::table
+        .filter(tenants::id.eq_any(&of_tenants))
+        .select((tenants::id, tenants::created_at))
+        .load::<(DbId, DbInstant)>(c)
+        .await?;
+    for (id, created_at) in found {
+        let tenant = KnownTenant { created_at: created_at.into(), has_owner: false };
+        known.tenants.insert(id.into(), tenant);
+    }
+    let owners = users::table
+        .filter(users::tenant_id.eq_any(&of_tenants))
+        .filter(users::role.eq(Role::Owner.as_str()))
+        .select(users::tenant_id)
+        .distinct()
+        .load::<DbId>(c)
+        .await?;
+    for id in owners {
+        if let Some(tenant) = known.tenants.get_mut(&TenantId::from(id)) {
+            tenant.has_owner = true;
+        }
+    }
+    let found = users::table
+        .filter(users::id.eq_any(&of_users))
+        .select((users::id, users::tenant_id, users::created_at, users::email, users::version))
+        .load::<(DbId, DbId, DbInstant, String, i64)>(c)
+        .await?;
+    for (id, tenant_id, created_at, email, version) in found {
+        let user = KnownUser { tenant_id: tenant_id.into(), created_at: created_at.into(), email, version };
+        known.users.entry(id.into()).or_default().push(user);
+    }
+    known.emails = login_names::table
+        .filter(login_names::email_normalized.eq_any(keys.emails))
+        .select(login_names::email_normalized)
+        .load::<String>(c)
+        .await?
+        .into_iter()
+        .collect();
+    Ok(known)
+}
+
+pub(super) async fn insert(c: &mut AsyncPgConnection, batch: &Batch) -> QueryResult<Written> {
+    let written = async {
+        insert_tenants(c, &batch.tenants).await?;
+        if !batch.users.is_empty() {
+            insert_users(c, &batch.users).await?;
+            insert_login_names(c, &batch.by_login_name()).await?;
+            insert_passwords(c, &batch.users).await?;
+        }
+        insert_events(c, &batch.events).await
+    };
+    // No `ON CONFLICT DO NOTHING`: it would search every index once more.
+    match written.await {
+        Ok(()) => Ok(Written::All),
+        Err(DieselError::DatabaseError(
+            DatabaseErrorKind::UniqueViolation | DatabaseErrorKind::ForeignKeyViolation,
+            _,
+        )) => Ok(Written::Conflict),
+        Err(error) => Err(error),
+    }
+}
+
+/// One column of all rows.
+fn column<'r, R, V>(rows: &'r [R], value: impl Fn(&'r R) -> V) -> Vec<V> {
+    rows.iter().map(value).collect()
+}
+
+async fn insert_tenants(c: &mut AsyncPgConnection, rows: &[Tenant]) -> QueryResult<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sql_query(
+        "INSERT INTO tenants (id, name, version, created_at, updated_at)
+         SELECT * FROM unnest($1, $2, $3, $4, $5)",
+    )
+    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.id)))
+    .bind::<Array<Text>, _>(column(rows, |row| row.name.as_str()))
+    .bind::<Array<BigInt>, _>(column(rows, |row| row.version))
+    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.created_at)))
+    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.updated_at)))
+    .execute(c)
+    .await
+    .map(drop)
+}
+
+async fn insert_users(c: &mut AsyncPgConnection, rows: &[NewUser]) -> QueryResult<()> {
+    sql_query(
+        "INSERT INTO users (tenant_id, id, email, first_name, last_name, role, state, version, created_at,
+             updated_at)
+         SELECT r.tenant_id, r.id, r.email, r.first_name, r.last_name, r.role, r.state, 1, r.created_at,
+             r.updated_at
+         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) AS r (tenant_id, id, email, first_name, last_name,
+             role, state, created_at, updated_at)",
+    )
+    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.tenant_id)))
+    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.id)))
+    .bind::<Array<Text>, _>(column(rows, |row| row.email.as_given()))
+    .bind::<Array<Text>, _>(column(rows, |row| row.first_name.as_str()))
+    .bind::<Array<Text>, _>(column(rows, |row| row.last_name.as_str()))
+    .bind::<Array<Text>, _>(column(rows, |row| row.role.as_str()))
+    .bind::<Array<Text>, _>(column(rows, |row| row.state.as_str()))
+    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.created_at)))
+    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.updated_at)))
+    .execute(c)
+    .await
+    .map(drop)
+}
+
+async fn insert_login_names(c: &mut AsyncPgConnection, rows: &[&NewUser]) -> QueryResult<()> {
+    sql_query(
+        "INSERT INTO login_names (email_normalized, tenant_id, user_id) SELECT * FROM unnest($1, $2, $3)",
+    )
+    .bind::<Array<Text>, _>(column(rows, |row| row.email.as_normalized()))
+    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.tenant_id)))
+    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.id)))
+    .execute(c)
+    .await
+    .map(drop)
+}
+
+async fn insert_passwords(c: &mut AsyncPgConnection, rows: &[NewUser]) -> QueryResult<()> {
+    sql_query(
+        "INSERT INTO passwords (tenant_id, user_id, scheme, hash, changed_at)
+         SELECT * FROM unnest($1, $2, $3, $4, $5)",
+    )
+    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.tenant_id)))
+    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.id)))
+    .bind::<Array<Text>, _>(column(rows, |row| PasswordScheme::as_str(row.password.scheme)))
+    .bind::<Array<Text>, _>(column(rows, |row| row.password.text.as_str()))
+    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.password_changed_at)))
+    .execute(c)
+    .await
+    .map(drop)
+}
+
+async fn insert_events(c: &mut AsyncPgConnection, rows: &[AuditEvent]) -> QueryResult<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let targets = column(rows, |row| audit::target_parts(row.target.as_ref()));
+    sql_query(
+        "INSERT INTO audit_events (tenant_id, id, occurred_at, actor_kind, actor_id, actor_name, action,
+             target_kind, target_id, target_name, changes, reason, request_id, source, count)
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+    )
+    .bind::<Array<Id>, _>(column(rows, |row| audit::tenant(row.tenant_id)))
+    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.id)))
+    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.occurred_at)))
+    .bind::<Array<Text>, _>(column(rows, |row| row.actor.kind()))
+    .bind::<Array<Nullable<Id>>, _>(column(rows, |row| row.actor.user_id().map(DbId::from)))
+    .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.actor.name()))
+    .bind::<Array<Text>, _>(column(rows, |row| row.action.as_str()))
+    .bind::<Array<Nullable<Text>>, _>(column(&targets, |target| target.0))
+    .bind::<Array<Nullable<Id>>, _>(column(&targets, |target| target.1))
+    .bind::<Array<Nullable<Text>>, _>(column(&targets, |target| target.2))
+    .bind::<Array<Nullable<Text>>, _>(column(rows, |row| audit::changes_text(&row.changes)))
+    .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.reason.map(Reason::as_str)))
+    .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.origin.request_id.as_deref()))
+    .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.origin.source.as_deref()))
+    .bind::<Array<BigInt>, _>(column(rows, |row| i64::try_from(row.count).unwrap_or(i64::MAX)))
+    .execute(c)
+    .await
+    .map(drop)
+}

@@ -1,0 +1,128 @@
+//! Row by row, all of a batch on the thread of the database: a statement costs little there.
+
+use diesel::prelude::*;
+
+use super::{Batch, Keys, Known, KnownTenant, KnownUser, NewUser, Written};
+use crate::domain::{AuditEvent, Reason, Role, Tenant};
+use crate::storage::audit;
+use crate::storage::columns::{DbId, DbInstant};
+use crate::storage::schema::{audit_events, login_names, passwords, tenants, users};
+
+pub(super) fn find_known(c: &mut SqliteConnection, keys: &Keys) -> QueryResult<Known> {
+    let mut known = Known::default();
+    for id in &keys.tenants {
+        let tenant = tenants::table.find(DbId::from(*id)).select(tenants::created_at);
+        if let Some(created_at) = tenant.get_result::<DbInstant>(c).optional()? {
+            let owners = users::table
+                .filter(users::tenant_id.eq(DbId::from(*id)))
+                .filter(users::role.eq(Role::Owner.as_str()));
+            let has_owner = diesel::select(diesel::dsl::exists(owners)).get_result(c)?;
+            known.tenants.insert(*id, KnownTenant { created_at: created_at.into(), has_owner });
+        }
+    }
+    for id in &keys.users {
+        let found = users::table
+            .filter(users::id.eq(DbId::from(*id)))
+            .select((users::tenant_id, users::created_at, users::email, users::version))
+            .load::<(DbId, DbInstant, String, i64)>(c)?;
+        for (tenant_id, created_at, email, version) in found {
+            let user =
+                KnownUser { tenant_id: tenant_id.into(), created_at: created_at.into(), email, version };
+            known.users.entry(*id).or_default().push(user);
+        }
+    }
+    for email in &keys.emails {
+        let name = login_names::table.find(email).select(login_names::email_normalized);
+        if let Some(email) = name.get_result::<String>(c).optional()? {
+            known.emails.insert(email);
+        }
+    }
+    Ok(known)
+}
+
+/// The transaction has the write lock, so that nobody else can have been first since the look.
+pub(super) fn insert(c: &mut SqliteConnection, batch: &Batch) -> QueryResult<Written> {
+    for tenant in &batch.tenants {
+        insert_tenant(c, tenant)?;
+    }
+    for user in &batch.users {
+        insert_user(c, user)?;
+        insert_password(c, user)?;
+    }
+    for user in batch.by_login_name() {
+        insert_login_name(c, user)?;
+    }
+    for event in &batch.events {
+        insert_event(c, event)?;
+    }
+    Ok(Written::All)
+}
+
+fn insert_tenant(c: &mut SqliteConnection, tenant: &Tenant) -> QueryResult<()> {
+    let row = (
+        tenants::id.eq(DbId::from(tenant.id)),
+        tenants::name.eq(tenant.name.as_str()),
+        tenants::version.eq(tenant.version),
+        tenants::created_at.eq(DbInstant::from(tenant.created_at)),
+        tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
+    );
+    diesel::insert_into(tenants::table).values(row).execute(c).map(drop)
+}
+
+fn insert_user(c: &mut SqliteConnection, user: &NewUser) -> QueryResult<()> {
+    let row = (
+        users::tenant_id.eq(DbId::from(user.tenant_id)),
+        users::id.eq(DbId::from(user.id)),
+        users::email.eq(user.email.as_given()),
+        users::first_name.eq(user.first_name.as_str()),
+        users::last_name.eq(user.last_name.as_str()),
+        users::role.eq(user.role.as_str()),
+        users::state.eq(user.state.as_str()),
+        users::version.eq(1),
+        users::created_at.eq(DbInstant::from(user.created_at)),
+        users::updated_at.eq(DbInstant::from(user.updated_at)),
+    );
+    diesel::insert_into(users::table).values(row).execute(c).map(drop)
+}
+
+fn insert_login_name(c: &mut SqliteConnection, user: &NewUser) -> QueryResult<()> {
+    let row = (
+        login_names::email_normalized.eq(user.email.as_normalized()),
+        login_names::tenant_id.eq(DbId::from(user.tenant_id)),
+        login_names::user_id.eq(DbId::from(user.id)),
+    );
+    diesel::insert_into(login_names::table).values(row).execute(c).map(drop)
+}
+
+fn insert_password(c: &mut SqliteConnection, user: &NewUser) -> QueryResult<()> {
+    let row = (
+        passwords::tenant_id.eq(DbId::from(user.tenant_id)),
+        passwords::user_id.eq(DbId::from(user.id)),
+        passwords::scheme.eq(user.password.scheme.as_str()),
+        passwords::hash.eq(user.password.text.as_str()),
+        passwords::changed_at.eq(DbInstant::from(user.password_changed_at)),
+    );
+    diesel::insert_into(passwords::table).values(row).execute(c).map(drop)
+}
+
+fn insert_event(c: &mut SqliteConnection, event: &AuditEvent) -> QueryResult<()> {
+    let (target_kind, target_id, target_name) = audit::target_parts(event.target.as_ref());
+    let row = (
+        audit_events::tenant_id.eq(audit::tenant(event.tenant_id)),
+        audit_events::id.eq(DbId::from(event.id)),
+        audit_events::occurred_at.eq(DbInstant::from(event.occurred_at)),
+        audit_events::actor_kind.eq(event.actor.kind()),
+        audit_events::actor_id.eq(event.actor.user_id().map(DbId::from)),
+        audit_events::actor_name.eq(event.actor.name()),
+        audit_events::action.eq(event.action.as_str()),
+        audit_events::target_kind.eq(target_kind),
+        audit_events::target_id.eq(target_id),
+        audit_events::target_name.eq(target_name),
+        audit_events::changes.eq(audit::changes_text(&event.changes)),
+        audit_events::reason.eq(event.reason.map(Reason::as_str)),
+        audit_events::request_id.eq(event.origin.request_id.as_deref()),
+        audit_events::source.eq(event.origin.source.as_deref()),
+        audit_events::count.eq(i64::try_from(event.count).unwrap_or(i64::MAX)),
+    );
+    diesel::insert_into(audit_events::table).values(row).execute(c).map(drop)
+}
