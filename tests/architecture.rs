@@ -50,6 +50,7 @@ const SIBLINGS: [(&str, &[&str]); 12] = [
             "service::audit",
             "service::directory::changes",
             "service::keys",
+            "service::moving",
             "storage",
             "server",
             "telemetry",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::moving::{ExportArguments, ImportAction};
 use crate::config::Flags;
 use crate::service::access;
 
@@ -72,6 +73,17 @@ pub(super) enum Command {
     Tenant(TenantCommand),
     /// List what was done, and delete what is old
     Audit(AuditCommand),
+    /// Take tenants and users over from another system, or from an export
+    ///
+    /// Rows that cannot go in are listed in a file; what is there is not changed, so it may be ended and
+    /// run again. docs/moving-in.md says how.
+    Import {
+        /// Where to import from.
+        #[command(subcommand)]
+        action: ImportAction,
+    },
+    /// Write all tenants and users, with their password hashes, as JSON lines
+    Export(ExportArguments),
     /// Measure this machine, and recommend a bcrypt cost for it
     ///
     /// Prints how long a hash takes and how many a core computes in a second, for each cost and each

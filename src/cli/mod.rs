@@ -1,5 +1,5 @@
-//! The command line: `identity serve`, `migrate`, `keys`, `service-token`, `user`, `tenant`, `audit` and
-//! `calibrate`, one file each.
+//! The command line: `identity serve`, `migrate`, `keys`, `service-token`, `user`, `tenant`, `audit`, `import`,
+//! `export` and `calibrate`, one file or folder each.
 //!
 //! Exit codes: 0 when done, 1 when a command failed, 64 when the command line or the configuration
 //! is wrong (`EX_USAGE` of sysexits.h).
@@ -10,6 +10,7 @@ mod calibrate;
 mod database;
 mod keys;
 mod migrate;
+mod moving;
 mod operator;
 mod passwords;
 mod prompt;
@@ -74,6 +75,15 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
         Command::ServiceToken { action } => {
             let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
             service_token::run(settings, &operator::authority(environment), action)
+        }
+        Command::Import { action } => {
+            let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
+            let source = moving::source(&action, environment).map_err(|fault| vec![fault])?;
+            moving::run_import(settings, action.arguments(), source, moving::operator(environment))
+        }
+        Command::Export(arguments) => {
+            let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
+            moving::run_export(settings, &arguments, moving::operator(environment))
         }
         Command::Keys { action } => match action {
             KeysAction::Master { reseal: false } => keys::print_master(),

@@ -79,12 +79,17 @@ impl Start<'_> {
 
 /// On whose authority a command changes something: the machine's name for whoever runs it, if it has one.
 pub(super) fn authority(environment: &dyn Environment) -> Authority {
+    Authority::operator(name(environment))
+}
+
+/// What the machine calls whoever runs the command, if it says so.
+pub(super) fn name(environment: &dyn Environment) -> Option<String> {
     let name = |variable| {
         let name = environment.get(variable)?.into_string().ok()?;
         let name: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();
         (!name.is_empty()).then_some(name)
     };
-    Authority::operator(name("USER").or_else(|| name("LOGNAME")))
+    name("USER").or_else(|| name("LOGNAME"))
 }
 
 impl Operator {

@@ -3,7 +3,7 @@
 //! Takes and returns [`domain`](crate::domain) types; knows neither the wire nor SQL. One file per
 //! subject: [`accounts`] registers and logs in, `attempts` and `registrations` limit how often, [`users`] looks up, `sessions` opens, refreshes and
 //! ends sessions, `passwords` changes them, [`keys`] keeps the signing keys and [`service_tokens`] the
-//! credentials of services, [`access`] holds the one table of what each caller may call.
+//! credentials of services, [`moving`] takes users over from elsewhere and hands them out, [`access`] holds the one table of what each caller may call.
 
 pub mod access;
 pub mod accounts;
@@ -14,6 +14,7 @@ pub mod caller;
 pub mod directory;
 mod error;
 pub mod keys;
+pub mod moving;
 mod passwords;
 mod refused;
 mod registrations;

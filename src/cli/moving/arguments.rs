@@ -1,0 +1,64 @@
+//! What the command lines of `identity import` and `identity export` hold.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Where to import from.
+#[derive(Clone, Debug, Subcommand)]
+pub(in crate::cli) enum ImportAction {
+    /// From the PostgreSQL of the old system, whose tables Prisma made
+    ///
+    /// Reads "users" and "tenants" (or "User" and "Tenant") as they are at one moment, and changes nothing
+    /// there.
+    Prisma {
+        /// The old database: postgres://… A command line can be read by all users of the machine; use the
+        /// variable where the URL holds a password [IDENTITY_IMPORT_FROM]
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+
+        #[command(flatten)]
+        arguments: ImportArguments,
+    },
+    /// From a file of JSON lines, as `identity export` writes it
+    Jsonl {
+        /// The file, or - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+
+        #[command(flatten)]
+        arguments: ImportArguments,
+    },
+}
+
+impl ImportAction {
+    pub(in crate::cli) fn arguments(&self) -> &ImportArguments {
+        match self {
+            Self::Prisma { arguments, .. } | Self::Jsonl { arguments, .. } => arguments,
+        }
+    }
+}
+
+/// How to import.
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct ImportArguments {
+    /// Read and check everything, report what would be refused, and write nothing into the database
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// Where to list the rows that were refused, if any
+    #[arg(long, value_name = "FILE", default_value = "identity-import-refused.jsonl")]
+    pub(super) report: PathBuf,
+
+    /// Where to list the ids that were no UUIDs, with those that took their place, if any
+    #[arg(long, value_name = "FILE", default_value = "identity-import-mapping.jsonl")]
+    pub(super) mapping: PathBuf,
+}
+
+/// Where to export to.
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct ExportArguments {
+    /// The file, or - for standard output
+    #[arg(value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+}

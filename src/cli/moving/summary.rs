@@ -1,0 +1,31 @@
+//! What became of an import, for the operator.
+
+use std::io::Write as _;
+
+use super::ImportArguments;
+use crate::cli::Outcome;
+use crate::service::moving::{Counts, Tally};
+
+/// The counts on standard output; on standard error, whether something is missing.
+pub(super) fn print_summary(counts: &Counts, arguments: &ImportArguments) -> Outcome {
+    let imported = if arguments.dry_run { "would go in" } else { "imported" };
+    let line = |name: &str, tally: Tally| {
+        let Tally { imported: number, there, refused } = tally;
+        format!("{name}: {number} {imported}, {there} there already, {refused} refused\n")
+    };
+    let mut text = line("tenants", counts.tenants) + &line("users", counts.users);
+    for ((kind, why), count) in &counts.refused {
+        text += &format!("refused: {count} {} {}\n", kind.as_str(), why.as_str());
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+    let refused = counts.refusals();
+    if refused > 0 {
+        let rows = if refused == 1 { "1 row was".to_owned() } else { format!("{refused} rows were") };
+        let report = arguments.report.display();
+        eprintln!("identity: NOT ALL WENT IN: {rows} refused and listed in {report}");
+    }
+    if arguments.dry_run {
+        eprintln!("identity: this was a dry run: nothing was written into the database");
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Out of one database and into another.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+
+use crate::fixture::{HEADER, Place, file, tenant, tenant_id, user, with};
+use crate::support::service::{Engine, PASSWORD, TestService, on_both_databases, registration};
+
+on_both_databases!(
+    an_export_is_the_same_lines_after_it_was_read_into_the_other_database_and_back,
+    an_export_sees_one_moment_however_slowly_it_is_read,
+    an_export_into_a_file_is_there_when_it_is_whole,
+);
+
+fn other(engine: Engine) -> Engine {
+    match engine {
+        Engine::Sqlite => Engine::Postgres,
+        Engine::Postgres => Engine::Sqlite,
+    }
+}
+
+async fn an_export_is_the_same_lines_after_it_was_read_into_the_other_database_and_back(engine: Engine) {
+    let place = Place::new(engine).await;
+    let sha256 = "$bcrypt-sha256$v=2,t=2b,r=4$abcdefghijklmnopqrstuu$OYmkCAUS7UhE7Tk12Tb2qKwg9I4Ye/e";
+    let lines = [
+        tenant(3),
+        with(tenant(1), "name", "Zo\u{eb} \"&\" \u{1f511}\\"),
+        with(user(1, 1), "password_hash", sha256),
+        with(user(2, 1), "password_scheme", "bcrypt-truncated"),
+        with(user(3, 1), "state", "disabled"),
+        with(user(4, 1), "email", "Zo\u{eb}@B\u{fc}cher.example"),
+        with(user(5, 1), "created_at", "1969-07-20T20:17:40.000001+00:00"),
+        with(user(6, 1), "password_changed_at", "2021-06-01T00:00:00.654321Z"),
+        with(user(7, 1), "id", "an id of another system"),
+        tenant(2),
+        with(user(8, 2), "role", "admin"),
+    ];
+    place.import_lines(&lines).await.ok();
+    let service = TestService::start_with(place.database, &[]).await;
+    service.client().register(registration("Grace@example.com")).await.unwrap();
+    let place = Place { database: service.stop().await.1 };
+
+    let export = place.export().await;
+    let mut kinds: Vec<_> = export.lines().map(|line| line.split('"').nth(3).unwrap()).collect();
+    assert_eq!(export.lines().next(), Some(HEADER));
+    assert_eq!(kinds.len(), 1 + 4 + 9);
+    // Each tenant comes before its users.
+    let mut seen = "";
+    for line in export.lines().skip(1) {
+        let id = |field: &str| line.split(&format!("\"{field}\":\"")).nth(1).map(|rest| &rest[..36]);
+        match id("tenant_id") {
+            Some(tenant) => assert_eq!(tenant, seen),
+            None => seen = id("id").unwrap(),
+        }
+    }
+    kinds.sort_unstable();
+    assert_eq!(kinds[0], "identity-export");
+
+    let there = Place::new(other(engine)).await;
+    let run = there.run_with(&["import", "jsonl", "-"], &export).await;
+    assert!(!there.path("identity-import-refused.jsonl").exists(), "{run:?}");
+    assert_eq!(there.export().await, export);
+    let back = Place::new(engine).await;
+    back.run_with(&["import", "jsonl", "-"], &there.export().await).await.ok();
+    assert_eq!(back.export().await, export);
+    // Each export is told.
+    let told = "SELECT actor_name AS cell FROM audit_events WHERE action = 'directory.exported'";
+    assert_eq!(there.outside().await.texts(told).await, ["grace", "grace"]);
+
+    let service = TestService::start_with(back.database, &[]).await;
+    service.client().login("grace@example.com", PASSWORD).await.unwrap();
+    service.client().login("user1@example.com", "a").await.unwrap();
+    assert!(service.client().login("user3@example.com", "a").await.is_err());
+}
+
+async fn an_export_sees_one_moment_however_slowly_it_is_read(engine: Engine) {
+    // More than the pipe and the pages under way hold.
+    const USERS: usize = 20_000;
+    let place = Place::new(engine).await;
+    let mut lines = vec![tenant(1)];
+    lines.extend((0..USERS).map(|n| user(n, 1)));
+    place.import_lines(&lines).await.ok();
+
+    let mut child = place.command(&["export"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    out.read_line(&mut text).await.unwrap();
+    place.outside().await.run("UPDATE users SET last_name = 'Changed'").await;
+    out.read_to_string(&mut text).await.unwrap();
+    assert!(child.wait().await.unwrap().success());
+    assert_eq!(text.lines().count(), USERS + 2);
+    assert!(!text.contains("Changed"));
+}
+
+async fn an_export_into_a_file_is_there_when_it_is_whole(engine: Engine) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let place = Place::new(engine).await;
+    place.import_lines(&[tenant(1), user(1, 1)]).await.ok();
+    assert_eq!(place.run(&["export", "out.jsonl"]).await.ok(), "");
+    let path = place.path("out.jsonl");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), place.run(&["export", "-"]).await.ok());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!place.path("out.jsonl.partial").exists());
+    let run = place.run(&["export", "absent/out.jsonl"]).await;
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.err.contains("absent/out.jsonl"), "{run:?}");
+    // What is exported twice is there once.
+    let twice = file(&[tenant(1), user(1, 1), tenant(1), user(1, 1)]);
+    let printed = place.run_with(&["import", "jsonl", "-"], &twice).await.ok();
+    assert!(printed.contains("users: 0 imported, 2 there already"), "{printed} {}", tenant_id(1));
+}
