@@ -6,6 +6,7 @@
 mod support;
 
 mod attempts;
+mod audit;
 mod clients;
 mod crash;
 mod http;
