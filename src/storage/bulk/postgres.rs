@@ -3,11 +3,11 @@
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Nullable, Text};
+use diesel::sql_types::{Array, BigInt, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::{Batch, Keys, Known, KnownTenant, KnownUser, NewUser, Written};
-use crate::domain::{AuditEvent, PasswordScheme, Reason, Role, Tenant, TenantId};
+use crate::domain::{PasswordScheme, Role, Tenant, TenantId};
 use crate::storage::audit;
 use crate::storage::columns::{DbId, DbInstant, Id, Instant};
 use crate::storage::schema::{login_names, tenants, users};
@@ -65,7 +65,7 @@ pub(super) async fn insert(c: &mut AsyncPgConnection, batch: &Batch) -> QueryRes
             insert_login_names(c, &batch.by_login_name()).await?;
             insert_passwords(c, &batch.users).await?;
         }
-        insert_events(c, &batch.events).await
+        audit::write::postgres(c, &batch.events).await
     };
     // No `ON CONFLICT DO NOTHING`: it would search every index once more.
     match written.await {
@@ -146,36 +146,6 @@ async fn insert_passwords(c: &mut AsyncPgConnection, rows: &[NewUser]) -> QueryR
     .bind::<Array<Text>, _>(column(rows, |row| PasswordScheme::as_str(row.password.scheme)))
     .bind::<Array<Text>, _>(column(rows, |row| row.password.text.as_str()))
     .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.password_changed_at)))
-    .execute(c)
-    .await
-    .map(drop)
-}
-
-async fn insert_events(c: &mut AsyncPgConnection, rows: &[AuditEvent]) -> QueryResult<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let targets = column(rows, |row| audit::target_parts(row.target.as_ref()));
-    sql_query(
-        "INSERT INTO audit_events (tenant_id, id, occurred_at, actor_kind, actor_id, actor_name, action,
-             target_kind, target_id, target_name, changes, reason, request_id, source, count)
-         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-    )
-    .bind::<Array<Id>, _>(column(rows, |row| audit::tenant(row.tenant_id)))
-    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.id)))
-    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.occurred_at)))
-    .bind::<Array<Text>, _>(column(rows, |row| row.actor.kind()))
-    .bind::<Array<Nullable<Id>>, _>(column(rows, |row| row.actor.user_id().map(DbId::from)))
-    .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.actor.name()))
-    .bind::<Array<Text>, _>(column(rows, |row| row.action.as_str()))
-    .bind::<Array<Nullable<Text>>, _>(column(&targets, |target| target.0))
-    .bind::<Array<Nullable<Id>>, _>(column(&targets, |target| target.1))
-    .bind::<Array<Nullable<Text>>, _>(column(&targets, |target| target.2))
-    .bind::<Array<Nullable<Text>>, _>(column(rows, |row| audit::changes_text(&row.changes)))
-    .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.reason.map(Reason::as_str)))
-    .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.origin.request_id.as_deref()))
-    .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.origin.source.as_deref()))
-    .bind::<Array<BigInt>, _>(column(rows, |row| i64::try_from(row.count).unwrap_or(i64::MAX)))
     .execute(c)
     .await
     .map(drop)

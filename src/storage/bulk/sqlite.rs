@@ -3,10 +3,10 @@
 use diesel::prelude::*;
 
 use super::{Batch, Keys, Known, KnownTenant, KnownUser, NewUser, Written};
-use crate::domain::{AuditEvent, Reason, Role, Tenant};
+use crate::domain::{Role, Tenant};
 use crate::storage::audit;
 use crate::storage::columns::{DbId, DbInstant};
-use crate::storage::schema::{audit_events, login_names, passwords, tenants, users};
+use crate::storage::schema::{login_names, passwords, tenants, users};
 
 pub(super) fn find_known(c: &mut SqliteConnection, keys: &Keys) -> QueryResult<Known> {
     let mut known = Known::default();
@@ -52,9 +52,7 @@ pub(super) fn insert(c: &mut SqliteConnection, batch: &Batch) -> QueryResult<Wri
     for user in batch.by_login_name() {
         insert_login_name(c, user)?;
     }
-    for event in &batch.events {
-        insert_event(c, event)?;
-    }
+    audit::write::sqlite(c, &batch.events)?;
     Ok(Written::All)
 }
 
@@ -103,26 +101,4 @@ fn insert_password(c: &mut SqliteConnection, user: &NewUser) -> QueryResult<()> 
         passwords::changed_at.eq(DbInstant::from(user.password_changed_at)),
     );
     diesel::insert_into(passwords::table).values(row).execute(c).map(drop)
-}
-
-fn insert_event(c: &mut SqliteConnection, event: &AuditEvent) -> QueryResult<()> {
-    let (target_kind, target_id, target_name) = audit::target_parts(event.target.as_ref());
-    let row = (
-        audit_events::tenant_id.eq(audit::tenant(event.tenant_id)),
-        audit_events::id.eq(DbId::from(event.id)),
-        audit_events::occurred_at.eq(DbInstant::from(event.occurred_at)),
-        audit_events::actor_kind.eq(event.actor.kind()),
-        audit_events::actor_id.eq(event.actor.user_id().map(DbId::from)),
-        audit_events::actor_name.eq(event.actor.name()),
-        audit_events::action.eq(event.action.as_str()),
-        audit_events::target_kind.eq(target_kind),
-        audit_events::target_id.eq(target_id),
-        audit_events::target_name.eq(target_name),
-        audit_events::changes.eq(audit::changes_text(&event.changes)),
-        audit_events::reason.eq(event.reason.map(Reason::as_str)),
-        audit_events::request_id.eq(event.origin.request_id.as_deref()),
-        audit_events::source.eq(event.origin.source.as_deref()),
-        audit_events::count.eq(i64::try_from(event.count).unwrap_or(i64::MAX)),
-    );
-    diesel::insert_into(audit_events::table).values(row).execute(c).map(drop)
 }

@@ -1,6 +1,8 @@
 //! Audit events: added with the change that they tell of, listed, and deleted when they are too old. They
 //! are never changed: the database itself refuses that.
 
+pub(super) mod write;
+
 use std::time::Duration;
 
 use diesel::dsl::sql;
@@ -9,7 +11,6 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool};
 use diesel::sqlite::Sqlite;
 use diesel_async::RunQueryDsl;
-use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -22,9 +23,6 @@ use crate::domain::{
     Action, Actor, AuditEvent, AuditEventId, AuditOrigin, FieldChange, Reason, Target, TenantId, Timestamp,
     UserId,
 };
-
-/// The most characters that a stored list of changes has, as the table says.
-const MAX_CHANGES: usize = 8_192;
 
 /// Which events to list: those of a tenant, or of none, that satisfy everything given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,34 +108,6 @@ fn target(kind: Option<&str>, id: Option<DbId>, name: Option<String>) -> Option<
     }))
 }
 
-/// Kind, id and name of a target.
-pub(super) fn target_parts(target: Option<&Target>) -> (Option<&'static str>, Option<DbId>, Option<&str>) {
-    match target {
-        None => (None, None, None),
-        Some(Target::User(id)) => (Some("user"), Some((*id).into()), None),
-        Some(Target::Tenant(id)) => (Some("tenant"), Some((*id).into()), None),
-        Some(Target::Session(id)) => (Some("session"), Some((*id).into()), None),
-        Some(Target::ServiceToken(id)) => (Some("service_token"), Some((*id).into()), None),
-        Some(Target::SigningKey(kid)) => (Some("signing_key"), None, Some(kid)),
-    }
-}
-
-/// The changes as they are stored; nothing when there are none.
-pub(super) fn changes_text(changes: &[FieldChange]) -> Option<String> {
-    if changes.is_empty() {
-        return None;
-    }
-    let stored = |change: &FieldChange| StoredChange {
-        field: change.field.clone(),
-        before: change.before.clone(),
-        after: change.after.clone(),
-    };
-    let text = serde_json::to_string(&changes.iter().map(stored).collect::<Vec<_>>())
-        .expect("texts under fixed names are JSON");
-    // Fields are of limited length each; were there ever too many of them, the event still counts.
-    Some(if text.chars().count() > MAX_CHANGES { "[]".to_owned() } else { text })
-}
-
 /// The tenant as it is stored: the nil UUID for none.
 pub(super) fn tenant(id: Option<TenantId>) -> DbId {
     id.map_or(DbId(Uuid::nil()), DbId::from)
@@ -151,62 +121,18 @@ pub async fn insert(tx: &mut Tx, event: &AuditEvent) -> Result<(), StorageError>
     insert_all(tx, std::slice::from_ref(event)).await
 }
 
-/// Adds some events, up to a thousand.
+/// Adds events, in one statement on PostgreSQL.
 ///
 /// # Errors
 /// [`StorageError::Refused`] when a tenant has an event of one's id.
 pub async fn insert_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StorageError> {
-    macro_rules! rows {
-        () => {
-            events.iter().map(|event| {
-                let (target_kind, target_id, target_name) = target_parts(event.target.as_ref());
-                (
-                    audit_events::tenant_id.eq(tenant(event.tenant_id)),
-                    audit_events::id.eq(DbId::from(event.id)),
-                    audit_events::occurred_at.eq(DbInstant::from(event.occurred_at)),
-                    audit_events::actor_kind.eq(event.actor.kind()),
-                    audit_events::actor_id.eq(event.actor.user_id().map(DbId::from)),
-                    audit_events::actor_name.eq(event.actor.name().map(str::to_owned)),
-                    audit_events::action.eq(event.action.as_str()),
-                    audit_events::target_kind.eq(target_kind),
-                    audit_events::target_id.eq(target_id),
-                    audit_events::target_name.eq(target_name.map(str::to_owned)),
-                    audit_events::changes.eq(changes_text(&event.changes)),
-                    audit_events::reason.eq(event.reason.map(Reason::as_str)),
-                    audit_events::request_id.eq(event.origin.request_id.clone()),
-                    audit_events::source.eq(event.origin.source.clone()),
-                    audit_events::count.eq(i64::try_from(event.count).unwrap_or(i64::MAX)),
-                )
-            })
-        };
-    }
     query!(tx,
-        postgres: |c| {
-            let mut rows: Vec<_> = rows!().collect();
-            let into = diesel::insert_into(audit_events::table);
-            // A statement for one is prepared once for all; one for several, each time.
-            match (rows.pop(), rows.is_empty()) {
-                (None, _) => return Ok(()),
-                (Some(row), true) => into.values(row).execute(c).boxed(),
-                (Some(row), false) => {
-                    rows.push(row);
-                    into.values(rows).execute(c).boxed()
-                }
-            }
-        },
+        postgres: |c| write::postgres(c, events),
         sqlite: |c| {
-            let rows: Vec<_> = rows!().collect();
-            c.spawn_blocking(move |c| {
-                let mut count = 0;
-                for row in rows {
-                    let insert = diesel::insert_into(audit_events::table).values(row);
-                    count += diesel::RunQueryDsl::execute(insert, c)?;
-                }
-                Ok(count)
-            })
+            let events = events.to_vec();
+            c.spawn_blocking(move |c| write::sqlite(c, &events))
         }
     )
-    .map(drop)
 }
 
 /// Lists events, the newest first: at most `limit`, from behind `after` on.
