@@ -22,9 +22,12 @@ from grpc_status import rpc_status
 PROTO = pathlib.Path(__file__).resolve().parents[2] / "proto"
 sys.path.insert(0, str(PROTO))
 messages, services = grpc.protos_and_services("identity/v1/identity.proto")
+directory, directory_services = grpc.protos_and_services("identity/v1/directory.proto")
+audit, audit_services = grpc.protos_and_services("identity/v1/audit.proto")
 types = grpc.protos("identity/v1/types.proto")
 
 SERVICE = "identity.v1.IdentityService"
+SERVICES = (SERVICE, "identity.v1.DirectoryService", "identity.v1.AuditService")
 TIMEOUT = 20
 
 
@@ -41,6 +44,8 @@ class Interop(unittest.TestCase):
         )
         grpc.channel_ready_future(cls.channel).result(timeout=TIMEOUT)
         cls.identity = services.IdentityServiceStub(cls.channel)
+        cls.directory = directory_services.DirectoryServiceStub(cls.channel)
+        cls.audit = audit_services.AuditServiceStub(cls.channel)
         cls.health = health_pb2_grpc.HealthStub(cls.channel)
 
     @classmethod
@@ -182,6 +187,40 @@ class Interop(unittest.TestCase):
         metadata = [*call.initial_metadata(), *call.trailing_metadata()]
         self.assertTrue(any(key == "x-request-id" and value for key, value in metadata), metadata)
 
+    def test_an_owner_keeps_the_users_of_the_tenant(self):
+        owner = self.register(self.registration())
+        metadata = [("authorization", f"Bearer {owner.access_token}")]
+
+        def call(method, request):
+            return method(request, timeout=TIMEOUT, metadata=metadata)
+
+        fields = {"first_name": "Charles", "last_name": "Babbage", "role": types.ROLE_ADMIN}
+        email, password = f"{secrets.token_hex(8)}@example.com", secrets.token_urlsafe(16)
+        new = directory.CreateUserRequest(email=email, password=password, **fields)
+        user = call(self.directory.CreateUser, new).user
+        self.assertEqual((user.email, user.role, user.tenant), (email, types.ROLE_ADMIN, owner.user.tenant))
+        self.assertEqual(self.login(email, password).user, user)
+
+        listed = call(self.directory.ListUsers, directory.ListUsersRequest(page_size=1, count_total=True))
+        self.assertEqual((list(listed.users), listed.total_size), ([user], 2))
+        following = directory.ListUsersRequest(page_size=1, page_token=listed.next_page_token)
+        self.assertEqual(list(call(self.directory.ListUsers, following).users), [owner.user])
+
+        update = directory.UpdateUserRequest(
+            user=types.User(id=user.id, etag=user.etag, first_name="C."),
+            update_mask={"paths": ["first_name"]},
+        )
+        self.assertEqual(call(self.directory.UpdateUser, update).user.first_name, "C.")
+        self.refusal(grpc.StatusCode.ABORTED, "ETAG_STALE", call, self.directory.UpdateUser, update)
+        delete = directory.DeleteUserRequest(user_id=owner.user.id)
+        last = (grpc.StatusCode.FAILED_PRECONDITION, "LAST_OWNER", call, self.directory.DeleteUser, delete)
+        self.refusal(*last)
+
+        request = audit.ListAuditEventsRequest(target_id=user.id, actions=["user.created", "user.updated"])
+        events = call(self.audit.ListAuditEvents, request).events
+        self.assertEqual([event.action for event in events], ["user.updated", "user.created"])
+        self.assertEqual({event.actor_id for event in events}, {owner.user.id})
+
     def test_unknown_methods_are_unimplemented(self):
         call = self.channel.unary_unary(f"/{SERVICE}/Nonsense")
         with self.assertRaises(grpc.RpcError) as caught:
@@ -190,7 +229,7 @@ class Interop(unittest.TestCase):
 
     def test_health_is_serving_under_every_name(self):
         serving = health_pb2.HealthCheckResponse.SERVING
-        for name in ("", "liveness", "readiness", SERVICE):
+        for name in ("", "liveness", "readiness", *SERVICES):
             with self.subTest(name=name):
                 request = health_pb2.HealthCheckRequest(service=name)
                 self.assertEqual(self.health.Check(request, timeout=TIMEOUT).status, serving)
@@ -209,7 +248,7 @@ class Interop(unittest.TestCase):
 
     def test_reflection_shows_the_contract(self):
         database = ProtoReflectionDescriptorDatabase(self.channel)
-        self.assertLessEqual({SERVICE, "grpc.health.v1.Health"}, set(database.get_services()))
+        self.assertLessEqual({*SERVICES, "grpc.health.v1.Health"}, set(database.get_services()))
         file = database.FindFileContainingSymbol(SERVICE)
         self.assertEqual(file.name, "identity/v1/identity.proto")
         methods = {method.name for service in file.service for method in service.method}
