@@ -9,6 +9,7 @@ mod attempts;
 mod audit;
 mod bad_input;
 mod database;
+mod directory;
 mod fixture;
 mod get_user;
 mod interruptions;
