@@ -150,6 +150,10 @@ pub async fn update_user(
     let (tenant_id, id) = (old.tenant.id, old.id);
     let is_renamed = new.email.as_normalized() != old.email.as_normalized();
     if is_renamed {
+        // Before anything is deleted: two who want each other's would wait for each other.
+        if storage::users::find_by_email(tx, &new.email).await?.is_some() {
+            return Ok(None);
+        }
         storage::logins::delete_name(tx, tenant_id, id).await?;
         if storage::logins::insert_name(tx, &new.email, tenant_id, id).await? == Inserted::Taken {
             // Nobody can have taken it meanwhile: it was not free to others before a commit.

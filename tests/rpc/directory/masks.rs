@@ -14,6 +14,7 @@ on_both_databases!(
     whoever_changes_his_own_email_stays,
     another_spelling_of_the_same_email_ends_nothing,
     a_taken_email_changes_nothing,
+    two_who_want_each_others_emails_keep_theirs,
     another_role_is_in_force_at_the_next_call_and_in_the_next_token,
     members_change_their_own_names_and_nothing_else,
 );
@@ -140,6 +141,24 @@ async fn a_taken_email_changes_nothing(engine: Engine) {
         assert!(is_in(&service, member).await);
         assert_eq!(log_in(&client, &member.user.email, PASSWORD).await.id(), member.id());
     }
+}
+
+async fn two_who_want_each_others_emails_keep_theirs(engine: Engine) {
+    let service = start(engine).await;
+    let client = service.client();
+    let house = House::build(&client).await;
+    let (billing, again) = (Caller::service(&service).await, Caller::service(&service).await);
+    let (one, other) = (&house.member, &house.other_member);
+    for round in 0..50 {
+        let (first, second) = tokio::join!(
+            billing.set_email(one.id(), &other.user.email),
+            again.set_email(other.id(), &one.user.email),
+        );
+        for result in [first, second] {
+            assert_eq!(refusal(result), email_taken(), "round {round}");
+        }
+    }
+    assert_eq!(log_in(&client, &one.user.email, PASSWORD).await.user, one.user);
 }
 
 async fn another_role_is_in_force_at_the_next_call_and_in_the_next_token(engine: Engine) {
