@@ -81,7 +81,10 @@ impl fmt::Debug for Email {
 
 /// How an e-mail address begins, in the form in which addresses are compared. `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct EmailPrefix(String);
+pub struct EmailPrefix {
+    ending: String,
+    going_on: Option<String>,
+}
 
 impl EmailPrefix {
     /// Reads the beginning of an address, lower case or not. Of a domain beyond ASCII, the beginning is that of
@@ -99,12 +102,21 @@ impl EmailPrefix {
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(InvalidEmail::Malformed);
         }
-        Ok(Self(text.to_lowercase().nfc().collect()))
+        let ending: String = text.to_lowercase().nfc().collect();
+        // A capital sigma has two small forms, and which of them it is here depends on what follows.
+        let going_on: String = format!("{text}a").to_lowercase().nfc().collect();
+        let going_on = going_on.strip_suffix('a').filter(|going_on| *going_on != ending);
+        Ok(Self { going_on: going_on.map(str::to_owned), ending })
     }
 
     /// The beginning of the normalised addresses that are meant.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.ending
+    }
+
+    /// Another beginning that is meant as well, when the last word may go on.
+    pub fn going_on(&self) -> Option<&str> {
+        self.going_on.as_deref()
     }
 }
 
@@ -167,6 +179,22 @@ mod tests {
             let once = normalized(text);
             assert_eq!(normalized(&once), once, "{text}");
         }
+    }
+
+    #[test]
+    fn a_prefix_may_end_within_a_word_or_with_it() {
+        let forms = |text: &str| {
+            let prefix = EmailPrefix::parse(text).unwrap();
+            (prefix.as_str().to_owned(), prefix.going_on().map(str::to_owned))
+        };
+        assert_eq!(forms("ADA"), ("ada".to_owned(), None));
+        assert_eq!(forms("\u{391}\u{3a3}"), ("\u{3b1}\u{3c2}".to_owned(), Some("\u{3b1}\u{3c3}".to_owned())));
+        assert_eq!(
+            forms("\u{391}\u{3a3}."),
+            ("\u{3b1}\u{3c2}.".to_owned(), Some("\u{3b1}\u{3c3}.".to_owned()))
+        );
+        assert_eq!(forms("\u{391}\u{3a3}@"), ("\u{3b1}\u{3c2}@".to_owned(), None));
+        assert_eq!(forms("\u{3b1}\u{3c3}"), ("\u{3b1}\u{3c3}".to_owned(), None));
     }
 
     #[test]

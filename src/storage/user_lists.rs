@@ -49,18 +49,21 @@ macro_rules! matching {
             found = found.filter(users::created_at.lt(DbInstant::from(until)));
         }
         if let Some(prefix) = &filter.email_prefix {
-            let first = prefix.as_str().to_owned();
-            // No character comes behind this one.
-            let behind_last = format!("{first}\u{10ffff}");
-            found = found.filter(
+            let begins = |first: &str| {
+                // No character comes behind this one.
+                let behind_last = format!("{first}\u{10ffff}");
                 sql::<Bool>("users.id IN (SELECT n.user_id FROM login_names n WHERE n.tenant_id = ")
                     .bind::<Id, _>(tenant_id)
                     .sql(concat!(" AND n.email_normalized ", by_bytes!($database), ">= "))
-                    .bind::<Text, _>(first)
+                    .bind::<Text, _>(first.to_owned())
                     .sql(concat!(" AND n.email_normalized ", by_bytes!($database), "< "))
                     .bind::<Text, _>(behind_last)
-                    .sql(")"),
-            );
+                    .sql(")")
+            };
+            found = match prefix.going_on() {
+                Some(going_on) => found.filter(begins(prefix.as_str()).or(begins(going_on))),
+                None => found.filter(begins(prefix.as_str())),
+            };
         }
         found
     }};

@@ -227,7 +227,10 @@ fn user_scope(whose: &str, filter: &UserFilter, order: Order) -> [String; 8] {
         "users".to_owned(),
         whose.to_owned(),
         tenant_id.to_string(),
-        email_prefix.as_ref().map(|prefix| prefix.as_str().to_owned()).unwrap_or_default(),
+        email_prefix
+            .as_ref()
+            .map(|prefix| format!("{} {:?}", prefix.as_str(), prefix.going_on()))
+            .unwrap_or_default(),
         role.map(|role| role.as_str().to_owned()).unwrap_or_default(),
         time(*created_from),
         time(*created_until),
