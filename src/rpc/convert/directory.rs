@@ -56,6 +56,7 @@ pub(in crate::rpc) fn user_update(
     let id = violations.check("user.id", UserId::parse(&user.id));
     let tenant = violations.check("user.tenant_id", optional(&user.tenant_id, TenantId::parse));
     let mut changes = UserChanges::default();
+    let mut is_known = true;
     for path in mask(&mut violations, message.update_mask, "email, first_name, last_name and role") {
         match path.as_str() {
             "email" => changes.email = violations.check("user.email", Email::parse(&user.email)),
@@ -69,10 +70,11 @@ pub(in crate::rpc) fn user_update(
                 let role = role(user.role).and_then(|role| role.ok_or(NO_ROLE));
                 changes.role = violations.check("user.role", role);
             }
-            _ => {
-                violations.push("update_mask", "must name nothing but email, first_name, last_name and role")
-            }
+            _ => is_known = false,
         }
+    }
+    if !is_known {
+        violations.push("update_mask", "must name nothing but email, first_name, last_name and role");
     }
     match (id, tenant) {
         (Some(id), Some(tenant)) if violations.is_empty() => {
@@ -93,11 +95,15 @@ pub(in crate::rpc) fn tenant_update(
     let tenant = message.tenant.unwrap_or_default();
     let id = violations.check("tenant.id", optional(&tenant.id, TenantId::parse));
     let mut changes = TenantChanges::default();
+    let mut is_known = true;
     for path in mask(&mut violations, message.update_mask, "name") {
         match path.as_str() {
             "name" => changes.name = violations.check("tenant.name", TenantName::parse(&tenant.name)),
-            _ => violations.push("update_mask", "must name nothing but name"),
+            _ => is_known = false,
         }
+    }
+    if !is_known {
+        violations.push("update_mask", "must name nothing but name");
     }
     match id {
         Some(id) if violations.is_empty() => Ok((id, Etag::given(tenant.etag), changes)),
