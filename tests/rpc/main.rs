@@ -13,6 +13,7 @@ mod directory;
 mod fixture;
 mod get_user;
 mod interruptions;
+mod isolation;
 mod keys;
 mod login;
 mod passwords;
