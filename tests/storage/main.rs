@@ -7,7 +7,9 @@ mod support;
 
 mod attempts;
 mod audit;
+mod directory;
 mod fixture;
+mod lists;
 mod migrations;
 mod pool;
 mod rows;
