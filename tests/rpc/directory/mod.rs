@@ -5,6 +5,7 @@ mod etags;
 mod lists;
 mod masks;
 mod owners;
+mod page_tokens;
 mod passwords;
 mod roles;
 mod searches;
