@@ -291,14 +291,24 @@ pub async fn delete(tx: &mut Tx, tenant_id: TenantId, ids: &[UserId]) -> Result<
     query!(tx, |c| diesel::delete(rows).execute(c))
 }
 
-/// Lists ids of a tenant's users, at most `limit`, in no order.
+/// Lists ids of a tenant's users, at most `limit`, in no order, and keeps these users from being changed or
+/// deleted until the transaction ends: whoever ends sessions locks their user first.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
-pub async fn list_ids(tx: &mut Tx, tenant_id: TenantId, limit: usize) -> Result<Vec<UserId>, StorageError> {
+pub async fn list_ids_locked(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    limit: usize,
+) -> Result<Vec<UserId>, StorageError> {
     let found = users::table
         .filter(users::tenant_id.eq(DbId::from(tenant_id)))
         .select(users::id)
         .limit(i64::try_from(limit).unwrap_or(i64::MAX));
-    Ok(query!(tx, |c| found.load::<DbId>(c))?.into_iter().map(UserId::from).collect())
+    // SQLite's transaction holds the lock of the whole file already.
+    let ids = query!(tx,
+        postgres: |c| found.for_update().load::<DbId>(c),
+        sqlite: |c| found.load::<DbId>(c)
+    )?;
+    Ok(ids.into_iter().map(UserId::from).collect())
 }

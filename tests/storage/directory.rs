@@ -149,13 +149,16 @@ async fn ids_of_a_tenant_are_listed_up_to_a_limit(engine: Engine) {
     let (second, third) = (colleague(&ada, 8, 3), colleague(&ada, 9, 3));
     add(&fixture, &[&second, &third]).await;
     let mut tx = fixture.begin().await;
-    let mut all = storage::users::list_ids(&mut tx, ada.tenant.id, 10).await.unwrap();
+    let mut all = storage::users::list_ids_locked(&mut tx, ada.tenant.id, 10).await.unwrap();
     all.sort_unstable_by_key(|id| id.as_uuid());
     assert_eq!(all, [ada.id, second.id, third.id]);
     for limit in 0..=3 {
-        assert_eq!(storage::users::list_ids(&mut tx, ada.tenant.id, limit).await.unwrap().len(), limit);
+        assert_eq!(
+            storage::users::list_ids_locked(&mut tx, ada.tenant.id, limit).await.unwrap().len(),
+            limit
+        );
     }
-    assert_eq!(storage::users::list_ids(&mut tx, user(3).tenant.id, 10).await.unwrap(), []);
+    assert_eq!(storage::users::list_ids_locked(&mut tx, user(3).tenant.id, 10).await.unwrap(), []);
 }
 
 async fn how_a_session_stands_is_found_for_its_user_only(engine: Engine) {

@@ -319,7 +319,7 @@ pub async fn delete_tenant(
     // A few at a time: no statement takes long, however many there are.
     let mut users = 0;
     loop {
-        let some = storage::users::list_ids(tx, id, BATCH).await?;
+        let some = storage::users::list_ids_locked(tx, id, BATCH).await?;
         if some.is_empty() {
             break;
         }

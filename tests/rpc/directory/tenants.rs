@@ -13,9 +13,12 @@ on_both_databases!(
     everybody_finds_his_tenant_and_no_other,
     owners_rename_their_tenant,
     a_tenant_is_deleted_with_all_that_is_its,
+    a_tenant_is_deleted_whatever_its_users_do_meanwhile,
     all_tenants_are_listed_page_by_page,
     only_services_list_tenants,
 );
+
+const NEW_PASSWORD: &str = "battery staple horse";
 
 fn tenant_not_found() -> (Code, String) {
     refused(Code::NotFound, "TENANT_NOT_FOUND")
@@ -115,6 +118,36 @@ async fn a_tenant_is_deleted_with_all_that_is_its(engine: Engine) {
     }
     for person in elsewhere.people() {
         assert!(is_in(&service, person).await);
+    }
+}
+
+async fn a_tenant_is_deleted_whatever_its_users_do_meanwhile(engine: Engine) {
+    let service = start(engine).await;
+    let client = service.client();
+    let before = census(&service.database);
+    let billing = Caller::service(&service).await;
+    for round in 0..30 {
+        let house = House::build(&client).await;
+        let people = house.people().map(Person::clone);
+        let calls: Vec<_> = people
+            .into_iter()
+            .map(|person| {
+                let client = service.client();
+                tokio::spawn(async move {
+                    let changed = client.change_password(&person.access_token, PASSWORD, NEW_PASSWORD).await;
+                    let login = client.login(&person.user.email, NEW_PASSWORD).await.map(drop);
+                    let refreshed = client.refresh(&person.refresh_token).await.map(drop);
+                    [changed, login, refreshed]
+                })
+            })
+            .collect();
+        billing.delete_tenant(&house.tenant.id, "").await.unwrap();
+        for call in calls {
+            for status in call.await.unwrap().into_iter().filter_map(Result::err) {
+                assert_eq!(status.code(), Code::Unauthenticated, "round {round}: {status:?}");
+            }
+        }
+        assert_eq!(census(&service.database), before, "round {round}");
     }
 }
 
