@@ -80,6 +80,12 @@ class Cluster:
         for path in (folder, *folder.rglob("*")):
             os.chown(path, self.owner, -1)
 
+    def seconds(self) -> float:
+        """The processor time of the server and of all its processes that have ended."""
+        pid = pathlib.Path(self.folder, "data/postmaster.pid").read_text().split()[0]
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
     def end(self) -> None:
         self.process.stdin.close()
         self.process.wait()
@@ -97,8 +103,8 @@ class Bench:
     def __init__(self, binary: str, cluster: Cluster, folder: pathlib.Path) -> None:
         self.binary, self.cluster, self.folder = binary, cluster, folder
 
-    def identity(self, url: str, *arguments: str) -> tuple[float, float, str]:
-        """Seconds, the peak of resident memory in MB, and what was printed."""
+    def identity(self, url: str, *arguments: str) -> tuple[float, float, float, str]:
+        """Seconds, those of processors, the peak of resident memory in MB, and what was printed."""
         environment = {"DATABASE_URL": url, "IDENTITY_LOG": "warn"}
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -109,7 +115,7 @@ class Bench:
         seconds = time.perf_counter() - began
         if status != 0:
             sys.exit(f"identity {' '.join(arguments)}: status {status}: {printed}")
-        return seconds, usage.ru_maxrss / 1000, printed
+        return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000, printed
 
     def fresh(self, engine: str, name: str) -> str:
         if engine == "PostgreSQL":
@@ -130,10 +136,14 @@ class Bench:
         return self.cluster.url("old")
 
     def measure(self, what: str, url: str, users: int, *arguments: str) -> tuple[float, float]:
-        seconds, peak, printed = self.identity(url, *arguments)
+        servers = self.cluster.seconds()
+        seconds, own, peak, printed = self.identity(url, *arguments)
+        time.sleep(0.5)  # until the server has seen its processes end
+        processor = (own + self.cluster.seconds() - servers) / users * 1e6
         if arguments[0] == "import" and f"users: {users} imported, 0 there already, 0 refused" not in printed:
             sys.exit(f"{what}: {printed}")
-        print(f"{what:<38} {users:>9} users {users / seconds:>8.0f} a second {peak:>7.0f} MB", flush=True)
+        print(f"{what:<33} {users:>8} users {users / seconds:>8.0f} a second {processor:>5.0f} µs of processors a user"
+              f" {peak:>5.0f} MB, load {os.getloadavg()[0]:.1f}", flush=True)
         return users / seconds, peak
 
 

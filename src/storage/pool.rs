@@ -170,15 +170,27 @@ impl Storage {
         Snapshot::begin(self.read().await?, name).await
     }
 
-    /// Lets the connection that writes keep more in memory, for as long as it lives: on SQLite, whose
-    /// cache is small otherwise and written back to the file with nearly every large transaction.
+    /// Prepares the connection that writes for rows by the million, until [`Storage::end_bulk`]. On SQLite
+    /// it keeps more in memory, and its commits survive the end of the process but not yet a loss of power.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`] when no connection is to be had within the limits.
-    pub async fn prepare_for_bulk(&self) -> Result<(), StorageError> {
+    pub async fn begin_bulk(&self) -> Result<(), StorageError> {
+        self.tell_sqlite_writer(sqlite::BULK).await
+    }
+
+    /// From the next commit on, everything that was committed is on disk when the commit returns.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when no connection is to be had within the limits.
+    pub async fn end_bulk(&self) -> Result<(), StorageError> {
+        self.tell_sqlite_writer(sqlite::BULK_END).await
+    }
+
+    async fn tell_sqlite_writer(&self, pragmas: &'static str) -> Result<(), StorageError> {
         if let Pools::Sqlite { write, .. } = &*self.0 {
             let mut conn = Conn(Backend::Sqlite(write.loan().await?));
-            query!(conn, |c| c.batch_execute(sqlite::BULK))?;
+            query!(conn, |c| c.batch_execute(pragmas))?;
         }
         Ok(())
     }

@@ -30,10 +30,15 @@ const fn cache_kib(access: Access) -> u32 {
     }
 }
 
-/// Told to a connection that writes rows by the million: 64 MiB of pages, so that those which a batch
-/// touches are in memory, and a log of 256 MiB before it is written back, since the same pages are written
-/// again and again.
-pub(super) const BULK: &str = "PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 65536;";
+/// Told to a connection that writes rows by the million. 64 MiB of pages, so that those which a batch
+/// touches are in memory; a log of 256 MiB before it is written back, since the same pages are written again
+/// and again; and no waiting for the disk with each commit, but only before the log is written back, which
+/// keeps the file whole whatever happens.
+pub(super) const BULK: &str =
+    "PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 65536; PRAGMA synchronous = NORMAL;";
+
+/// Told to it at the end: the next commit waits until all before it are on disk as well.
+pub(super) const BULK_END: &str = "PRAGMA synchronous = FULL;";
 
 /// Opens the file, and creates it when it does not exist.
 ///

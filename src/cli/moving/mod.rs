@@ -96,9 +96,6 @@ pub(super) fn run_import(
                 task::spawn_blocking(move || jsonl::feed(input, BATCH, &sender));
             }
         }
-        if !arguments.dry_run {
-            storage.prepare_for_bulk().await?;
-        }
         let mut reports = Reports::new(arguments, total)?;
         let counts = import(&storage, &SystemClock, &terms, rows, &mut reports).await;
         reports.finish()?;

@@ -59,6 +59,9 @@ pub async fn import(
         }
     });
 
+    if !terms.dry_run {
+        storage.begin_bulk().await?;
+    }
     let (taken, counts, flights) = (Taken::default(), Counts::default(), VecDeque::new());
     let mut importer = Importer { storage, clock, terms, taken, counts, flights, ledger };
     while let Some(batch) = checked.recv().await {
@@ -83,6 +86,7 @@ pub async fn import(
     }
     let counts = importer.counts;
     if !terms.dry_run {
+        storage.end_bulk().await?;
         let mut tx = storage.begin("record import").await?;
         audit::insert(&mut tx, &whole_event(terms, &counts, clock.now())).await?;
         tx.commit().await?;
