@@ -170,12 +170,13 @@ async fn an_id_that_is_no_uuid_gets_the_same_other_one_each_time(engine: Engine)
 async fn of_e_mails_that_differ_in_case_the_oldest_user_has_it(engine: Engine) {
     let (old, place) = (OldSystem::usual(), Place::new(engine).await);
     // The tenant that is read first has the younger user.
-    old.admin("INSERT INTO tenants VALUES ('0', 'First', '2020-01-01', '2020-01-01')");
+    const FIRST: &str = "00000000-0000-0000-0000-000000000001";
+    old.admin(&format!("INSERT INTO tenants VALUES ('{FIRST}', 'First', '2020-01-01', '2020-01-01')"));
     old.user("old", "Ada@Example.com", HASH, 1);
     old.user("young", "ada@example.com", HASH, 2);
     old.user("youngest", "ADA@EXAMPLE.COM", HASH, 3);
     old.user("other", "grace@example.com", HASH, 4);
-    old.admin(r#"UPDATE users SET "tenantId" = '0' WHERE id <> 'old'"#);
+    old.admin(&format!(r#"UPDATE users SET "tenantId" = '{FIRST}' WHERE id <> 'old'"#));
 
     let run = old.moved_to(&place, &[]).await;
     assert_eq!(run.code, Some(0), "{run:?}");
