@@ -21,7 +21,10 @@ use crate::support::service::{
 };
 
 const REGISTRATIONS: usize = 1_000;
+/// How many calls are under way when the crash comes.
 const AT_A_TIME: usize = 1_000;
+/// How many are afterwards: fewer, so that none waits too long for a connection on a busy machine.
+const REPEATED_AT_A_TIME: usize = 100;
 const CONNECTIONS: usize = 8;
 /// How many are acknowledged when the crash comes. The others take far longer than the crash does.
 const BEFORE_THE_CRASH: usize = 100;
@@ -38,7 +41,7 @@ async fn every_acknowledged_registration_outlives_a_killed_server(engine: Engine
     let database = TestDatabase::migrated(engine).await;
     let mut process = Process::start(variables(&database.url, &SLOW_AND_SURE)).await;
     soon("the server is ready", process.examples()).await;
-    let mut wave = Wave::start(process.address, Registration::many());
+    let mut wave = Wave::start(process.address, Registration::many(), AT_A_TIME);
     wave.acknowledged(BEFORE_THE_CRASH).await;
     process.signal("KILL");
     let (acknowledged, failed) = wave.ended().await;
@@ -62,7 +65,7 @@ async fn every_acknowledged_registration_outlives_a_crashed_postgresql() {
     };
     let service = TestService::start_with(database, &SLOW_AND_SURE).await;
     let address = service.server.address();
-    let mut wave = Wave::start(address, Registration::many());
+    let mut wave = Wave::start(address, Registration::many(), AT_A_TIME);
     wave.acknowledged(BEFORE_THE_CRASH).await;
     block_in_place(|| cluster.crash());
     let (acknowledged, failed) = wave.ended().await;
@@ -97,7 +100,7 @@ async fn assert_complete(
     // Everybody: the acknowledged ones get the same user again.
     let ids: HashMap<_, _> = acknowledged.values().map(|(one, id)| (one.email.clone(), id.clone())).collect();
     let all = acknowledged.into_values().map(|(one, _)| one).chain(failed.into_iter().map(|(one, _)| one));
-    let (repeated, failed) = Wave::start(address, all.collect()).ended().await;
+    let (repeated, failed) = Wave::start(address, all.collect(), REPEATED_AT_A_TIME).ended().await;
     assert!(failed.is_empty(), "{failed:?}");
     for (email, (_, id)) in &repeated {
         assert_eq!(ids.get(email).unwrap_or(id), id, "{email}");
@@ -151,13 +154,13 @@ struct Wave {
 }
 
 impl Wave {
-    fn start(address: SocketAddr, registrations: Vec<Registration>) -> Self {
+    fn start(address: SocketAddr, registrations: Vec<Registration>, at_a_time: usize) -> Self {
         let clients: Vec<_> =
             (0..CONNECTIONS).map(|_| Client::patient(&format!("http://{address}"))).collect();
         let waiting = Arc::new(Mutex::new(registrations));
         let (counter, acknowledged) = watch::channel(0);
         let mut workers = JoinSet::new();
-        for worker in 0..AT_A_TIME {
+        for worker in 0..at_a_time {
             let client = clients[worker % CONNECTIONS].clone();
             let (waiting, counter) = (Arc::clone(&waiting), counter.clone());
             workers.spawn(async move {
