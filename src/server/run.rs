@@ -282,7 +282,9 @@ impl Run {
         }
         let writes_finished = timeout_at(deadline, self.units.finished()).await.is_ok();
         if timeout_at(deadline, self.units.asides_finished()).await.is_err() {
-            tracing::debug!("some outdated password hashes are left for the next login to replace");
+            tracing::debug!(
+                "some outdated password hashes are left for the next login, or some places among checks until they age out"
+            );
         }
         Stopped { cut_off: drained.cut_off, writes_finished }
     }

@@ -34,11 +34,12 @@ impl UnitsOfWork {
         }
     }
 
-    /// Runs `unit` to its end, and nobody waits for its result. Does nothing where no runtime is left to run
-    /// it.
+    /// Runs `unit`, which takes back what was reserved for a caller who has gone; nobody waits for its result.
+    /// Does nothing where no runtime is left to run it.
     pub(super) fn start(&self, unit: impl Future<Output = ()> + Send + 'static) {
+        // A call that is cut off when a process stops leaves one behind at the last moment.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            self.writes.spawn_on(unit, &runtime);
+            self.asides.spawn_on(unit, &runtime);
         }
     }
 
@@ -53,7 +54,7 @@ impl UnitsOfWork {
         self.writes.wait().await;
     }
 
-    /// Waits until that has ended, too, which nobody waits for.
+    /// Waits until that has ended, too, which nobody waits for: hashes replaced, places given back.
     pub async fn asides_finished(&self) {
         self.asides.close();
         self.asides.wait().await;
