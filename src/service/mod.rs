@@ -1,9 +1,12 @@
 //! The use cases: who may do what, what happens, and in which unit of work.
 //!
-//! Takes and returns [`domain`](crate::domain) types; knows neither the wire nor SQL. One file per
-//! subject: [`accounts`] registers and logs in, `attempts` and `registrations` limit how often, [`users`] looks up, `sessions` opens, refreshes and
-//! ends sessions, `passwords` changes them, [`keys`] keeps the signing keys and [`service_tokens`] the
-//! credentials of services, [`moving`] takes users over from elsewhere and hands them out, [`access`] holds the one table of what each caller may call.
+//! Takes and returns [`domain`](crate::domain) types; knows neither the wire nor SQL. One file or folder a
+//! subject: [`accounts`] registers and logs in, `attempts` and `registrations` limit how often, [`users`]
+//! looks up, [`directory`] keeps users and tenants, `sessions` opens, refreshes and ends sessions, `passwords`
+//! changes one's own, [`keys`] keeps the signing keys and [`service_tokens`] the credentials of services,
+//! [`moving`] takes users over from elsewhere and hands them out. [`access`] holds the one table of what each
+//! caller may call, [`authority`] says on whose authority something is changed; [`audit`] lists what was done,
+//! and `refused` counts what was not.
 
 pub mod access;
 pub mod accounts;
