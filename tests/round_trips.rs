@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use identity::proto::v1::RegisterRequest;
+use identity::proto::v1::{BatchGetUsersRequest, RegisterRequest};
 use support::postgres::Cluster;
 use support::service::{Client, Engine, PASSWORD, TestDatabase, TestService, registration};
 use support::wire::{CountingProxy, Trace};
@@ -136,6 +136,23 @@ async fn a_refresh_reads_once_and_writes_once_and_a_verification_reads_once() {
     let verify = async || assert!(client.verify_token(&ada.access_token).await.unwrap().active);
     let trace = cost(&proxy, verify).await;
     assert_eq!((trace.round_trips, verbs(&trace)), (1, vec!["SELECT"]), "{trace:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_users_are_found_by_one_query_behind_that_for_the_caller() {
+    let (service, proxy) = with_one_connection(&[]).await;
+    let client = service.client();
+    let ada = client.register(registration("ada@example.com")).await.unwrap();
+    let mut user_ids: Vec<_> = (1..1_000_u128).map(|id| uuid::Uuid::from_u128(id).to_string()).collect();
+    user_ids.push(ada.user.unwrap().id);
+    let trace = cost(&proxy, async || {
+        let message = BatchGetUsersRequest { user_ids: user_ids.clone(), tenant_id: String::new() };
+        let request = client.request_by(&ada.access_token, message);
+        let found = client.directory.clone().batch_get_users(request).await.unwrap();
+        assert_eq!(found.get_ref().users.len(), 1);
+    })
+    .await;
+    assert_eq!((trace.round_trips, verbs(&trace)), (2, vec!["SELECT", "SELECT"]), "{trace:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,6 +24,7 @@ on_both_databases!(
     the_ends_of_sessions_are_told,
     a_service_that_calls_for_a_user_is_named,
     refusals_are_counted_into_one_event_a_source_and_minute,
+    refusals_for_want_of_room_are_counted_too,
     events_are_filtered_and_paged,
     the_events_of_a_tenant_outlive_it,
     bad_fields_are_named,
@@ -312,6 +313,22 @@ async fn refusals_are_counted_into_one_event_a_source_and_minute(engine: Engine)
     let [event] = told[..] else { panic!("one event in {told:?}") };
     assert_eq!((event.count, event.source.as_str()), (50, "127.0.0.1"));
     assert_eq!(event.changes, [changed("too_many_attempts", "", "50")]);
+}
+
+async fn refusals_for_want_of_room_are_counted_too(engine: Engine) {
+    // Nobody's hash is computed in that time.
+    let dear = [("IDENTITY_BCRYPT_COST", "16"), ("IDENTITY_HASH_MAX_WAIT", "100ms")];
+    let clock = TestClock::new();
+    let service = TestService::start_at(TestDatabase::migrated(engine).await, &dear, clock.clone()).await;
+    for _ in 0..5 {
+        let refusal = refusal(service.client().login("nobody@example.com", PASSWORD).await);
+        assert_eq!(refusal, refused(Code::ResourceExhausted, "OVERLOADED"));
+    }
+    let (_, database) = service.stop().await;
+    let service = TestService::start_at(database, &[], clock).await;
+    let told = events_for_service(&service, "").await;
+    let event = told.iter().find(|event| event.action == "call.refused").unwrap();
+    assert_eq!((event.count, &event.changes[..]), (5, &[changed("overloaded", "", "5")][..]));
 }
 
 async fn events_are_filtered_and_paged(engine: Engine) {

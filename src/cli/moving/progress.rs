@@ -56,3 +56,15 @@ fn bar(rows: u64, total: u64) -> String {
     let done = done as usize;
     format!("[{}{}]", "#".repeat(done), "-".repeat(WIDTH - done))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::bar;
+
+    #[test]
+    fn the_bar_fills_and_does_not_overflow() {
+        for (rows, total, full) in [(0, 10, 0), (5, 10, 15), (10, 10, 30), (11, 10, 30), (0, 0, 0)] {
+            assert_eq!(bar(rows, total), format!("[{}{}]", "#".repeat(full), "-".repeat(30 - full)));
+        }
+    }
+}
