@@ -8,6 +8,7 @@
 //!
 //! Dependencies point one way: `cli -> server -> rpc -> service -> {storage, crypto} -> domain`.
 
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod crypto;

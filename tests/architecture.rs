@@ -7,19 +7,21 @@ use std::fs;
 use std::path::Path;
 
 /// A folder or file of `src/`, and which of its siblings it may use; with `::`, only that part of one.
-const SIBLINGS: [(&str, &[&str]); 12] = [
+const SIBLINGS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
+    ("budget", &["domain"]),
     ("telemetry", &[]),
     ("proto", &[]),
     ("crypto", &["domain", "telemetry::durations"]),
-    ("storage", &["domain"]),
-    ("service", &["domain", "crypto", "storage"]),
+    ("storage", &["budget", "domain"]),
+    ("service", &["budget", "domain", "crypto", "storage"]),
     ("rpc", &["domain", "service", "proto"]),
     // The settings are of the types that they are used as, and the files that they name are checked by
     // those who read them.
     (
         "config",
         &[
+            "storage::LaneSizes",
             "storage::url",
             "storage::postgres::Connector",
             "crypto::MasterKey",
@@ -30,7 +32,20 @@ const SIBLINGS: [(&str, &[&str]); 12] = [
             "telemetry",
         ],
     ),
-    ("server", &["config", "domain", "crypto", "storage", "service", "rpc", "proto", "telemetry::durations"]),
+    (
+        "server",
+        &[
+            "budget",
+            "config",
+            "domain",
+            "crypto",
+            "storage",
+            "service",
+            "rpc",
+            "proto",
+            "telemetry::durations",
+        ],
+    ),
     (
         "cli",
         &[
@@ -79,7 +94,7 @@ const CRATES: [(&str, &[&str]); 19] = [
     ("tonic_prost", &["proto", "rpc"]),
     ("tonic_reflection", &["server"]),
     ("tonic_types", &["rpc", "server"]),
-    ("tokio", &["cli", "crypto", "rpc", "server", "service", "storage"]),
+    ("tokio", &["budget", "cli", "crypto", "rpc", "server", "service", "storage"]),
     ("std::env", &["config", "main"]),
 ];
 
