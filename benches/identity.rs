@@ -35,12 +35,12 @@ fn passwords(criterion: &mut Criterion) {
     group.sample_size(10);
     for cost in [10, 12] {
         let hasher = Hasher::start(HasherSettings::new(Cost::new(cost).unwrap())).unwrap();
-        let terms = Terms::default();
         let password = Password::new(PASSWORD.to_owned()).unwrap();
-        let hash = runtime.block_on(hasher.hash(&password, &terms)).unwrap();
+        let hash = runtime.block_on(hasher.reserve(&Terms::SYSTEM).unwrap().hash(&password)).unwrap();
         group.bench_function(format!("verify at cost {cost}"), |bencher| {
             bencher.to_async(&runtime).iter(|| async {
-                black_box(hasher.verify(&password, Some(&hash), &terms).await.unwrap());
+                let mut slot = hasher.reserve(&Terms::SYSTEM).unwrap();
+                black_box(slot.verify(&password, Some(&hash)).await.unwrap());
             });
         });
     }

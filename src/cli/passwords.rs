@@ -36,6 +36,6 @@ impl NewPasswords {
             engine: self.hash.engine,
             ..HasherSettings::new(cost)
         })?;
-        Ok(hasher.hash(&password, &Terms::default()).await?)
+        Ok(hasher.reserve(&Terms::SYSTEM)?.hash(&password).await?)
     }
 }

@@ -66,15 +66,16 @@ impl Service {
     ) -> Result<OpenedSession, ServiceError> {
         self.require_registration_open(&context)?;
         let registration = Arc::new(registration);
-        let terms = context.terms(&registration.email);
-        let promise = self.0.hasher.promise(&terms)?;
+        let mut slot = self.0.hasher.reserve(&context.terms())?;
         self.admit_registration(&context).await?;
-        drop(promise);
-        let hash = self.0.hasher.hash(&registration.password, &terms).await?;
+        let hash = slot.hash(&registration.password).await?;
         let written = {
             let (service, registration) = (self.clone(), Arc::clone(&registration));
             let context = context.clone();
-            let unit = async move { service.write_registration(&registration, &hash, &context).await };
+            let unit = async move {
+                let _slot = slot;
+                service.write_registration(&registration, &hash, &context).await
+            };
             self.0.units.run(unit).await?
         };
         match written {
@@ -160,9 +161,8 @@ impl Service {
         let whose = Whose::User(outcome.tenant_id, outcome.user_id);
         let (attempt, login) = self.begin_attempt(&registration.email, &context, whose).await?;
         let login = login.ok_or(ServiceError::RequestIdReused)?;
-        let terms = context.terms(&registration.email);
         let failure = failure(&context, Some(&login.user), self.0.clock.now());
-        match attempt.check(&registration.password, Some(&login.password), &terms, failure).await? {
+        match attempt.check(&registration.password, Some(&login.password), failure).await? {
             Checked::Wrong => Err(ServiceError::RequestIdReused),
             Checked::Right { attempt, .. } => self.open_session(login, context, attempt).await,
         }
@@ -190,7 +190,7 @@ impl Service {
         // A user who may not log in is checked as nobody is: no verdict, and no time, tells of the hash.
         let found = found.filter(|login| login.user.state == UserState::Active);
         let stored = found.as_ref().map(|login| &login.password);
-        let checked = attempt.check(&password, stored, &context.terms(email), failure).await?;
+        let checked = attempt.check(&password, stored, failure).await?;
         let (Some(login), Checked::Right { attempt, outdated }) = (found, checked) else {
             return Err(ServiceError::LoginFailed);
         };

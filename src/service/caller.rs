@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::crypto::hasher::{Origin, Terms};
+use crate::crypto::hasher::Terms;
 use crate::domain::{
-    Action, Actor, AllowedRpcs, AuditEvent, AuditOrigin, Email, EndUser, ServiceName, SessionId, SpiffeId,
-    TenantId, Timestamp, UserId,
+    Action, Actor, AllowedRpcs, AuditEvent, AuditOrigin, EndUser, Party, ServiceName, SessionId, Source,
+    SpiffeId, TenantId, Timestamp, UserId,
 };
 
 use super::{Service, ServiceError};
@@ -110,12 +110,9 @@ impl CallContext {
         AuditEvent { actor, ..self.event(now, Some(tenant_id), action) }
     }
 
-    /// The terms of hashing a password for the user of this e-mail, who need not exist.
-    ///
-    /// The e-mail's domain stands for the tenant: it is known before anybody is looked up, so that a
-    /// refusal says the same of those who exist and of those who do not.
-    pub(super) fn terms(&self, email: &Email) -> Terms {
-        Terms { deadline: self.deadline, origin: Origin::new(self.source, email.domain()) }
+    /// The terms of hashing a password in this call.
+    pub(super) fn terms(&self) -> Terms {
+        Terms { deadline: self.deadline, party: Party::Address(Source::of(self.source)) }
     }
 }
 

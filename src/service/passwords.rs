@@ -36,22 +36,26 @@ impl Service {
         };
         let login = login.ok_or(ServiceError::LoginFailed)?;
         require_unlike_email(self.0.password_policy, new, &login.user)?;
-        let terms = context.terms(&login.user.email);
         let (attempt, _) = self.begin_attempt(&login.user.email, context, Whose::Given).await?;
         let by = (holder.tenant_id, holder.user_id);
         let target = Some(Target::User(holder.user_id));
         let event = context.event_by(by, self.0.clock.now(), Action::LoginFailed);
         let failure = AuditEvent { target: target.clone(), reason: Some(Reason::WrongPassword), ..event };
-        match attempt.check(current, Some(&login.password), &terms, failure).await? {
+        match attempt.check(current, Some(&login.password), failure).await? {
             Checked::Wrong => return Err(ServiceError::LoginFailed),
             // Dropped, it gives its place back.
             Checked::Right { .. } => {}
         }
-        let hash = self.0.hasher.hash(new, &terms).await?;
+        let mut slot = self.0.hasher.reserve(&context.terms())?;
+        let hash = slot.hash(new).await?;
         let event = context.event_by(by, self.0.clock.now(), Action::PasswordChanged);
         let event = AuditEvent { target, ..event };
         let service = self.clone();
-        self.0.units.run(async move { service.write_password(&holder, &login, &hash, &event).await }).await
+        let unit = async move {
+            let _slot = slot;
+            service.write_password(&holder, &login, &hash, &event).await
+        };
+        self.0.units.run(unit).await
     }
 
     async fn write_password(

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use identity::crypto::{Cost, Hasher, HasherSettings, Terms, Verdict};
+use identity::crypto::{Cost, HashError, Hasher, HasherSettings, Terms, Verdict};
 use identity::domain::{Password, PasswordHash, PasswordScheme};
 
 struct Vector {
@@ -33,6 +33,18 @@ fn hasher(cost: u32) -> Hasher {
     Hasher::start(HasherSettings::new(Cost::new(cost).unwrap())).unwrap()
 }
 
+async fn hash(hasher: &Hasher, password: &Password) -> Result<PasswordHash, HashError> {
+    hasher.reserve(&Terms::SYSTEM)?.hash(password).await
+}
+
+async fn verify(
+    hasher: &Hasher,
+    password: &Password,
+    stored: Option<&PasswordHash>,
+) -> Result<Verdict, HashError> {
+    hasher.reserve(&Terms::SYSTEM)?.verify(password, stored).await
+}
+
 fn password(text: &str) -> Password {
     Password::new(text.to_owned()).unwrap()
 }
@@ -41,7 +53,7 @@ fn password(text: &str) -> Password {
 async fn every_hash_of_another_program_matches_its_password() {
     let hasher = hasher(4);
     for Vector { name, password: text, hash } in vectors() {
-        let verdict = hasher.verify(&password(&text), Some(&hash), &Terms::default()).await;
+        let verdict = verify(&hasher, &password(&text), Some(&hash)).await;
         let fits = text.len() <= 72 && !text.contains('\0');
         let (scheme, start) = match fits {
             true => (PasswordScheme::Bcrypt, "$2b$04$"),
@@ -58,10 +70,10 @@ async fn no_hash_of_another_program_matches_another_password() {
     for Vector { name, password: text, hash } in vectors() {
         let before: String = text.chars().take(1023).collect();
         let before = password(&format!("~{}", &before[..before.floor_char_boundary(1023)]));
-        let verdict = hasher.verify(&before, Some(&hash), &Terms::default()).await;
+        let verdict = verify(&hasher, &before, Some(&hash)).await;
         assert_eq!(verdict, Ok(Verdict::Mismatch), "{name}");
         if hash.scheme != PasswordScheme::BcryptTruncated && text.len() < 1024 {
-            let behind = hasher.verify(&password(&format!("{text}~")), Some(&hash), &Terms::default()).await;
+            let behind = verify(&hasher, &password(&format!("{text}~")), Some(&hash)).await;
             assert_eq!(behind, Ok(Verdict::Mismatch), "{name}");
         }
     }
@@ -69,9 +81,9 @@ async fn no_hash_of_another_program_matches_another_password() {
 
 #[tokio::test]
 async fn a_hash_of_any_other_cost_is_outdated() {
-    let hash = hasher(5).hash(&password("correct horse"), &Terms::default()).await.unwrap();
+    let hash = hash(&hasher(5), &password("correct horse")).await.unwrap();
     for (cost, outdated) in [(4, true), (5, false), (6, true)] {
-        let verdict = hasher(cost).verify(&password("correct horse"), Some(&hash), &Terms::default()).await;
+        let verdict = verify(&hasher(cost), &password("correct horse"), Some(&hash)).await;
         assert_eq!(verdict, Ok(Verdict::Match { outdated }), "at cost {cost}");
     }
 }
@@ -91,20 +103,18 @@ async fn each_of_many_callers_gets_the_answer_to_his_own_question() {
                 let (right, wrong) = (password(&format!("right {number}")), password("wrong"));
                 if number % 5 == 0 {
                     // Asks and leaves.
-                    let terms = Terms::default();
-                    let asked = hasher.hash(&wrong, &terms);
+                    let asked = hash(&hasher, &wrong);
                     let _ = tokio::time::timeout(std::time::Duration::ZERO, asked).await;
                 }
                 let hash = if number % 2 == 0 {
-                    hasher.hash(&right, &Terms::default()).await.unwrap()
+                    hash(&hasher, &right).await.unwrap()
                 } else {
                     hasher.rehash(&right).await.unwrap()
                 };
-                let terms = Terms::default();
                 let verdicts = tokio::join!(
-                    hasher.verify(&right, Some(&hash), &terms),
-                    hasher.verify(&wrong, Some(&hash), &terms),
-                    hasher.verify(&right, None, &terms),
+                    verify(&hasher, &right, Some(&hash)),
+                    verify(&hasher, &wrong, Some(&hash)),
+                    verify(&hasher, &right, None),
                 );
                 let expected =
                     (Ok(Verdict::Match { outdated: false }), Ok(Verdict::Mismatch), Ok(Verdict::Mismatch));

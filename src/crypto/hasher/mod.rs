@@ -1,15 +1,16 @@
 //! Computes and checks password hashes, on threads that nothing else waits for.
 //!
-//! A [`Hasher`] is the front: it turns a password into a task, puts that in a bounded queue
-//! and awaits the answer. The queue refuses early rather than late; the workers run at the lowest
-//! scheduling priority, so that a flood of logins leaves look-ups their time. Which passwords are
-//! good enough, and who may try how often, is decided elsewhere.
+//! A call reserves a [`Slot`] before anything else is done for it, and is refused there or not at all.
+//! The slot turns the password into a task, puts that in the queue and awaits the answer. The workers run
+//! at the lowest scheduling priority, so that a flood of logins leaves look-ups their time. Which passwords
+//! are good enough, and who may try how often, is decided elsewhere.
 
+mod admission;
 mod engine;
 mod line;
-mod origin;
 mod pace;
 mod queue;
+mod slot;
 mod staffing;
 mod statistics;
 mod task;
@@ -20,19 +21,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bcrypt_lanes::Lanes;
-use tokio::sync::oneshot;
 
+use self::admission::Limits;
 use self::engine::{Engine, Serial};
 use self::pace::Ideal;
-use self::queue::{Limits, Queue};
-use self::task::{Answer, Caller, Task};
-use super::scheme::StoredHash;
-use crate::domain::{Password, PasswordHash};
+use self::queue::Queue;
+use self::slot::Presence;
+use self::task::{Caller, Task};
+use crate::domain::{Party, Password, PasswordHash};
 
-pub use self::origin::Origin;
-pub use self::queue::Promise;
+pub use self::slot::Slot;
 pub use self::staffing::Staffing;
-pub use self::statistics::{HasherStatistics, WAIT_BUCKETS};
+pub use self::statistics::{HasherStatistics, Refusals, WAIT_BUCKETS};
 pub use self::worker::Duty;
 pub use bcrypt_lanes::Width;
 
@@ -114,12 +114,17 @@ impl HasherSettings {
 }
 
 /// For whom a hash is computed, and by when.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// When the caller stops waiting, if that is known.
     pub deadline: Option<Instant>,
     /// Whose share of the queue the job takes.
-    pub origin: Origin,
+    pub party: Party,
+}
+
+impl Terms {
+    /// A hash for the service itself, whenever it comes.
+    pub const SYSTEM: Self = Self { deadline: None, party: Party::System };
 }
 
 /// What a check of a password found.
@@ -127,7 +132,7 @@ pub struct Terms {
 pub enum Verdict {
     /// The password is the right one.
     Match {
-        /// The stored hash is not of the cost, or not of the form, of what [`Hasher::hash`] writes
+        /// The stored hash is not of the cost, or not of the form, of what [`Slot::hash`] writes
         /// today: replace it while the password is at hand.
         outdated: bool,
     },
@@ -210,95 +215,33 @@ impl Hasher {
         self.front.queue.statistics()
     }
 
-    /// Keeps room for a hash at the configured cost while something is done that has to come before it: so
-    /// that it is not done in vain, nor by more than can be served. Costs some microseconds. Drop the
-    /// promise when the hash is asked for.
+    /// Reserves a hash at the configured cost, with a place among the calls under way. Decides at once, in some
+    /// microseconds: by the room that there is, by the party's share of it while others wait, and by whether the
+    /// hash is expected by the deadline. A party that has less than the largest one gets a place of that,
+    /// whose last waiting job is refused then.
     ///
     /// # Errors
-    /// [`HashError::Overloaded`] and [`HashError::Stopped`], as [`Hasher::hash`] would answer at once.
-    pub fn promise(&self, terms: &Terms) -> Result<Promise, HashError> {
-        let cost = bcrypt_lanes::Cost::from(self.front.cost);
-        self.front.queue.promise(cost.expansions(), terms)
+    /// [`HashError::Overloaded`]; [`HashError::Stopped`].
+    pub fn reserve(&self, terms: &Terms) -> Result<Slot, HashError> {
+        let Front { queue, cost } = &*self.front;
+        let work = bcrypt_lanes::Cost::from(*cost).expansions();
+        let place = queue.reserve(work, terms)?;
+        Ok(Slot::new(Arc::clone(queue), *cost, terms.party, place))
     }
 
-    /// Computes a new hash of `password`: bcrypt, or bcrypt over a digest when bcrypt would not see
-    /// all of the password.
-    ///
-    /// Dropping the future abandons the job: within a millisecond, if it is being computed already.
-    ///
-    /// # Errors
-    /// [`HashError::Overloaded`] at once when the queue is full, the origin has had its share of it, or
-    /// the hash is not expected by the deadline; [`HashError::Stopped`].
-    pub async fn hash(&self, password: &Password, terms: &Terms) -> Result<PasswordHash, HashError> {
-        let task = |answer| Task::hash(password, self.front.cost, terms.deadline, answer);
-        self.ask(task, |task| self.front.queue.push(task, terms)).await
-    }
-
-    /// Computes a new hash as [`Hasher::hash`] does, for nobody who waits: it is started only while
+    /// Computes a new hash as [`Slot::hash`] does, for nobody who waits: it is started only while
     /// no other job is queued, however long that takes.
     ///
     /// # Errors
     /// [`HashError::Overloaded`] when too many rehashes wait already; [`HashError::Stopped`].
     pub async fn rehash(&self, password: &Password) -> Result<PasswordHash, HashError> {
-        let task = |answer| Task::hash(password, self.front.cost, None, answer);
-        self.ask(task, |task| self.front.queue.push_rehash(task)).await
-    }
-
-    /// Checks `password` against `stored`, or against nothing (`None`: there is no such user), which
-    /// costs one hash at the configured cost and never matches.
-    ///
-    /// A mismatch takes at least the work of one hash at the configured cost, whatever `stored` is
-    /// and however the password is shaped; a match takes the work of the stored hash's own cost.
-    /// Dropping the future abandons the job: within a millisecond, if it is being computed already.
-    ///
-    /// # Errors
-    /// [`HashError::Unreadable`] for a stored hash that makes no sense; [`HashError::Overloaded`] at
-    /// once when the queue is full, the origin has had its share of it, or the verdict is not expected
-    /// by the deadline; [`HashError::Stopped`].
-    pub async fn verify(
-        &self,
-        password: &Password,
-        stored: Option<&PasswordHash>,
-        terms: &Terms,
-    ) -> Result<Verdict, HashError> {
-        let stored = stored.map(StoredHash::read).transpose().map_err(|_| HashError::Unreadable)?;
-        let task = |answer| Task::verify(password, stored.as_ref(), self.front.cost, terms.deadline, answer);
-        self.ask(task, |task| self.front.queue.push(task, terms)).await
-    }
-
-    async fn ask<T>(
-        &self,
-        task: impl FnOnce(Answer<T>) -> Task,
-        push: impl FnOnce(Task) -> Result<(), HashError>,
-    ) -> Result<T, HashError> {
-        let (reply, answer) = oneshot::channel();
-        push(task(Answer::new(reply)))?;
-        let presence = Presence { queue: &self.front.queue, answer };
+        let queue = &self.front.queue;
+        let (presence, answer) = Presence::new(|| queue.abandon_rehashes());
+        queue.push_rehash(Task::hash(password, self.front.cost, None, answer))?;
         presence.wait().await
     }
 }
 
-/// A caller who waits. Dropped early, it lets the queue know that a place can be had.
-struct Presence<'a, T> {
-    queue: &'a Queue,
-    answer: oneshot::Receiver<Result<T, HashError>>,
-}
-
-impl<T> Presence<'_, T> {
-    async fn wait(mut self) -> Result<T, HashError> {
-        (&mut self.answer).await.unwrap_or(Err(HashError::Stopped))
-    }
-}
-
-impl<T> Drop for Presence<'_, T> {
-    fn drop(&mut self) {
-        // Closed here and not after this: the queue looks at it. Once answered, nothing is left to drop.
-        if !self.answer.is_terminated() {
-            self.answer.close();
-            self.queue.caller_left();
-        }
-    }
-}
 impl std::fmt::Debug for Hasher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hasher").field("cost", &self.front.cost).finish_non_exhaustive()

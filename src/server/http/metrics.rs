@@ -112,7 +112,7 @@ impl Collector for Passwords {
         }
         let counters = [
             ("password_hashes", "Hashes computed", now.hashes),
-            ("password_refused", "Password checks refused for want of time or of room", now.refused),
+            ("password_refused", "Password checks refused for want of time or of room", now.refused.total()),
             ("password_abandoned", "Hashes given up since their callers had left", now.abandoned),
         ];
         for (name, help, value) in counters {

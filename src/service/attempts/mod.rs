@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::crypto::hasher::{Promise, Terms, Verdict};
+use crate::crypto::hasher::{Slot, Verdict};
 use crate::domain::{
     AuditEvent, Email, Limit, Password, PasswordHash, Room, Source, TenantId, Timestamp, UserId,
 };
@@ -84,8 +84,8 @@ pub(super) enum Whose {
 pub(super) struct Attempt {
     service: Service,
     place: Option<Box<Place>>,
-    /// Until the hash is asked for.
-    promise: Option<Promise>,
+    /// Until the place is settled.
+    slot: Option<Slot>,
     /// How long the database took to reserve it.
     took: Duration,
 }
@@ -109,7 +109,7 @@ pub(super) enum Checked {
 /// What came of asking for a place.
 enum Reserved {
     Place(Box<(Attempt, Option<Login>)>),
-    Awaited(Turn),
+    Awaited(Box<(Turn, Slot)>),
     Full { limit: LimitKind, until: Timestamp },
 }
 
@@ -135,14 +135,12 @@ impl Service {
         context: &CallContext,
         whose: Whose,
     ) -> Result<(Attempt, Option<Login>), ServiceError> {
-        // First, since it costs nothing: a flood of logins shall not become one of transactions. Not kept:
-        // who waits for a turn may wait for long.
-        let terms = context.terms(email);
-        drop(self.0.hasher.promise(&terms)?);
+        // First, since it costs nothing: a flood of logins shall not become one of transactions.
+        let slot = self.0.hasher.reserve(&context.terms())?;
         let subject = self.subject(&["account", email.as_normalized()]);
         let key = AttemptKey { subject, source: self.source(context) };
         let until = context.deadline.map_or_else(|| Instant::now() + PATIENCE, Instant::from_std);
-        let reserving = self.reserve(key, &whose, &terms);
+        let reserving = self.reserve(key, &whose, slot);
         timeout_at(until, reserving).await.unwrap_or(Err(ServiceError::Overloaded { retry_after: SOON }))
     }
 
@@ -150,7 +148,7 @@ impl Service {
         &self,
         key: AttemptKey,
         whose: &Whose,
-        terms: &Terms,
+        slot: Slot,
     ) -> Result<(Attempt, Option<Login>), ServiceError> {
         let now = || self.0.clock.now();
         let mut turn = match self.0.turns.turn(key, OWN.most, now).await {
@@ -158,8 +156,6 @@ impl Service {
             Err(NoTurn::Closed { until }) => return Err(self.refuse_attempt(LimitKind::Attempts, until)),
             Err(NoTurn::Crowded) => return Err(ServiceError::Overloaded { retry_after: SOON }),
         };
-        // So that no more come to the database at once than will have their password hashed.
-        let promise = self.0.hasher.promise(terms)?;
         let strangers = self.strangers(key.subject);
         if let Some(until) = self.0.turns.closed_until(strangers, now())
             && !self.knows(key).await?
@@ -167,17 +163,14 @@ impl Service {
             return Err(self.refuse_attempt(LimitKind::Account, until));
         }
         let mut looks = LOOKS.into_iter().chain(std::iter::repeat(LOOKS[LOOKS.len() - 1]));
+        let mut slot = slot;
         loop {
-            // In a task of its own: a place is reserved and known to be, or neither.
+            // In a task of its own, which the slot goes along with: a place is reserved and known to be, or neither.
             let (service, whose) = (self.clone(), whose.clone());
-            let unit = async move { service.try_reserve(key, &whose, turn).await };
+            let unit = async move { service.try_reserve(key, &whose, turn, slot).await };
             match self.0.units.run(unit).await? {
-                Reserved::Place(reserved) => {
-                    let (mut attempt, login) = *reserved;
-                    attempt.promise = Some(promise);
-                    return Ok((attempt, login));
-                }
-                Reserved::Awaited(still) => turn = still,
+                Reserved::Place(reserved) => return Ok(*reserved),
+                Reserved::Awaited(still) => (turn, slot) = *still,
                 Reserved::Full { limit, until } => {
                     let full = if limit == LimitKind::Account { strangers } else { key };
                     self.0.turns.close(full, until);
@@ -195,6 +188,7 @@ impl Service {
         key: AttemptKey,
         whose: &Whose,
         turn: Turn,
+        slot: Slot,
     ) -> Result<Reserved, ServiceError> {
         let began = Instant::now();
         let mut tx = self.0.storage.begin("attempt").await?;
@@ -212,7 +206,7 @@ impl Service {
         own.attempts.forget(OWN, now);
         match own.attempts.room(OWN, now) {
             Room::Free => {}
-            Room::Awaited => return Ok(Reserved::Awaited(turn)),
+            Room::Awaited => return Ok(Reserved::Awaited(Box::new((turn, slot)))),
             Room::Full { until } => return Ok(Reserved::Full { limit: LimitKind::Attempts, until }),
         }
         own.attempts.pending.push(now);
@@ -223,7 +217,7 @@ impl Service {
             tried.attempts.forget(STRANGERS, now);
             match tried.attempts.room(STRANGERS, now) {
                 Room::Free => {}
-                Room::Awaited => return Ok(Reserved::Awaited(turn)),
+                Room::Awaited => return Ok(Reserved::Awaited(Box::new((turn, slot)))),
                 Room::Full { until } => return Ok(Reserved::Full { limit: LimitKind::Account, until }),
             }
             tried.attempts.pending.push(now);
@@ -233,7 +227,7 @@ impl Service {
         tx.commit().await?;
         let place = Place { key, strangers, at: now, _turn: turn };
         let place = Some(Box::new(place));
-        let attempt = Attempt { service: self.clone(), place, promise: None, took: began.elapsed() };
+        let attempt = Attempt { service: self.clone(), place, slot: Some(slot), took: began.elapsed() };
         Ok(Reserved::Place(Box::new((attempt, login))))
     }
 
@@ -357,17 +351,19 @@ impl Attempt {
         mut self,
         password: &Password,
         stored: Option<&PasswordHash>,
-        terms: &Terms,
         failure: AuditEvent,
     ) -> Result<Checked, ServiceError> {
-        self.promise = None;
-        match self.service.0.hasher.verify(password, stored, terms).await? {
+        let slot = self.slot.as_mut().expect("an attempt has its slot until it is settled");
+        match slot.verify(password, stored).await? {
             Verdict::Match { outdated } => Ok(Checked::Right { attempt: self, outdated }),
             Verdict::Mismatch => {
                 let began = Instant::now();
                 if let Some(place) = self.place.take() {
-                    let service = self.service.clone();
-                    let unit = async move { service.settle_or_go_on(place, End::Wrong, Some(failure)).await };
+                    let (service, slot) = (self.service.clone(), self.slot.take());
+                    let unit = async move {
+                        let _slot = slot;
+                        service.settle_or_go_on(place, End::Wrong, Some(failure)).await
+                    };
                     self.service.0.units.run(unit).await?;
                 }
                 sleep(WRONG_TAKES.saturating_sub(self.took + began.elapsed())).await;
@@ -394,8 +390,9 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         let Some(place) = self.place.take() else { return };
-        let service = self.service.clone();
+        let (service, slot) = (self.service.clone(), self.slot.take());
         self.service.0.units.start(async move {
+            let _slot = slot;
             if let Err(error) = service.settle_or_go_on(place, End::Void, None).await {
                 tracing::debug!(%error, "a password check that was not made could not be given back yet");
             }

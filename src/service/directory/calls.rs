@@ -44,9 +44,11 @@ impl Service {
             storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
             by.require_role(new.role)?;
         }
-        let hash = self.0.hasher.hash(password, &context.terms(&new.email)).await?;
+        let mut slot = self.0.hasher.reserve(&context.terms())?;
+        let hash = slot.hash(password).await?;
         let service = self.clone();
         let unit = async move {
+            let _slot = slot;
             let authorized = service.begin_authorized("create user", access::CREATE_USER, &caller, &context);
             let Authorized { mut tx, by, now } = authorized.await?;
             let tenant_id = by.tenant("tenant_id", tenant_id)?;
@@ -139,10 +141,12 @@ impl Service {
             user
         };
         require_unlike_email(self.0.password_policy, password, &user)?;
-        let hash = self.0.hasher.hash(password, &context.terms(&user.email)).await?;
+        let mut slot = self.0.hasher.reserve(&context.terms())?;
+        let hash = slot.hash(password).await?;
         let whose = (user.id, Some(user.tenant.id));
         let service = self.clone();
         let unit = async move {
+            let _slot = slot;
             let authorized =
                 service.begin_authorized("set password", access::SET_PASSWORD, &caller, &context);
             let Authorized { mut tx, by, now } = authorized.await?;
