@@ -37,10 +37,15 @@ async fn metrics_tell_what_becomes_of_passwords(engine: Engine) {
     assert_eq!(grown("identity_password_hashes_total"), 3.0);
     assert_eq!(grown("identity_password_wait_seconds_count"), 3.0);
     assert_eq!(grown(r#"identity_password_wait_seconds_bucket{le="+Inf"}"#), 3.0);
-    assert_eq!(grown("identity_password_refused_total"), 0.0);
-    for name in ["identity_password_queue_length", "identity_password_rehashes_waiting"] {
-        assert_eq!(metric(&after, name), 0.0, "{name}");
+    for reason in ["full", "share", "deadline"] {
+        let name = format!(r#"identity_password_refused_total{{reason="{reason}"}}"#);
+        assert_eq!(metric(&after, &name), 0.0, "{name}");
     }
+    for name in ["queue_length", "rehashes_waiting", "calls"] {
+        assert_eq!(metric(&after, &format!("identity_password_{name}")), 0.0, "{name}");
+    }
+    let lanes = metric(&after, "identity_password_lanes");
+    assert!(metric(&after, "identity_password_calls_limit") > lanes);
     for _ in 0..10 {
         client.login("nobody@example.com", PASSWORD).await.unwrap_err();
     }
@@ -152,7 +157,8 @@ async fn a_refused_login_is_counted() {
         client.login("nobody@example.com", PASSWORD).await.unwrap_err().code(),
         Code::ResourceExhausted
     );
-    assert_eq!(metric(&scrape(process.http()).await, "identity_password_refused_total"), 1.0);
+    let refused = r#"identity_password_refused_total{reason="deadline"}"#;
+    assert_eq!(metric(&scrape(process.http()).await, refused), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

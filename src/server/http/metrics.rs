@@ -106,17 +106,23 @@ impl Collector for Passwords {
             ("password_rehashes_waiting", "Outdated hashes that wait to be replaced", now.rehashes_waiting),
             ("password_lanes_in_use", "Hashes being computed", now.lanes_in_use),
             ("password_lanes", "Hashes that can be computed at once", now.lanes),
+            ("password_calls", "Calls that have reserved a hash and are not at their end", now.slots),
+            ("password_calls_limit", "How many those may be", now.slots_limit),
         ];
         for (name, help, value) in gauges {
             write(&mut encoder, name, help, &ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)))?;
         }
         let counters = [
             ("password_hashes", "Hashes computed", now.hashes),
-            ("password_refused", "Password checks refused for want of time or of room", now.refused.total()),
             ("password_abandoned", "Hashes given up since their callers had left", now.abandoned),
         ];
         for (name, help, value) in counters {
             write(&mut encoder, name, help, &ConstCounter::new(value))?;
+        }
+        let help = "Calls that got no hash";
+        let mut refused = encoder.encode_descriptor("password_refused", help, None, MetricType::Counter)?;
+        for (reason, count) in now.refused.by_reason() {
+            ConstCounter::new(count).encode(refused.encode_family(&[("reason", reason)])?)?;
         }
         let help = "How long password checks waited for a lane";
         let unit = Some(&Unit::Seconds);
