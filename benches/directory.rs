@@ -12,7 +12,6 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use identity::domain::{
@@ -22,7 +21,7 @@ use identity::domain::{
 use identity::proto::v1::{GetUserByEmailRequest, ListUsersRequest};
 use identity::service::{Authority, service_tokens};
 use identity::storage::bulk::{self, Batch, NewUser};
-use identity::storage::{self, Storage, StorageSettings};
+use identity::storage::{self, LaneSizes, Storage, StorageSettings};
 use support::postgres::Cluster;
 use support::service::{Client, Engine, TestDatabase, TestService};
 use tonic::Request;
@@ -82,8 +81,9 @@ impl House {
         let database = TestDatabase::migrated(engine).await;
         let storage = Storage::new(&StorageSettings {
             url: database.parsed(),
-            connections: NonZeroU32::MIN,
+            connections: LaneSizes::MIN,
             statement_limit: Duration::from_secs(60),
+            queue_limit: Duration::from_secs(60),
         })
         .unwrap();
         let began = Instant::now();

@@ -19,7 +19,7 @@ use identity::crypto::{
     TokenSubject,
 };
 use identity::domain::{Clock as _, Password, Role, SessionId, SystemClock, TenantId, Timestamp, UserId};
-use identity::storage::{Storage, StorageSettings, users};
+use identity::storage::{LaneSizes, Storage, StorageSettings, users};
 use secrecy::ExposeSecret as _;
 use support::service::{Engine, PASSWORD, TestService, registration};
 use tokio::runtime::Runtime;
@@ -178,8 +178,9 @@ fn look_ups(criterion: &mut Criterion) {
         let registered = runtime.block_on(Registered::on(engine));
         let settings = StorageSettings {
             url: registered.service.database.parsed(),
-            connections: 4.try_into().unwrap(),
+            connections: LaneSizes::each(4.try_into().unwrap()),
             statement_limit: Duration::from_secs(60),
+            queue_limit: Duration::from_secs(60),
         };
         let storage = runtime.block_on(async { Storage::new(&settings).unwrap() });
         let (tenant_id, user_id) = (registered.tenant_id, registered.user_id);

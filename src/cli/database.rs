@@ -4,7 +4,7 @@ use std::error::Error;
 
 use super::Outcome;
 use crate::config::{DatabaseSettings, LogSettings};
-use crate::storage::{Storage, StorageSettings, migrate};
+use crate::storage::{LaneSizes, Storage, StorageSettings, migrate};
 use crate::telemetry::logs;
 
 /// Runs `command` on the database, which is closed in order afterwards, with logging on.
@@ -34,7 +34,8 @@ async fn open(settings: &DatabaseSettings) -> Result<Storage, Box<dyn Error + Se
     }
     Ok(Storage::new(&StorageSettings {
         url: settings.url.clone(),
-        connections: settings.connections,
+        connections: LaneSizes::of(settings.connections),
         statement_limit: settings.statement_limit,
+        queue_limit: settings.queue_limit,
     })?)
 }

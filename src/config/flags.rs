@@ -16,7 +16,7 @@ pub struct Flags {
     pub database_url: Option<String>,
 
     /// Most connections to PostgreSQL, 1 to 1000
-    /// [IDENTITY_DATABASE_CONNECTIONS; default: the URL's connection_limit, else 10]
+    /// [IDENTITY_DATABASE_CONNECTIONS; default: the URL's connection_limit, else 16]
     #[arg(long, global = true, value_name = "NUMBER")]
     pub database_connections: Option<String>,
 
@@ -24,6 +24,11 @@ pub struct Flags {
     /// later counts as away [IDENTITY_STATEMENT_TIMEOUT; default: 1500ms]
     #[arg(long, global = true, value_name = "DURATION")]
     pub statement_timeout: Option<String>,
+
+    /// How long a call may wait for a connection to the database, from 100ms to 1m
+    /// [IDENTITY_QUEUE_TIMEOUT; default: 2s]
+    #[arg(long, global = true, value_name = "TIME")]
+    pub queue_timeout: Option<String>,
 
     /// What a start does about pending migrations: auto (run them) or check (refuse to start)
     /// [IDENTITY_MIGRATE; default: auto]
@@ -157,6 +162,14 @@ pub struct Flags {
     /// [IDENTITY_REGISTRATION_LIMIT; default: no limit]
     #[arg(long, global = true, value_name = "NUMBER")]
     pub registration_limit: Option<String>,
+    /// How many changes a user may make at once, after a pause; a tenant and a service ten times as many
+    /// [IDENTITY_CHANGE_BURST; default: 1000]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub change_burst: Option<String>,
+    /// How many changes a user may make a second, in the long run; a tenant and a service ten times as many
+    /// [IDENTITY_CHANGE_RATE; default: 20]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub change_rate: Option<String>,
 
     /// What to log: error, warn, info, debug or trace, also for one module, as in
     /// `info,identity::rpc=debug` [IDENTITY_LOG; default: info]

@@ -1,5 +1,6 @@
 //! The settings, their names, limits and defaults.
 
+mod changes;
 mod passwords;
 mod registration;
 mod tls;
@@ -16,10 +17,12 @@ use super::{Environment, Fault, Flags, MasterKeySettings, Resolved, secrets};
 use crate::crypto::KeyAlgorithm;
 use crate::crypto::hasher::HashEngine;
 use crate::crypto::tls::TlsFiles;
+use crate::storage::LaneSizes;
 use crate::storage::postgres::Connector;
 use crate::storage::url::DatabaseUrl;
 use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 
+pub use changes::ChangeSettings;
 pub use passwords::PasswordSettings;
 pub use registration::{RegistrationMode, RegistrationSettings};
 
@@ -36,6 +39,8 @@ pub struct Settings {
     pub session: SessionSettings,
     /// Who may register, and how often.
     pub registration: RegistrationSettings,
+    /// How much a user may change.
+    pub changes: ChangeSettings,
     /// Fewest characters in a new password: 8 to 64.
     pub password_min_length: usize,
     /// Signs tokens with HS256 when set: 32 bytes or more.
@@ -86,10 +91,12 @@ pub struct MaintenanceSettings {
 pub struct DatabaseSettings {
     /// Where it is.
     pub url: DatabaseUrl,
-    /// Most connections to PostgreSQL. SQLite takes as many as it needs.
+    /// Most connections to PostgreSQL, shared out among the lanes. SQLite takes as many as it needs.
     pub connections: NonZeroU32,
     /// How long PostgreSQL works on one statement at most.
     pub statement_limit: Duration,
+    /// How long a call waits for a connection at most: 100 ms to 1 minute.
+    pub queue_limit: Duration,
     /// What a start does about pending migrations.
     pub migrate: MigrateMode,
 }
@@ -161,6 +168,7 @@ const DATABASE_CONNECTIONS: Name =
     Name::with_flag("IDENTITY_DATABASE_CONNECTIONS", |flags| flags.database_connections.as_deref());
 const STATEMENT_TIMEOUT: Name =
     Name::with_flag("IDENTITY_STATEMENT_TIMEOUT", |flags| flags.statement_timeout.as_deref());
+const QUEUE_TIMEOUT: Name = Name::with_flag("IDENTITY_QUEUE_TIMEOUT", |flags| flags.queue_timeout.as_deref());
 const MIGRATE: Name = Name::with_flag("IDENTITY_MIGRATE", |flags| flags.migrate.as_deref());
 const LISTEN: Name = Name::with_flag("IDENTITY_LISTEN", |flags| flags.listen.as_deref());
 const HTTP_LISTEN: Name = Name::with_flag("IDENTITY_HTTP_LISTEN", |flags| flags.http_listen.as_deref());
@@ -194,7 +202,11 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 const DEFAULT_HTTP_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 /// Somewhat less than the two seconds after which a caller hears that the database is away.
 const DEFAULT_STATEMENT_LIMIT: Duration = Duration::from_millis(1_500);
-const DEFAULT_CONNECTIONS: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
+/// A call that waits longer is refused, and can try again: who comes then is served no later.
+const DEFAULT_QUEUE_LIMIT: Duration = Duration::from_secs(2);
+const DEFAULT_CONNECTIONS: NonZeroU32 = NonZeroU32::new(16).expect("16 is not 0");
+/// From one for each lane to what few servers have.
+const CONNECTIONS_RANGE: RangeInclusive<u32> = LaneSizes::MIN_TOTAL..=1000;
 /// From what a busy database may take to longer than anybody waits.
 const STATEMENT_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
 const DEFAULT_BCRYPT_COST: u32 = 12;
@@ -242,6 +254,7 @@ impl Settings {
         let session = session(&mut reader);
         let signing = signing(&mut reader);
         let registration = registration::read(&mut reader);
+        let changes = changes::read(&mut reader);
         let log = log(&mut reader);
         // The two are missing only after a fault was noted.
         let settings = database.zip(master_key).map(|(database, master_key)| Self {
@@ -250,6 +263,7 @@ impl Settings {
             hash,
             session,
             registration,
+            changes,
             password_min_length,
             jwt_secret,
             master_key,
@@ -330,18 +344,25 @@ fn database(reader: &mut Reader<'_>) -> Option<DatabaseSettings> {
             None
         }
     };
-    let connections = reader.number(DATABASE_CONNECTIONS, 1..=1000).and_then(NonZeroU32::new);
+    let connections = reader.number(DATABASE_CONNECTIONS, CONNECTIONS_RANGE).and_then(NonZeroU32::new);
     let statement_limit = reader.duration(STATEMENT_TIMEOUT, STATEMENT_RANGE);
+    let queue_limit = reader.duration(QUEUE_TIMEOUT, STATEMENT_RANGE);
     let migrate = reader.choice(MIGRATE, &[("auto", MigrateMode::Auto), ("check", MigrateMode::Check)]);
     let url = url?;
     let limit = match &url {
         DatabaseUrl::Postgres(target) => target.connection_limit(),
         DatabaseUrl::Sqlite { .. } => None,
     };
+    let fewest = NonZeroU32::new(*CONNECTIONS_RANGE.start()).unwrap_or(NonZeroU32::MIN);
+    if connections.is_none() && limit.is_some_and(|limit| limit < fewest) {
+        reader.warn(DATABASE_URL, format_args!("has a connection_limit below {fewest}; {fewest} are used"));
+    }
+    let limit = limit.map(|limit| limit.max(fewest));
     Some(DatabaseSettings {
         url,
         connections: connections.or(limit).unwrap_or(DEFAULT_CONNECTIONS),
         statement_limit: statement_limit.unwrap_or(DEFAULT_STATEMENT_LIMIT),
+        queue_limit: queue_limit.unwrap_or(DEFAULT_QUEUE_LIMIT),
         migrate: migrate.unwrap_or(MigrateMode::Auto),
     })
 }

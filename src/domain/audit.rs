@@ -223,6 +223,8 @@ words!(
         TooManyAttempts = "too_many_attempts",
         /// Too many registrations by the source, or too many answers that an e-mail is taken.
         TooManyRegistrations = "too_many_registrations",
+        /// The user, the tenant or the service had changed too much.
+        TooManyChanges = "too_many_changes",
         /// Too many passwords wait to be checked.
         Overloaded = "overloaded",
         /// Read in from elsewhere.

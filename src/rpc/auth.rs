@@ -42,7 +42,7 @@ pub(super) async fn caller<T: Sync>(
     };
     let caller = user.or_else(|| name.clone().map(Caller::Service)).unwrap_or(Caller::Anonymous);
     access::admit(rpc, &caller).map_err(status::from_service)?;
-    let context = call::context(request, name).map_err(status::invalid_fields)?;
+    let context = call::context(request, &caller, name).map_err(status::invalid_fields)?;
     Ok((caller, context))
 }
 
@@ -52,9 +52,10 @@ pub(super) async fn caller<T: Sync>(
 pub(super) async fn invalid_fields(
     service: &Service,
     caller: &Caller,
+    context: &CallContext,
     violations: Vec<FieldViolation>,
 ) -> Status {
-    match service.require_session(caller).await {
+    match service.require_session(caller, context).await {
         Ok(()) => status::invalid_fields(violations),
         Err(error) => status::from_service(error),
     }
@@ -99,7 +100,7 @@ async fn calling_service<T: Sync>(
         return Err(status::service_credential_invalid());
     }
     let token = value.to_str().map_err(|_| status::service_credential_invalid())?;
-    service.authenticate_service(token).await.map(Some).map_err(status::from_service)
+    service.authenticate_service(token, call::peer(request)).await.map(Some).map_err(status::from_service)
 }
 
 /// The token of `Bearer <token>`; the scheme in any case (RFC 9110, 11.1).

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 use tonic::Request;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
-use crate::domain::{DeviceLabel, EndUser, FieldViolation, ServiceName, SpiffeId, Violations};
-use crate::service::CallContext;
+use crate::domain::{DeviceLabel, EndUser, FieldViolation, Party, ServiceName, Source, SpiffeId, Violations};
+use crate::service::{CallContext, Caller};
 
 use super::call_id::CallId;
 
@@ -60,22 +60,37 @@ pub struct CertifiedPeer(pub SpiffeId);
 /// Each metadata in which the service states what is no address or no device.
 pub(super) fn context<T>(
     request: &Request<T>,
+    caller: &Caller,
     service: Option<ServiceName>,
 ) -> Result<CallContext, Vec<FieldViolation>> {
     let extensions = request.extensions();
     // Whoever is no service could state anything.
     let end_user = if service.is_some() { end_user(request)? } else { EndUser::default() };
-    let peer = extensions.get::<PeerAddress>().map(|peer| peer.0.ip());
+    let source = end_user.address.or(peer_address(request));
+    let party = match caller {
+        Caller::User(holder) if end_user.address.is_none() => Party::User(holder.tenant_id, holder.user_id),
+        Caller::User(_) | Caller::Service(_) | Caller::Anonymous => Party::Address(Source::of(source)),
+    };
     Ok(CallContext {
         deadline: extensions
             .get::<Deadline>()
             .and_then(|deadline| deadline.of_caller())
             .map(Instant::into_std),
-        source: end_user.address.or(peer),
+        source,
+        party,
         end_user,
         service,
         request_id: extensions.get::<CallId>().map(|id| id.as_str().to_owned()),
     })
+}
+
+/// Whose share a call takes before it is known who calls.
+pub(super) fn peer<T>(request: &Request<T>) -> Party {
+    Party::Address(Source::of(peer_address(request)))
+}
+
+fn peer_address<T>(request: &Request<T>) -> Option<IpAddr> {
+    request.extensions().get::<PeerAddress>().map(|peer| peer.0.ip())
 }
 
 fn end_user<T>(request: &Request<T>) -> Result<EndUser, Vec<FieldViolation>> {

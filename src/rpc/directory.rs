@@ -14,7 +14,7 @@ use crate::proto::v1::{
 };
 use crate::service::access;
 
-use super::{Backend, MAX_MESSAGE_BYTES, auth, convert, status};
+use super::{Backend, MAX_MESSAGE_BYTES, auth, convert};
 
 /// Creates, finds, lists, changes and removes users and tenants.
 pub struct DirectoryRpc(Backend);
@@ -37,7 +37,9 @@ impl DirectoryService for DirectoryRpc {
         let (tenant_id, new, password) =
             match convert::directory::new_user(request.into_inner(), service.password_policy()) {
                 Ok(valid) => valid,
-                Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+                Err(violations) => {
+                    return Err(auth::invalid_fields(service, &caller, &context, violations).await);
+                }
             };
         let refused = auth::refused(service, context.source);
         let user = service.create_user(caller, tenant_id, new, &password, context).await.map_err(refused)?;
@@ -52,7 +54,7 @@ impl DirectoryService for DirectoryRpc {
         let (caller, context) = auth::caller(service, access::UPDATE_USER, &request).await?;
         let (whose, etag, changes) = match convert::directory::user_update(request.into_inner()) {
             Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
         let refused = auth::refused(service, context.source);
         let user = service.update_user(caller, whose, etag, changes, context).await.map_err(refused)?;
@@ -65,14 +67,12 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<SetUserStateResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::SET_USER_STATE, &request).await?;
+        let refused = auth::refused(service, context.source);
         let (whose, etag, state) = match convert::directory::user_state(request.into_inner()) {
             Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        let user = service
-            .set_user_state(caller, whose, etag, state, context)
-            .await
-            .map_err(status::from_service)?;
+        let user = service.set_user_state(caller, whose, etag, state, context).await.map_err(refused)?;
         Ok(Response::new(SetUserStateResponse { user: Some(convert::user(user)) }))
     }
 
@@ -85,7 +85,9 @@ impl DirectoryService for DirectoryRpc {
         let (whose, password) =
             match convert::directory::new_password(request.into_inner(), service.password_policy()) {
                 Ok(valid) => valid,
-                Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+                Err(violations) => {
+                    return Err(auth::invalid_fields(service, &caller, &context, violations).await);
+                }
             };
         let refused = auth::refused(service, context.source);
         service.set_password(caller, whose, &password, context).await.map_err(refused)?;
@@ -98,12 +100,15 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<RevokeUserSessionsResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::REVOKE_USER_SESSIONS, &request).await?;
+        let refused = auth::refused(service, context.source);
         let whose =
             match convert::directory::named_user(&request.get_ref().user_id, &request.get_ref().tenant_id) {
                 Ok(valid) => valid,
-                Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+                Err(violations) => {
+                    return Err(auth::invalid_fields(service, &caller, &context, violations).await);
+                }
             };
-        service.revoke_user_sessions(caller, whose, context).await.map_err(status::from_service)?;
+        service.revoke_user_sessions(caller, whose, context).await.map_err(refused)?;
         Ok(Response::new(RevokeUserSessionsResponse {}))
     }
 
@@ -113,15 +118,18 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<DeleteUserResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::DELETE_USER, &request).await?;
+        let refused = auth::refused(service, context.source);
         let whose =
             match convert::directory::named_user(&request.get_ref().user_id, &request.get_ref().tenant_id) {
                 Ok(valid) => valid,
-                Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+                Err(violations) => {
+                    return Err(auth::invalid_fields(service, &caller, &context, violations).await);
+                }
             };
         service
             .delete_user(caller, whose, Etag::given(request.into_inner().etag), context)
             .await
-            .map_err(status::from_service)?;
+            .map_err(refused)?;
         Ok(Response::new(DeleteUserResponse {}))
     }
 
@@ -131,14 +139,12 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<BatchGetUsersResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::BATCH_GET_USERS, &request).await?;
+        let refused = auth::refused(service, context.source);
         let (tenant_id, ids) = match convert::directory::user_ids(request.get_ref()) {
             Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        let users = service
-            .batch_get_users(&caller, tenant_id, &ids, &context)
-            .await
-            .map_err(status::from_service)?;
+        let users = service.batch_get_users(&caller, tenant_id, &ids, &context).await.map_err(refused)?;
         Ok(Response::new(BatchGetUsersResponse { users: convert::directory::users(users) }))
     }
 
@@ -148,12 +154,12 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<GetUserByEmailResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::GET_USER_BY_EMAIL, &request).await?;
+        let refused = auth::refused(service, context.source);
         let email = match convert::directory::email(request.get_ref()) {
             Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        let user =
-            service.get_user_by_email(&caller, &email, &context).await.map_err(status::from_service)?;
+        let user = service.get_user_by_email(&caller, &email, &context).await.map_err(refused)?;
         Ok(Response::new(GetUserByEmailResponse { user: Some(convert::user(user)) }))
     }
 
@@ -163,12 +169,12 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<ListUsersResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::LIST_USERS, &request).await?;
+        let refused = auth::refused(service, context.source);
         let (query, page, total) = match convert::directory::user_query(request.into_inner()) {
             Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        let found =
-            service.list_users(&caller, query, page, total, &context).await.map_err(status::from_service)?;
+        let found = service.list_users(&caller, query, page, total, &context).await.map_err(refused)?;
         Ok(Response::new(convert::directory::user_page(found)))
     }
 
@@ -178,11 +184,12 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<GetTenantResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::GET_TENANT, &request).await?;
+        let refused = auth::refused(service, context.source);
         let tenant_id = match convert::directory::named_tenant(&request.get_ref().tenant_id) {
             Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        let tenant = service.get_tenant(&caller, tenant_id, &context).await.map_err(status::from_service)?;
+        let tenant = service.get_tenant(&caller, tenant_id, &context).await.map_err(refused)?;
         Ok(Response::new(GetTenantResponse { tenant: Some(convert::tenant(&tenant)) }))
     }
 
@@ -192,14 +199,13 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<UpdateTenantResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::UPDATE_TENANT, &request).await?;
+        let refused = auth::refused(service, context.source);
         let (tenant_id, etag, changes) = match convert::directory::tenant_update(request.into_inner()) {
             Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        let tenant = service
-            .update_tenant(caller, tenant_id, etag, changes, context)
-            .await
-            .map_err(status::from_service)?;
+        let tenant =
+            service.update_tenant(caller, tenant_id, etag, changes, context).await.map_err(refused)?;
         Ok(Response::new(UpdateTenantResponse { tenant: Some(convert::tenant(&tenant)) }))
     }
 
@@ -209,11 +215,12 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<DeleteTenantResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::DELETE_TENANT, &request).await?;
+        let refused = auth::refused(service, context.source);
         let (tenant_id, etag) = match convert::directory::tenant_deletion(request.into_inner()) {
             Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        service.delete_tenant(caller, tenant_id, etag, context).await.map_err(status::from_service)?;
+        service.delete_tenant(caller, tenant_id, etag, context).await.map_err(refused)?;
         Ok(Response::new(DeleteTenantResponse {}))
     }
 
@@ -223,12 +230,12 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<ListTenantsResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::LIST_TENANTS, &request).await?;
+        let refused = auth::refused(service, context.source);
         let (page, total) = match convert::directory::tenant_page(request.into_inner()) {
             Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        let found =
-            service.list_tenants(&caller, page, total, &context).await.map_err(status::from_service)?;
+        let found = service.list_tenants(&caller, page, total, &context).await.map_err(refused)?;
         Ok(Response::new(convert::directory::tenant_list(found)))
     }
 }

@@ -50,12 +50,13 @@ impl IdentityService for IdentityRpc {
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
         let service = self.0.service()?;
-        let (caller, _) = auth::caller(service, access::GET_USER, &request).await?;
+        let (caller, context) = auth::caller(service, access::GET_USER, &request).await?;
+        let refused = auth::refused(service, context.source);
         let (wanted, tenant) = match convert::wanted_user(request.get_ref()) {
             Ok(wanted) => wanted,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        let user = service.get_user(&caller, wanted, tenant).await.map_err(status::from_service)?;
+        let user = service.get_user(&caller, wanted, tenant, &context).await.map_err(refused)?;
         Ok(Response::new(GetUserResponse { user: Some(convert::user(user)) }))
     }
 
@@ -65,16 +66,18 @@ impl IdentityService for IdentityRpc {
     ) -> Result<Response<RefreshSessionResponse>, Status> {
         let service = self.0.service()?;
         let (_, context) = auth::caller(service, access::REFRESH_SESSION, &request).await?;
+        let refused = auth::refused(service, context.source);
         let token = Zeroizing::new(request.into_inner().refresh_token);
-        let opened = service.refresh_session(&token, context).await.map_err(status::from_service)?;
+        let opened = service.refresh_session(&token, context).await.map_err(refused)?;
         Ok(Response::new(convert::refreshed(opened)))
     }
 
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
         let service = self.0.service()?;
         let (_, context) = auth::caller(service, access::LOGOUT, &request).await?;
+        let refused = auth::refused(service, context.source);
         let token = Zeroizing::new(request.into_inner().refresh_token);
-        service.logout(&token, &context).await.map_err(status::from_service)?;
+        service.logout(&token, &context).await.map_err(refused)?;
         Ok(Response::new(LogoutResponse {}))
     }
 
@@ -83,12 +86,13 @@ impl IdentityService for IdentityRpc {
         request: Request<ListSessionsRequest>,
     ) -> Result<Response<ListSessionsResponse>, Status> {
         let service = self.0.service()?;
-        let (caller, _) = auth::caller(service, access::LIST_SESSIONS, &request).await?;
+        let (caller, context) = auth::caller(service, access::LIST_SESSIONS, &request).await?;
+        let refused = auth::refused(service, context.source);
         let (size, page_token) = match convert::page(request.get_ref()) {
             Ok(page) => page,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        let page = service.list_sessions(&caller, size, page_token).await.map_err(status::from_service)?;
+        let page = service.list_sessions(&caller, size, page_token, &context).await.map_err(refused)?;
         Ok(Response::new(convert::sessions(page)))
     }
 
@@ -98,11 +102,12 @@ impl IdentityService for IdentityRpc {
     ) -> Result<Response<RevokeSessionResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::REVOKE_SESSION, &request).await?;
+        let refused = auth::refused(service, context.source);
         let id = match convert::session_id(request.get_ref()) {
             Ok(id) => id,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
-        service.revoke_session(&caller, id, &context).await.map_err(status::from_service)?;
+        service.revoke_session(&caller, id, &context).await.map_err(refused)?;
         Ok(Response::new(RevokeSessionResponse {}))
     }
 
@@ -114,7 +119,7 @@ impl IdentityService for IdentityRpc {
         let (caller, context) = auth::caller(service, access::CHANGE_PASSWORD, &request).await?;
         let (current, new) = match convert::passwords(request.into_inner(), service.password_policy()) {
             Ok(passwords) => passwords,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, violations).await),
+            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
         let refused = auth::refused(service, context.source);
         service.change_password(&caller, &current, &new, &context).await.map_err(refused)?;
@@ -126,9 +131,10 @@ impl IdentityService for IdentityRpc {
         request: Request<VerifyTokenRequest>,
     ) -> Result<Response<VerifyTokenResponse>, Status> {
         let service = self.0.service()?;
-        auth::caller(service, access::VERIFY_TOKEN, &request).await?;
+        let (_, context) = auth::caller(service, access::VERIFY_TOKEN, &request).await?;
+        let refused = auth::refused(service, context.source);
         let verified =
-            service.verify_token(&request.get_ref().access_token).await.map_err(status::from_service)?;
+            service.verify_token(&request.get_ref().access_token, &context).await.map_err(refused)?;
         Ok(Response::new(verified.map(convert::verified).unwrap_or_default()))
     }
 }

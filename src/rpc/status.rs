@@ -42,6 +42,8 @@ pub fn from_service(error: ServiceError) -> Status {
         ServiceError::RegistrationClosed => registration_closed(),
         ServiceError::TooManyRegistrations { retry_after } => too_many_registrations(retry_after),
         ServiceError::Overloaded { retry_after } => overloaded(retry_after),
+        ServiceError::TooManyChanges { retry_after } => too_many_changes(retry_after),
+        ServiceError::Storage(StorageError::Busy { retry_after }) => overloaded(retry_after),
         ServiceError::Stopping => unavailable(RETRY_SOON),
         ServiceError::Storage(StorageError::Unavailable(cause)) => {
             tracing::warn!(error = %cause, "a call failed because the database is unavailable");
@@ -190,8 +192,19 @@ pub fn too_many_registrations(retry_after: Duration) -> Status {
     )
 }
 
-/// RESOURCE_EXHAUSTED: too many passwords wait to be checked; trying again after `retry_after` may
-/// help.
+/// RESOURCE_EXHAUSTED: the user, the tenant or the service has changed too much; trying again after
+/// `retry_after` may help.
+pub fn too_many_changes(retry_after: Duration) -> Status {
+    build(
+        Code::ResourceExhausted,
+        ErrorReason::TooManyChanges,
+        "Too many changes. Try again later.",
+        Some(RetryInfo::new(Some(retry_after)).into()),
+    )
+}
+
+/// RESOURCE_EXHAUSTED: too many calls wait already, or the caller has had their share; trying again after
+/// `retry_after` may help.
 pub fn overloaded(retry_after: Duration) -> Status {
     build(
         Code::ResourceExhausted,

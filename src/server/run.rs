@@ -19,7 +19,7 @@ use crate::proto::v1::identity_service_server::IdentityServiceServer;
 use crate::rpc::{AuditRpc, Backend, DirectoryRpc, IdentityRpc};
 use crate::service::keys::Propagation;
 use crate::service::{Due, UnitsOfWork};
-use crate::storage::{Storage, StorageSettings};
+use crate::storage::{LaneSizes, Storage, StorageSettings};
 
 use super::drain::Drained;
 use super::edge::{self, CallCounts, EdgeSettings};
@@ -95,8 +95,9 @@ impl Server {
         let database = &settings.database;
         let storage = Storage::new(&StorageSettings {
             url: database.url.clone(),
-            connections: database.connections,
+            connections: LaneSizes::of(database.connections),
             statement_limit: database.statement_limit,
+            queue_limit: database.queue_limit,
         })?;
         let units = UnitsOfWork::new();
         let foundations =

@@ -7,7 +7,10 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tokio::time::sleep;
 
-use crate::config::{HashSettings, MigrateMode, RegistrationMode, RegistrationSettings, Settings};
+use crate::budget::Rate;
+use crate::config::{
+    ChangeSettings, HashSettings, MigrateMode, RegistrationMode, RegistrationSettings, Settings,
+};
 use crate::crypto::access_token::{AccessTokens, TokenSettings};
 use crate::crypto::fingerprint::Fingerprinter;
 use crate::crypto::hasher::{Cost, Hasher, HasherSettings, Staffing, Width};
@@ -20,8 +23,8 @@ use crate::crypto::tls::TlsFileError;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
 use crate::service::{
-    Authority, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service, SessionRules, Turns,
-    UnitsOfWork,
+    Authority, ChangeRules, Changes, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service,
+    SessionRules, Turns, UnitsOfWork,
 };
 use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
 
@@ -159,6 +162,7 @@ impl Foundations {
             refusals: self.refusals.clone(),
             refused_calls: RefusedCalls::default(),
             registration_rules: registration_rules(&self.settings.registration),
+            changes: Changes::new(change_rules(self.settings.changes)),
             password_policy: PasswordPolicy::new(self.settings.password_min_length),
             session_rules: SessionRules {
                 idle: session.idle,
@@ -205,6 +209,10 @@ impl Foundations {
         };
         Ok(KeyFollower::load(custody, secret).await?)
     }
+}
+
+fn change_rules(settings: ChangeSettings) -> ChangeRules {
+    ChangeRules { user: Rate { burst: settings.burst, per_second: settings.per_second } }
 }
 
 fn registration_rules(settings: &RegistrationSettings) -> RegistrationRules {

@@ -65,6 +65,9 @@ macro_rules! table {
             pub const $name: &str = concat!("identity.v1.", $rpc);
         )*
 
+        /// How many RPCs there are.
+        pub(super) const RPCS: usize = [$($name),*].len();
+
         /// The table: each RPC by its full name.
         const TABLE: &[(&str, Access)] = &[$(
             ($name, row(Reach::$anonymous, Reach::$member, Reach::$admin, Reach::$owner, Reach::$service)),
@@ -106,10 +109,15 @@ pub fn access(rpc: &str) -> Option<Access> {
     TABLE.iter().find(|(name, _)| *name == rpc).map(|(_, access)| *access)
 }
 
+/// The full name of each RPC.
+pub fn rpcs() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}
+
 /// The full name of the RPC that `name` means: that name itself, or the method's alone.
 pub fn full_name(name: &str) -> Option<&'static str> {
     let means = |full: &str| full == name || full.rsplit('/').next() == Some(name);
-    TABLE.iter().map(|(full, _)| *full).find(|full| means(full))
+    rpcs().find(|full| means(full))
 }
 
 /// Lets `caller` through the door of an RPC, or not.

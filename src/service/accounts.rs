@@ -10,7 +10,7 @@ use crate::domain::{
 use crate::storage;
 use crate::storage::logins::Login;
 use crate::storage::outcomes::Outcome;
-use crate::storage::{Inserted, Tx};
+use crate::storage::{Inserted, Permit, Tx};
 
 use super::Service;
 use super::attempts::{Attempt, Checked, Whose};
@@ -66,17 +66,18 @@ impl Service {
     ) -> Result<OpenedSession, ServiceError> {
         self.require_registration_open(&context)?;
         let registration = Arc::new(registration);
-        let mut slot = self.0.hasher.reserve(&context.terms())?;
+        let mut slot = self.reserve_hash(&context)?;
         self.admit_registration(&context).await?;
         let hash = slot.hash(&registration.password).await?;
+        let permit = self.unit(&context).await?;
         let written = {
             let (service, registration) = (self.clone(), Arc::clone(&registration));
             let context = context.clone();
-            let unit = async move {
+            let unit = async move |permit: Permit| {
                 let _slot = slot;
-                service.write_registration(&registration, &hash, &context).await
+                service.write_registration(permit, &registration, &hash, &context).await
             };
-            self.0.units.run(unit).await?
+            self.0.units.run(permit, unit).await?
         };
         match written {
             Written::Created(opened) => Ok(*opened),
@@ -87,13 +88,14 @@ impl Service {
 
     async fn write_registration(
         &self,
+        permit: Permit,
         registration: &Registration,
         hash: &PasswordHash,
         context: &CallContext,
     ) -> Result<Written, ServiceError> {
         let now = self.0.clock.now();
         let user = new_owner(registration, now);
-        let mut tx = self.0.storage.begin("register").await?;
+        let mut tx = permit.begin("register").await?;
         if let Some(known) = self.claim_request_id(&mut tx, registration, &user).await? {
             return Ok(Written::Known(known));
         }
@@ -214,18 +216,21 @@ impl Service {
         if login.user.state != UserState::Active {
             return Err(ServiceError::LoginFailed);
         }
+        let permit = self.unit(&context).await?;
         let service = self.clone();
-        self.0.units.run(async move { service.write_session(login, &context, attempt).await }).await
+        let unit = async move |permit: Permit| service.write_session(permit, login, &context, attempt).await;
+        self.0.units.run(permit, unit).await
     }
 
     async fn write_session(
         &self,
+        permit: Permit,
         login: Login,
         context: &CallContext,
         attempt: Attempt,
     ) -> Result<OpenedSession, ServiceError> {
         let Login { user, password_changed_at, .. } = login;
-        let mut tx = self.0.storage.begin("login").await?;
+        let mut tx = permit.begin("login").await?;
         let state = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await?;
         let changed_at = storage::logins::find_password_changed_at(&mut tx, user.tenant.id, user.id).await?;
         if state != Some(UserState::Active) || changed_at != Some(password_changed_at) {

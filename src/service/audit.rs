@@ -45,7 +45,7 @@ impl Service {
         page: PageQuery,
         context: &CallContext,
     ) -> Result<Page<AuditEvent>, ServiceError> {
-        let mut conn = self.0.storage.read().await?;
+        let mut conn = self.lister(context).await?;
         let by = self.authorize(&mut conn, access::LIST_AUDIT_EVENTS, caller, context).await?;
         let tenant_id = match query.tenant_id {
             None if !by.is_user() => None,

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crate::crypto::hasher::Terms;
 use crate::domain::{
-    Action, Actor, AllowedRpcs, AuditEvent, AuditOrigin, EndUser, Party, ServiceName, SessionId, Source,
-    SpiffeId, TenantId, Timestamp, UserId,
+    Action, Actor, AllowedRpcs, AuditEvent, AuditOrigin, EndUser, Party, ServiceName, SessionId, SpiffeId,
+    TenantId, Timestamp, UserId,
 };
 
 use super::{Service, ServiceError};
@@ -71,6 +71,8 @@ pub struct CallContext {
     pub deadline: Option<Instant>,
     /// The address that the call came from, if that is known: the end user's where a service states it.
     pub source: Option<IpAddr>,
+    /// Whose share of each budget the call takes.
+    pub party: Party,
     /// On whose behalf a service calls. Nobody else is believed.
     pub end_user: EndUser,
     /// The service that calls, be it for itself or for a user.
@@ -112,7 +114,7 @@ impl CallContext {
 
     /// The terms of hashing a password in this call.
     pub(super) fn terms(&self) -> Terms {
-        Terms { deadline: self.deadline, party: Party::Address(Source::of(self.source)) }
+        Terms { deadline: self.deadline, party: self.party }
     }
 }
 

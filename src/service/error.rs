@@ -66,21 +66,38 @@ pub enum ServiceError {
         /// When the oldest of them is forgotten.
         retry_after: Duration,
     },
-    /// Too many passwords wait to be hashed.
-    #[error("too many passwords wait to be hashed")]
+    /// Too many passwords wait to be hashed, or too many calls wait for the database.
+    #[error("too many calls wait already")]
     Overloaded {
         /// When trying again makes sense.
         retry_after: Duration,
     },
+    /// The user, the tenant or the service has changed too much lately.
+    #[error("too many changes")]
+    TooManyChanges {
+        /// When there is room for another change.
+        retry_after: Duration,
+    },
     /// Storage failed.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(StorageError),
     /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,
     /// A fault of this program, or stored data that it cannot read.
     #[error("{0}")]
     Fault(String),
+}
+
+impl From<StorageError> for ServiceError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Busy { retry_after } => Self::Overloaded { retry_after },
+            StorageError::Unavailable(_) | StorageError::Corrupt(_) | StorageError::Refused(_) => {
+                Self::Storage(error)
+            }
+        }
+    }
 }
 
 impl From<HashError> for ServiceError {

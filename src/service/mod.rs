@@ -5,11 +5,12 @@
 //! looks up, [`directory`] keeps users and tenants, `sessions` opens, refreshes and ends sessions, `passwords`
 //! changes one's own, [`keys`] keeps the signing keys and [`service_tokens`] the credentials of services,
 //! [`moving`] takes users over from elsewhere and hands them out. [`access`] holds the one table of what each
-//! caller may call, [`authority`] says on whose authority something is changed; [`audit`] lists what was done,
+//! caller may call, [`admission`] which budgets a call takes, [`authority`] says on whose authority something is changed; [`audit`] lists what was done,
 //! and `refused` counts what was not.
 
 pub mod access;
 pub mod accounts;
+pub mod admission;
 mod attempts;
 pub mod audit;
 pub mod authority;
@@ -38,6 +39,7 @@ use crate::domain::{Clock, PasswordPolicy};
 use crate::storage::Storage;
 pub use crate::storage::StorageError;
 
+pub use admission::{ChangeRules, Changes};
 pub use attempts::{LimitKind, Refusals, Turns};
 pub use authority::Authority;
 pub use caller::{CallContext, Caller, ServiceIdentity, TokenHolder};
@@ -71,6 +73,8 @@ pub struct Parts {
     pub refused_calls: RefusedCalls,
     /// Who may register, and how often.
     pub registration_rules: RegistrationRules,
+    /// Who has changed how much lately.
+    pub changes: Changes,
     /// What new passwords have to satisfy.
     pub password_policy: PasswordPolicy,
     /// How long sessions last, and how many a user has.

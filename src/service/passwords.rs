@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::domain::{Action, AuditEvent, Password, PasswordHash, Reason, Target};
 use crate::storage;
+use crate::storage::Permit;
 use crate::storage::logins::Login;
 
 use super::Service;
@@ -28,10 +29,13 @@ impl Service {
         new: &Password,
         context: &CallContext,
     ) -> Result<(), ServiceError> {
-        self.require_session(caller).await?;
+        let changing = self.charge_change(caller)?;
+        // One to check the password with is taken with the attempt.
+        let mut slot = self.reserve_hash(context)?;
         let holder = *caller.holder()?;
         let login = {
-            let mut conn = self.0.storage.read().await?;
+            let mut conn = self.reader(context).await?;
+            self.require_session_on(&mut conn, caller).await?;
             storage::logins::find_by_user(&mut conn, holder.tenant_id, holder.user_id).await?
         };
         let login = login.ok_or(ServiceError::LoginFailed)?;
@@ -46,20 +50,23 @@ impl Service {
             // Dropped, it gives its place back.
             Checked::Right { .. } => {}
         }
-        let mut slot = self.0.hasher.reserve(&context.terms())?;
         let hash = slot.hash(new).await?;
         let event = context.event_by(by, self.0.clock.now(), Action::PasswordChanged);
         let event = AuditEvent { target, ..event };
+        let permit = self.unit(context).await?;
         let service = self.clone();
-        let unit = async move {
+        let unit = async move |permit: Permit| {
             let _slot = slot;
-            service.write_password(&holder, &login, &hash, &event).await
+            service.write_password(permit, &holder, &login, &hash, &event).await?;
+            changing.made();
+            Ok(())
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 
     async fn write_password(
         &self,
+        permit: Permit,
         holder: &TokenHolder,
         login: &Login,
         hash: &PasswordHash,
@@ -69,7 +76,7 @@ impl Service {
         // Later than the last change, whatever this machine's clock says: logins compare the two.
         let soonest = login.password_changed_at.plus(Duration::from_micros(1));
         let now = self.0.clock.now().max(soonest);
-        let mut tx = self.0.storage.begin("change password").await?;
+        let mut tx = permit.begin("change password").await?;
         storage::users::find_state_locked(&mut tx, tenant_id, user_id).await?;
         // Whoever ended the session while the passwords were hashed meant to keep its holder out.
         let found = storage::sessions::find_with_user(&mut tx, tenant_id, session_id).await?;

@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Service, ServiceError};
-use crate::domain::{Action, Actor, AuditEvent, AuditOrigin, FieldChange, Reason, Source, Timestamp};
+use crate::domain::{Action, Actor, AuditEvent, AuditOrigin, FieldChange, Party, Reason, Source, Timestamp};
 use crate::storage;
+use crate::storage::{Lane, Permit};
 
 /// Sources that are counted apart at most; what others do beyond that is counted together. It bounds what a
 /// minute of an attack by many writes, and what it holds while the database is away.
@@ -27,7 +28,7 @@ type Key = (i64, Option<Source>);
 #[derive(Clone, Copy, Debug)]
 struct Counts {
     last: Timestamp,
-    by_reason: [u64; 3],
+    by_reason: [u64; REASONS.len()],
 }
 
 /// Which of them are written.
@@ -39,7 +40,8 @@ pub enum Due {
     Now,
 }
 
-const REASONS: [Reason; 3] = [Reason::TooManyAttempts, Reason::TooManyRegistrations, Reason::Overloaded];
+const REASONS: [Reason; 4] =
+    [Reason::TooManyAttempts, Reason::TooManyRegistrations, Reason::Overloaded, Reason::TooManyChanges];
 
 impl RefusedCalls {
     fn count(&self, reason: usize, source: Source, now: Timestamp) {
@@ -47,7 +49,7 @@ impl RefusedCalls {
         let mut calls = self.lock();
         let key = (minute, Some(source));
         let key = if calls.len() < MAX_SOURCES || calls.contains_key(&key) { key } else { (minute, None) };
-        let counts = calls.entry(key).or_insert(Counts { last: now, by_reason: [0; 3] });
+        let counts = calls.entry(key).or_insert(Counts { last: now, by_reason: [0; REASONS.len()] });
         counts.last = counts.last.max(now);
         counts.by_reason[reason] += 1;
     }
@@ -65,7 +67,8 @@ impl RefusedCalls {
     fn put_back(&self, taken: BTreeMap<Key, Counts>) {
         let mut calls = self.lock();
         for (key, counts) in taken {
-            let known = calls.entry(key).or_insert(Counts { last: counts.last, by_reason: [0; 3] });
+            let known =
+                calls.entry(key).or_insert(Counts { last: counts.last, by_reason: [0; REASONS.len()] });
             known.last = known.last.max(counts.last);
             for (known, more) in known.by_reason.iter_mut().zip(counts.by_reason) {
                 *known += more;
@@ -95,10 +98,13 @@ impl Service {
     /// Counts a call that `source` made, if it failed by a limit or for want of room.
     pub fn note_refusal(&self, error: &ServiceError, source: Option<IpAddr>) {
         let is_reason = |reason: &Reason| {
-            (matches!(error, ServiceError::TooManyAttempts { .. }) && *reason == Reason::TooManyAttempts)
-                || (matches!(error, ServiceError::TooManyRegistrations { .. })
-                    && *reason == Reason::TooManyRegistrations)
-                || (matches!(error, ServiceError::Overloaded { .. }) && *reason == Reason::Overloaded)
+            matches!(
+                (error, reason),
+                (ServiceError::TooManyAttempts { .. }, Reason::TooManyAttempts)
+                    | (ServiceError::TooManyRegistrations { .. }, Reason::TooManyRegistrations)
+                    | (ServiceError::Overloaded { .. }, Reason::Overloaded)
+                    | (ServiceError::TooManyChanges { .. }, Reason::TooManyChanges)
+            )
         };
         if let Some(reason) = REASONS.iter().position(is_reason) {
             self.0.refused_calls.count(reason, Source::of(source), self.0.clock.now());
@@ -115,10 +121,11 @@ impl Service {
             return Ok(());
         }
         let service = self.clone();
-        let unit = async move {
+        let permit = self.0.storage.permit(Lane::Operators, Party::System).await?;
+        let unit = async move |permit: Permit| {
             let events: Vec<_> = taken.iter().map(|(&(_, source), counts)| counts.event(source)).collect();
             let written = async {
-                let mut tx = service.0.storage.begin("write refusals").await?;
+                let mut tx = permit.begin("write refusals").await?;
                 storage::audit::insert_all(&mut tx, &events).await?;
                 tx.commit().await
             };
@@ -127,7 +134,7 @@ impl Service {
                 error.into()
             })
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 }
 

@@ -58,7 +58,7 @@ impl Service {
     /// [`ServiceError::RegistrationClosed`], [`ServiceError::TooManyRegistrations`]; and
     /// [`ServiceError::Overloaded`] before anything is asked of the database.
     pub(super) async fn admit_registration(&self, context: &CallContext) -> Result<(), ServiceError> {
-        let mut conn = self.0.storage.read().await?;
+        let mut conn = self.unit(context).await?.connect().await?;
         for window in self.windows(context) {
             if let Some(tried) = storage::attempts::find(&mut conn, window.key).await? {
                 self.room(window, tried)?;

@@ -9,10 +9,11 @@ use super::error::ServiceError;
 use super::{Authority, Service};
 use crate::crypto::service_token::ServiceTokenSecret;
 use crate::domain::{
-    Action, AllowedRpcs, AuditEvent, Clock, FieldChange, ServiceName, ServiceToken, ServiceTokenId, Target,
+    Action, AllowedRpcs, AuditEvent, Clock, FieldChange, Party, ServiceName, ServiceToken, ServiceTokenId,
+    Target,
 };
 use crate::storage;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Lane, Storage, StorageError};
 
 /// A token that was just made, and its text, which nobody can tell later.
 #[derive(Debug)]
@@ -110,10 +111,14 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::ServiceCredentialInvalid`] for any text that is not a service token in force.
-    pub async fn authenticate_service(&self, token: &str) -> Result<ServiceIdentity, ServiceError> {
+    pub async fn authenticate_service(
+        &self,
+        token: &str,
+        party: Party,
+    ) -> Result<ServiceIdentity, ServiceError> {
         let secret = ServiceTokenSecret::parse(token).ok_or(ServiceError::ServiceCredentialInvalid)?;
         let found = {
-            let mut conn = self.0.storage.read().await?;
+            let mut conn = self.0.storage.reader(Lane::Reads, party).await?;
             storage::service_tokens::find(&mut conn, secret.id()).await?
         };
         let now = self.0.clock.now();

@@ -5,6 +5,7 @@ use std::future::Future;
 use tokio_util::task::TaskTracker;
 
 use super::error::ServiceError;
+use crate::storage::Permit;
 
 /// The units of work under way. Cheap to clone; all clones count together.
 #[derive(Clone, Default)]
@@ -19,23 +20,28 @@ impl UnitsOfWork {
         Self::default()
     }
 
-    /// Runs `unit` to its end, even when the returned future is dropped before.
+    /// Runs `unit` to its end, even when the returned future is dropped before. Its `permit` was taken by the
+    /// caller's own future, so that no more units are under way than there are connections for them.
     ///
     /// # Errors
     /// What `unit` fails with; [`ServiceError::Fault`] when it panics.
-    pub(super) async fn run<T, F>(&self, unit: F) -> Result<T, ServiceError>
+    pub(super) async fn run<T, F>(
+        &self,
+        permit: Permit,
+        unit: impl FnOnce(Permit) -> F,
+    ) -> Result<T, ServiceError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, ServiceError>> + Send + 'static,
     {
-        match self.writes.spawn(unit).await {
+        match self.writes.spawn(unit(permit)).await {
             Ok(result) => result,
             Err(panic) => Err(ServiceError::Fault(format!("a unit of work did not end: {panic}"))),
         }
     }
 
     /// Runs `unit`, which takes back what was reserved for a caller who has gone; nobody waits for its result.
-    /// Does nothing where no runtime is left to run it.
+    /// It holds the caller's budgets until it has done so. Does nothing where no runtime is left to run it.
     pub(super) fn start(&self, unit: impl Future<Output = ()> + Send + 'static) {
         // A call that is cut off when a process stops leaves one behind at the last moment.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -2,10 +2,11 @@
 
 use crate::domain::{FieldViolation, TenantId, User, UserId, UserState};
 use crate::storage;
+use crate::storage::Conn;
 use crate::storage::users::SessionStanding;
 
 use super::Service;
-use super::caller::{Caller, TokenHolder};
+use super::caller::{CallContext, Caller, TokenHolder};
 use super::directory::changes;
 use super::error::ServiceError;
 
@@ -22,12 +23,13 @@ impl Service {
         caller: &Caller,
         wanted: Option<UserId>,
         tenant: Option<TenantId>,
+        context: &CallContext,
     ) -> Result<User, ServiceError> {
         match caller {
-            Caller::Service(_) => self.find_user(wanted, tenant).await,
+            Caller::Service(_) => self.find_user(wanted, tenant, context).await,
             Caller::User(_) | Caller::Anonymous => {
                 let holder = caller.holder()?;
-                let user = self.find_user_for(holder, wanted.unwrap_or(holder.user_id)).await?;
+                let user = self.find_user_for(holder, wanted.unwrap_or(holder.user_id), context).await?;
                 let user = user.filter(|_| tenant.is_none_or(|tenant| tenant == holder.tenant_id));
                 user.ok_or(ServiceError::UserNotFound)
             }
@@ -39,12 +41,13 @@ impl Service {
         &self,
         wanted: Option<UserId>,
         tenant: Option<TenantId>,
+        context: &CallContext,
     ) -> Result<User, ServiceError> {
         let wanted = wanted.ok_or_else(|| {
             let description = "must name a user".to_owned();
             ServiceError::FieldInvalid(FieldViolation { field: "user_id", description })
         })?;
-        let mut conn = self.0.storage.read().await?;
+        let mut conn = self.reader(context).await?;
         match tenant {
             Some(tenant) => storage::users::find(&mut conn, tenant, wanted).await?,
             None => Some(changes::find_anywhere(&mut conn, wanted).await?),
@@ -57,8 +60,9 @@ impl Service {
         &self,
         caller: &TokenHolder,
         wanted: UserId,
+        context: &CallContext,
     ) -> Result<Option<User>, ServiceError> {
-        let mut conn = self.0.storage.read().await?;
+        let mut conn = self.reader(context).await?;
         let found = storage::users::find_with_session(
             &mut conn,
             caller.tenant_id,
@@ -77,14 +81,28 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::TokenInvalid`] as in [`Service::get_user`].
-    pub async fn require_session(&self, caller: &Caller) -> Result<(), ServiceError> {
+    pub async fn require_session(&self, caller: &Caller, context: &CallContext) -> Result<(), ServiceError> {
         match caller {
             Caller::Service(_) => Ok(()),
             Caller::User(_) | Caller::Anonymous => {
                 let holder = caller.holder()?;
-                self.find_user_for(holder, holder.user_id).await.map(drop)
+                self.find_user_for(holder, holder.user_id, context).await.map(drop)
             }
         }
+    }
+
+    /// As [`Service::require_session`], on a connection that is at hand.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn require_session_on(
+        &self,
+        conn: &mut Conn,
+        caller: &Caller,
+    ) -> Result<(), ServiceError> {
+        let TokenHolder { tenant_id, user_id, session_id } = *caller.holder()?;
+        let standing = storage::users::find_standing(conn, tenant_id, session_id, user_id).await?;
+        self.require_open(&standing.ok_or(ServiceError::TokenInvalid)?)
     }
 
     /// Refuses a session that has ended, or whose user may do nothing any more.

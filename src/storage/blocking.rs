@@ -15,6 +15,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
+/// On Linux each thread has a nice value of its own; this one gives it a tenth of a core that others want too.
+#[cfg(target_os = "linux")]
+const LOW_NICE: i32 = 10;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A few threads with one queue. Cheap to clone; the threads end when the last clone is dropped and
@@ -39,13 +43,38 @@ struct State {
 
 impl BlockingThreads {
     /// Starts `count` threads of that name.
-    pub(super) fn start(name: &str, count: usize) -> std::io::Result<Self> {
+    pub(super) fn start(name: &str, count: usize, urgency: Urgency) -> std::io::Result<Self> {
         let threads = Self(Arc::new(Handle(Arc::new(Queue::default()))));
         for _ in 0..count {
             let queue = Arc::clone(&threads.0.0);
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || queue.work())?;
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+                urgency.apply();
+                queue.work();
+            })?;
         }
         Ok(threads)
+    }
+}
+
+/// How soon the system runs a thread that is ready, beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Like any other.
+    Usual,
+    /// After others, as far as the system knows of that.
+    Low,
+}
+
+impl Urgency {
+    /// Gives the calling thread this urgency.
+    fn apply(self) {
+        #[cfg(target_os = "linux")]
+        if self == Self::Low {
+            let nice = rustix::process::nice(LOW_NICE);
+            if let Err(error) = nice {
+                tracing::debug!(%error, "a thread keeps its usual priority");
+            }
+        }
     }
 }
 
@@ -106,7 +135,7 @@ impl SpawnBlocking for BlockingThreads {
 
     /// One thread. Only for connections that the wrapper opens by itself, which ours are not.
     fn get_runtime() -> Self {
-        Self::start("sqlite", 1).expect("the system starts threads")
+        Self::start("sqlite", 1, Urgency::Usual).expect("the system starts threads")
     }
 }
 
@@ -142,7 +171,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_task_that_panics_fails_alone() {
-        let mut threads = BlockingThreads::start("test", 1).unwrap();
+        let mut threads = BlockingThreads::start("test", 1, Urgency::Usual).unwrap();
         let failed = threads.spawn_blocking(|| panic!("on purpose")).await;
         assert!(failed.is_err());
         assert_eq!(threads.spawn_blocking(|| 1).await.unwrap(), 1);
@@ -150,7 +179,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn dropping_a_future_waits_for_its_task() {
-        let mut threads = BlockingThreads::start("test", 1).unwrap();
+        let mut threads = BlockingThreads::start("test", 1, Urgency::Usual).unwrap();
         let (begin, begun) = std::sync::mpsc::channel();
         let ended = Arc::new(Mutex::new(false));
         let marker = Arc::clone(&ended);
@@ -165,7 +194,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_queued_runs_although_the_threads_were_let_go() {
-        let mut threads = BlockingThreads::start("test", 1).unwrap();
+        let mut threads = BlockingThreads::start("test", 1, Urgency::Usual).unwrap();
         let answers: Vec<_> = (0..100).map(|n| threads.spawn_blocking(move || n)).collect();
         drop(threads);
         for (n, answer) in answers.into_iter().enumerate() {

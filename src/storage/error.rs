@@ -1,7 +1,11 @@
 //! Why storage could not do what it was asked. That a row is absent, or taken, is no error: queries
 //! say so in what they return.
 
+use std::time::Duration;
+
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+use crate::budget::Refused;
 
 /// A failure of the database, or of what it holds.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +14,12 @@ pub enum StorageError {
     /// that was under way took effect is unknown. Trying again later helps.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// Too many calls want a connection of the same lane. Nothing was begun; trying again later helps.
+    #[error("too many calls wait for the database")]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// A stored row breaks a rule that writing it should have kept.
     #[error("stored data makes no sense: {0}")]
     Corrupt(String),
@@ -24,6 +34,16 @@ impl StorageError {
     pub(super) fn cause(&self) -> &str {
         match self {
             Self::Unavailable(cause) | Self::Corrupt(cause) | Self::Refused(cause) => cause,
+            Self::Busy { .. } => "too many calls wait",
+        }
+    }
+}
+
+impl From<Refused> for StorageError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Busy { retry_after } => Self::Busy { retry_after },
+            Refused::Closed => Self::Unavailable("the database was closed".into()),
         }
     }
 }

@@ -2,18 +2,24 @@
 //! take.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use diesel::QueryResult;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::pooled_connection::PoolableConnection;
 use futures_util::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use futures_util::poll;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::StorageError;
-use super::usage::{PoolUsage, Queue};
+use super::reachability::Reachability;
+use super::usage::PoolUsage;
+use crate::budget::{Gate, Place, Refused};
+use crate::domain::Party;
 
 /// How a pool makes a connection.
 type Connect<C> = Box<dyn Fn() -> BoxFuture<'static, Result<C, StorageError>> + Send + Sync>;
@@ -23,24 +29,29 @@ type Connect<C> = Box<dyn Fn() -> BoxFuture<'static, Result<C, StorageError>> + 
 pub(super) struct PoolLimits {
     /// The most connections open at a time.
     pub(super) connections: u32,
+    /// How many calls wait for one of them at most.
+    pub(super) queue: usize,
     /// The longest wait for one of them while the database answers.
     pub(super) turn: Duration,
     /// The longest that opening one may take.
     pub(super) connect: Duration,
+    /// For how long none is tried after one could not be opened: a server that has no more room is not to be
+    /// asked by every call.
+    pub(super) rest: Duration,
     /// The longest that one statement may take, if there is a limit on this side.
     pub(super) statement: Option<Duration>,
 }
 
-/// A pool of connections behind a first-come, first-served queue.
+/// A pool of connections behind a gate that shares them out fairly.
 ///
-/// bb8 lets newcomers race those who wait; the semaphore in front of it keeps the order, so that
-/// under load everybody waits about equally long.
+/// A call first takes a [`Place`] at the gate, and with that a connection. There are as many places as
+/// connections, so whoever has a place waits for nobody but the database. bb8 itself lets newcomers race those
+/// who wait.
 pub(super) struct Pool<C: PoolableConnection + 'static> {
     connections: bb8::Pool<Manager<C>>,
-    turns: Arc<Semaphore>,
-    queue: Queue,
+    gate: Gate,
     limits: PoolLimits,
-    away: Away,
+    database: Reachability,
     failures: Failures,
 }
 
@@ -50,15 +61,10 @@ pub(super) struct Loan<C: PoolableConnection + 'static> {
     statement: Option<Duration>,
     /// Whether a statement failed, or was given up, since the connection was lent.
     failed: bool,
-    away: Away,
-    // Given back after the connection, so that whoever is next finds it.
-    _turn: OwnedSemaphorePermit,
+    database: Reachability,
+    // Given back after the connection, so that the next one finds it.
+    _place: Place,
 }
-
-/// Whether the database was found not to answer. Those who queue for a connection learn of it at
-/// once; those whose turn it is still try.
-#[derive(Clone)]
-struct Away(Arc<watch::Sender<bool>>);
 
 /// Why the last attempt to open a connection failed. bb8 itself lets those who wait for one run into
 /// its time limit, and does not tell them why.
@@ -68,15 +74,17 @@ impl<C: PoolableConnection + 'static> Pool<C> {
     pub(super) fn new(
         limits: PoolLimits,
         max_lifetime: Option<Duration>,
+        database: Reachability,
         connect: impl Fn() -> BoxFuture<'static, Result<C, StorageError>> + Send + Sync + 'static,
     ) -> Self {
-        let away = Away(Arc::new(watch::Sender::new(false)));
         let failures = Failures::default();
         let manager = Manager {
             connect: Box::new(connect),
             limit: limits.connect,
+            rest: limits.rest,
             statement: limits.statement,
             failures: failures.clone(),
+            failed_at: Mutex::new(None),
         };
         let connections = bb8::Pool::builder()
             .max_size(limits.connections)
@@ -88,85 +96,104 @@ impl<C: PoolableConnection + 'static> Pool<C> {
             .connection_timeout(limits.connect)
             .error_sink(Box::new(LogSink))
             .build_unchecked(manager);
-        let turns = Arc::new(Semaphore::new(limits.connections as usize));
-        Self { connections, turns, queue: Queue::default(), limits, away, failures }
+        let gate = Gate::with_room_for_newcomers(limits.connections as usize, limits.queue, limits.turn);
+        Self { connections, gate, limits, database, failures }
     }
 
-    /// The next free connection, opened if need be.
+    /// Waits for the right to one of the connections.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] when the wait or the opening takes longer than the limits
-    /// allow, or the database was found to be away while waiting.
+    /// [`StorageError::Busy`] when too many wait, or it took too long; [`StorageError::Unavailable`] when the
+    /// database was found to be away while waiting.
     ///
     /// Dropping the future gives up the place in the queue.
-    pub(super) async fn loan(&self) -> Result<Loan<C>, StorageError> {
-        let turn = self.turn().await?;
+    pub(super) async fn enter(&self, party: Party) -> Result<Place, StorageError> {
+        self.while_reachable(self.gate.enter(party)).await
+    }
+
+    /// As [`Pool::enter`], shared among tenants first.
+    pub(super) async fn enter_by_group(&self, party: Party) -> Result<Place, StorageError> {
+        self.while_reachable(self.gate.enter_by_group(party)).await
+    }
+
+    async fn while_reachable(
+        &self,
+        entering: impl Future<Output = Result<Place, Refused>>,
+    ) -> Result<Place, StorageError> {
+        let mut entering = pin!(entering);
+        // Somebody has to try whether the database is back: those who need not wait do.
+        if let Poll::Ready(outcome) = poll!(entering.as_mut()) {
+            return Ok(outcome?);
+        }
+        tokio::select! {
+            // Who found the database away gives a place back right after the news: to take it would be to
+            // wait as long again.
+            place = entering => place.map_err(StorageError::from).and_then(|place| {
+                if self.database.is_away() { Err(does_not_answer()) } else { Ok(place) }
+            }),
+            () = self.database.away() => Err(does_not_answer()),
+        }
+    }
+
+    /// The connection that a place at the gate stands for, opened if need be.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when opening one takes longer than the limits allow, or fails while no
+    /// other connection is open.
+    pub(super) async fn loan(&self, place: Place) -> Result<Loan<C>, StorageError> {
         let mut failures = self.failures.subscribe();
-        let connection = tokio::select! {
-            biased;
-            connection = self.connections.get_owned() => {
-                connection.map_err(|_| "no connection could be opened in time".to_owned())
+        let mut getting = pin!(self.connections.get_owned());
+        let connection = loop {
+            tokio::select! {
+                biased;
+                connection = getting.as_mut() => {
+                    break connection.map_err(|_| "no connection could be opened in time".to_owned());
+                }
+                // Whose attempt it was does not matter: all go to the same database. Where it takes no more
+                // connections, one of those that are open will be free soon.
+                _ = failures.changed() => {
+                    if self.connections.state().connections == 0 {
+                        break Err(failures.borrow().clone());
+                    }
+                }
             }
-            // Whose attempt it was does not matter: all go to the same database.
-            _ = failures.changed() => Err(failures.borrow().clone()),
         };
         match connection {
             Ok(connection) => {
-                let statement = self.limits.statement;
-                Ok(Loan { connection, statement, failed: false, away: self.away.clone(), _turn: turn })
+                let (statement, database) = (self.limits.statement, self.database.clone());
+                Ok(Loan { connection, statement, failed: false, database, _place: place })
             }
             Err(why) => {
-                self.away.set(true);
+                self.database.failed();
                 Err(StorageError::Unavailable(why))
             }
         }
     }
 
-    /// Notes that the database answers: whoever queues for a connection shall wait for it.
-    pub(super) fn note_answer(&self) {
-        self.away.set(false);
-    }
-
     /// How much of the pool is in use now.
     pub(super) fn usage(&self, name: &'static str) -> PoolUsage {
-        let bb8::State { connections: open, idle_connections: idle, .. } = self.connections.state();
-        let (limit, waiting) = (self.limits.connections, self.queue.length());
-        PoolUsage { name, open, in_use: open.saturating_sub(idle), limit, waiting }
+        PoolUsage { name, open: self.connections.state().connections, calls: self.gate.usage() }
+    }
+
+    /// Whether others wait for a connection.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.gate.is_awaited()
     }
 
     /// Closes all connections, once those on loan have come back. From then on there are none to be
     /// had.
     pub(super) async fn close(&self) {
-        // The queue is fair: whoever stands in it already is served before.
-        let Ok(_turns) = self.turns.acquire_many(self.limits.connections).await else { return };
-        self.turns.close();
+        self.gate.close().await;
         while self.connections.state().idle_connections > 0 {
             let Ok(mut connection) = self.connections.get_owned().await else { return };
             // The pool closes what it is given back in this state.
             connection.standing.abandoned = true;
         }
     }
+}
 
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, StorageError> {
-        let turns = self.turns.clone();
-        if let Ok(turn) = turns.clone().try_acquire_owned() {
-            return Ok(turn);
-        }
-        let _waiting = self.queue.enter();
-        let queued = async {
-            tokio::select! {
-                // Whoever found the database away gives a turn back right after the news: to take it
-                // would be to wait as long again.
-                turn = turns.acquire_owned() => turn.ok().filter(|_| !self.away.is_known()),
-                () = self.away.found() => None,
-            }
-        };
-        match timeout(self.limits.turn, queued).await {
-            Ok(Some(turn)) => Ok(turn),
-            Ok(None) => Err(StorageError::Unavailable("the database does not answer".into())),
-            Err(_) => Err(StorageError::Unavailable("all connections are busy".into())),
-        }
-    }
+fn does_not_answer() -> StorageError {
+    StorageError::Unavailable("the database does not answer".into())
 }
 
 impl<C: PoolableConnection + 'static> Loan<C> {
@@ -174,7 +201,7 @@ impl<C: PoolableConnection + 'static> Loan<C> {
     pub(super) fn parts(&mut self) -> (&mut C, Limits<'_>) {
         let Link { inner, standing } = &mut *self.connection;
         let failed = &mut self.failed;
-        (inner, Limits { statement: self.statement, standing, failed, away: &self.away })
+        (inner, Limits { statement: self.statement, standing, failed, database: &self.database })
     }
 
     /// Whether a statement failed, or was given up, since the connection was lent.
@@ -188,7 +215,7 @@ pub(super) struct Limits<'l> {
     statement: Option<Duration>,
     standing: &'l mut Standing,
     failed: &'l mut bool,
-    away: &'l Away,
+    database: &'l Reachability,
 }
 
 impl Limits<'_> {
@@ -215,7 +242,7 @@ impl Limits<'_> {
         };
         let Ok(answer) = outcome else {
             self.standing.abandoned = true;
-            self.away.set(true);
+            self.database.failed();
             return Err(StorageError::Unavailable("a statement took too long".into()));
         };
         self.standing.unanswered_since = None;
@@ -223,28 +250,13 @@ impl Limits<'_> {
         self.standing.abandoned |= answer.as_ref().is_err_and(is_read_only);
         let value = answer?;
         *self.failed = failed_before;
-        self.away.set(false);
+        self.database.answered();
         Ok(value)
     }
 }
 
 fn is_read_only(error: &DieselError) -> bool {
     matches!(error, DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _))
-}
-
-impl Away {
-    fn set(&self, away: bool) {
-        self.0.send_if_modified(|was| std::mem::replace(was, away) != away);
-    }
-
-    fn is_known(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    async fn found(&self) {
-        // The sender lives in `self`, so the wait can only end by the value.
-        let _ = self.0.subscribe().wait_for(|away| *away).await;
-    }
 }
 
 /// A connection with what the pool needs to know of it.
@@ -277,8 +289,11 @@ impl Standing {
 pub(super) struct Manager<C> {
     connect: Connect<C>,
     limit: Duration,
+    rest: Duration,
     statement: Option<Duration>,
     failures: Failures,
+    /// When opening one failed last.
+    failed_at: Mutex<Option<Instant>>,
 }
 
 impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
@@ -286,9 +301,10 @@ impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
     type Error = StorageError;
 
     async fn connect(&self) -> Result<Link<C>, StorageError> {
-        let connected = timeout(self.limit, (self.connect)())
-            .await
-            .unwrap_or_else(|_| Err(StorageError::Unavailable("connecting took too long".into())));
+        let connected = match self.last_failure() {
+            Some(why) => Err(StorageError::Unavailable(why)),
+            None => self.try_connect().await,
+        };
         if let Err(error) = &connected {
             self.failures.send_replace(error.cause().to_owned());
         }
@@ -305,6 +321,23 @@ impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
 
     fn has_broken(&self, link: &mut Link<C>) -> bool {
         !link.standing.is_good(self.statement) || link.inner.is_broken()
+    }
+}
+
+impl<C> Manager<C> {
+    async fn try_connect(&self) -> Result<C, StorageError> {
+        let connected = timeout(self.limit, (self.connect)())
+            .await
+            .unwrap_or_else(|_| Err(StorageError::Unavailable("connecting took too long".into())));
+        let failed_at = connected.is_err().then(Instant::now);
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
+        connected
+    }
+
+    /// Why opening a connection failed a moment ago, if it did.
+    fn last_failure(&self) -> Option<String> {
+        let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        failed_at.filter(|at| at.elapsed() < self.rest).map(|_| self.failures.borrow().clone())
     }
 }
 

@@ -1,52 +1,119 @@
 //! The pools of one database, and the way in for everything that queries it.
 
-use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
+use diesel_async::pooled_connection::PoolableConnection;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt as _;
 
-use super::blocking::BlockingThreads;
+use super::blocking::{BlockingThreads, Urgency};
 use super::connection::{AsyncSqliteConnection, Backend, Conn, query};
 use super::error::StorageError;
-use super::link::{Pool, PoolLimits};
+use super::lane::{Lane, LaneSizes};
+use super::link::{Loan, Pool, PoolLimits};
 use super::migrate;
 use super::postgres::Connector;
+use super::reachability::Reachability;
 use super::snapshot::Snapshot;
 use super::sqlite::{self, Access};
 use super::transaction::Tx;
-use super::url::DatabaseUrl;
+use super::url::{DatabaseUrl, PostgresTarget};
 use super::usage::PoolUsage;
+use crate::budget::Place;
+use crate::domain::Party;
 
 /// Which database to use, and how much of it.
 #[derive(Clone, Debug)]
 pub struct StorageSettings {
     /// Where the database is.
     pub url: DatabaseUrl,
-    /// The most connections to PostgreSQL, the health probe's own one aside. SQLite has one that
+    /// The most connections to PostgreSQL, by lane, the health probe's own one aside. SQLite has one that
     /// writes and a few that read, whatever is said here.
-    pub connections: NonZeroU32,
-    /// After that, PostgreSQL ends a statement. SQLite's have no limit.
+    pub connections: LaneSizes,
+    /// After that, PostgreSQL ends a statement; after two thirds of it, one that waits for a lock. SQLite's
+    /// have no limit.
     pub statement_limit: Duration,
+    /// How long a call waits for a connection at most, while the database answers.
+    pub queue_limit: Duration,
 }
 
 /// A database. Cheap to clone; all clones share the pools.
 #[derive(Clone)]
-pub struct Storage(Arc<Pools>);
+pub struct Storage(Arc<Database>);
+
+struct Database {
+    pools: Pools,
+    reachability: Reachability,
+}
 
 enum Pools {
     Postgres {
-        all: Pool<AsyncPgConnection>,
+        lanes: Lanes<AsyncPgConnection>,
         probe: Pool<AsyncPgConnection>,
     },
+    /// There is one connection that writes; the readers are apart by lane. What reads in the lane of writes
+    /// does so on the connection that writes.
     Sqlite {
         write: Pool<AsyncSqliteConnection>,
         read: Pool<AsyncSqliteConnection>,
+        list: Pool<AsyncSqliteConnection>,
+        operate: Pool<AsyncSqliteConnection>,
         probe: Pool<AsyncSqliteConnection>,
     },
+}
+
+/// A pool for each lane.
+struct Lanes<C: PoolableConnection + 'static> {
+    reads: Pool<C>,
+    writes: Pool<C>,
+    lists: Pool<C>,
+    operators: Pool<C>,
+}
+
+impl<C: PoolableConnection + 'static> Lanes<C> {
+    fn of(&self, lane: Lane) -> &Pool<C> {
+        match lane {
+            Lane::Reads => &self.reads,
+            Lane::Writes => &self.writes,
+            Lane::Lists => &self.lists,
+            Lane::Operators => &self.operators,
+        }
+    }
+}
+
+/// The right to one unit of work in a lane: a connection of it is free. Given back when dropped.
+///
+/// Taken before anything is spawned, so that there are never more units than connections.
+#[must_use]
+pub struct Permit {
+    storage: Storage,
+    lane: Lane,
+    place: Place,
+}
+
+impl Permit {
+    /// Opens a transaction for writing; `name` is what logs call it.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when no connection can be opened.
+    pub async fn begin(self, name: &'static str) -> Result<Tx, StorageError> {
+        Tx::begin(self.connect().await?, name).await
+    }
+
+    /// The connection.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when it cannot be opened.
+    pub async fn connect(self) -> Result<Conn, StorageError> {
+        let Self { storage, lane, place } = self;
+        Ok(Conn(match &storage.0.pools {
+            Pools::Postgres { lanes, .. } => Backend::Postgres(Box::new(lanes.of(lane).loan(place).await?)),
+            Pools::Sqlite { write, .. } => Backend::Sqlite(write.loan(place).await?),
+        }))
+    }
 }
 
 /// On PostgreSQL, a caller is told within two seconds that the database is away: opening a
@@ -54,8 +121,8 @@ enum Pools {
 /// two, both limits add up.
 const POSTGRES_CONNECT: Duration = Duration::from_millis(1_500);
 
-/// The longest wait for a connection to PostgreSQL while it answers.
-const POSTGRES_TURN: Duration = Duration::from_secs(10);
+/// How long no connection is tried after one could not be opened.
+const POSTGRES_REST: Duration = Duration::from_millis(200);
 
 /// How long a statement is waited for that the server ends after `limit`. Then the connection is given
 /// up. The server comes first, so that a statement which only waited for a lock costs no connection
@@ -64,18 +131,24 @@ fn postgres_wait(limit: Duration) -> Duration {
     limit + limit / 5
 }
 
+/// How long a statement waits for a lock: less than a statement may take, and than a caller waits.
+fn postgres_lock_wait(limit: Duration) -> Duration {
+    limit * 2 / 3
+}
+
 /// The longest that a transaction may sit between statements: this process was stopped, or is gone.
 const IDLE_IN_TRANSACTION_MILLIS: u32 = 10_000;
 
 /// Connections are replaced now and then, so that load spreads over what is behind a balancer.
 const POSTGRES_MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
 
-/// A local file is never away, only busy: nobody gives up a statement on it, and writers queue for
-/// longer.
+/// A local file is never away, only busy: nobody gives up a statement on it.
 const SQLITE_LIMITS: PoolLimits = PoolLimits {
     connections: 1,
-    turn: Duration::from_secs(30),
+    queue: Lane::Writes.queue(),
+    turn: Duration::MAX,
     connect: Duration::from_secs(10),
+    rest: Duration::ZERO,
     statement: None,
 };
 
@@ -87,6 +160,12 @@ const SQLITE_READERS: u32 = 16;
 /// waiting whose pages are in memory.
 const SQLITE_READ_THREADS: usize = 2;
 
+/// Connections that list. They share a thread of their own, so more would not be faster.
+const SQLITE_LISTERS: u32 = 2;
+
+/// Connections that read for operators and the service itself, on the same thread.
+const SQLITE_OPERATORS: u32 = 4;
+
 impl Storage {
     /// Prepares the pools. Connections are opened when they are first needed, so this neither
     /// waits nor fails; [`Storage::probe`] tells whether the database answers.
@@ -94,78 +173,81 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Refused`] when the certificates that the URL names cannot be read.
     pub fn new(settings: &StorageSettings) -> Result<Self, StorageError> {
-        let limit = settings.statement_limit;
-        Ok(Self(Arc::new(match &settings.url {
-            DatabaseUrl::Postgres(target) => {
-                let connector =
-                    Connector::new(target).map_err(|error| StorageError::Refused(error.to_string()))?;
-                // Hosts are tried one after the other, so that one that is silent needs time for the next.
-                let connect = match target.config().get_hosts() {
-                    [] | [_] => POSTGRES_CONNECT,
-                    _ => connector.time_limit(),
-                };
-                let connector = Arc::new(connector);
-                let pool = |connections| {
-                    let connector = Arc::clone(&connector);
-                    Pool::new(
-                        PoolLimits {
-                            connections,
-                            connect,
-                            turn: POSTGRES_TURN,
-                            statement: Some(postgres_wait(limit)),
-                        },
-                        Some(POSTGRES_MAX_LIFETIME),
-                        move || connect_postgres(Arc::clone(&connector), limit).boxed(),
-                    )
-                };
-                Pools::Postgres { all: pool(settings.connections.get()), probe: pool(1) }
-            }
-            DatabaseUrl::Sqlite { path } => {
-                let threads = |name, count| {
-                    BlockingThreads::start(name, count).map_err(|error| {
-                        StorageError::Refused(format!("cannot start the threads for SQLite: {error}"))
-                    })
-                };
-                let (writing, reading) =
-                    (threads("sqlite-write", 1)?, threads("sqlite-read", SQLITE_READ_THREADS)?);
-                let pool = |connections, access, threads: &BlockingThreads| {
-                    let (path, threads) = (path.clone(), threads.clone());
-                    Pool::new(PoolLimits { connections, ..SQLITE_LIMITS }, None, move || {
-                        connect_sqlite(path.clone(), access, threads.clone()).boxed()
-                    })
-                };
-                Pools::Sqlite {
-                    write: pool(1, Access::Write, &writing),
-                    read: pool(SQLITE_READERS, Access::Read, &reading),
-                    probe: pool(1, Access::Read, &reading),
-                }
-            }
-        })))
+        let reachability = Reachability::new();
+        let pools = match &settings.url {
+            DatabaseUrl::Postgres(target) => postgres_pools(target, settings, &reachability)?,
+            DatabaseUrl::Sqlite { path } => sqlite_pools(path, settings.queue_limit, &reachability)?,
+        };
+        Ok(Self(Arc::new(Database { pools, reachability })))
     }
 
-    /// A connection for reading. On SQLite it cannot write.
+    /// Waits for a connection of `lane` that reads. On SQLite it cannot write, but for that of
+    /// [`Lane::Writes`].
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] when none is to be had within the limits.
-    pub async fn read(&self) -> Result<Conn, StorageError> {
-        Ok(Conn(match &*self.0 {
-            Pools::Postgres { all, .. } => Backend::Postgres(Box::new(all.loan().await?)),
-            Pools::Sqlite { read, .. } => Backend::Sqlite(read.loan().await?),
+    /// [`StorageError::Busy`] when too many wait, or it took too long; [`StorageError::Unavailable`] when none
+    /// can be opened.
+    pub async fn reader(&self, lane: Lane, party: Party) -> Result<Conn, StorageError> {
+        Ok(Conn(match &self.0.pools {
+            Pools::Postgres { lanes, .. } => {
+                Backend::Postgres(Box::new(enter_and_loan(lanes.of(lane), lane, party).await?))
+            }
+            Pools::Sqlite { write, read, list, operate, .. } => {
+                let pool = match lane {
+                    Lane::Reads => read,
+                    Lane::Writes => write,
+                    Lane::Lists => list,
+                    Lane::Operators => operate,
+                };
+                Backend::Sqlite(enter_and_loan(pool, lane, party).await?)
+            }
         }))
     }
 
-    /// Opens a transaction for writing; `name` is what logs call it.
+    /// Waits for the right to one unit of work that writes in `lane`. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] when no connection is to be had within the limits.
-    pub async fn begin(&self, name: &'static str) -> Result<Tx, StorageError> {
-        Tx::begin(self.writer().await?, name).await
+    /// [`StorageError::Busy`] when too many wait, or it took too long; [`StorageError::Unavailable`] when the
+    /// database was found to be away while waiting.
+    pub async fn permit(&self, lane: Lane, party: Party) -> Result<Permit, StorageError> {
+        let place = match &self.0.pools {
+            Pools::Postgres { lanes, .. } => lanes.of(lane).enter(party).await?,
+            Pools::Sqlite { write, .. } => write.enter(party).await?,
+        };
+        Ok(Permit { storage: self.clone(), lane, place })
     }
 
-    /// Opens a transaction that only reads, and sees the same moment throughout.
+    /// Whether others wait for a connection that what holds one of `lane` keeps from them.
+    pub fn is_awaited(&self, lane: Lane) -> bool {
+        match &self.0.pools {
+            Pools::Postgres { lanes, .. } => lanes.of(lane).is_awaited(),
+            Pools::Sqlite { write, list, .. } => match lane {
+                Lane::Lists => list.is_awaited(),
+                Lane::Reads | Lane::Writes | Lane::Operators => write.is_awaited(),
+            },
+        }
+    }
+
+    /// A connection for reading, for an operator or the service itself. On SQLite it cannot write.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] when no connection is to be had within the limits.
+    /// As [`Storage::reader`].
+    pub async fn read(&self) -> Result<Conn, StorageError> {
+        self.reader(Lane::Operators, Party::System).await
+    }
+
+    /// Opens a transaction for writing, for an operator or the service itself; `name` is what logs call it.
+    ///
+    /// # Errors
+    /// As [`Storage::permit`] and [`Permit::begin`].
+    pub async fn begin(&self, name: &'static str) -> Result<Tx, StorageError> {
+        self.permit(Lane::Operators, Party::System).await?.begin(name).await
+    }
+
+    /// Opens a transaction that only reads, and sees the same moment throughout, for an operator.
+    ///
+    /// # Errors
+    /// As [`Storage::reader`].
     pub async fn snapshot(&self, name: &'static str) -> Result<Snapshot, StorageError> {
         Snapshot::begin(self.read().await?, name).await
     }
@@ -174,7 +256,7 @@ impl Storage {
     /// it keeps more in memory, and its commits survive the end of the process but not yet a loss of power.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] when no connection is to be had within the limits.
+    /// As [`Storage::permit`].
     pub async fn begin_bulk(&self) -> Result<(), StorageError> {
         self.tell_sqlite_writer(sqlite::BULK).await
     }
@@ -182,24 +264,17 @@ impl Storage {
     /// From the next commit on, everything that was committed is on disk when the commit returns.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] when no connection is to be had within the limits.
+    /// As [`Storage::permit`].
     pub async fn end_bulk(&self) -> Result<(), StorageError> {
         self.tell_sqlite_writer(sqlite::BULK_END).await
     }
 
     async fn tell_sqlite_writer(&self, pragmas: &'static str) -> Result<(), StorageError> {
-        if let Pools::Sqlite { write, .. } = &*self.0 {
-            let mut conn = Conn(Backend::Sqlite(write.loan().await?));
+        if let Pools::Sqlite { .. } = &self.0.pools {
+            let mut conn = self.permit(Lane::Operators, Party::System).await?.connect().await?;
             query!(conn, |c| c.batch_execute(pragmas))?;
         }
         Ok(())
-    }
-
-    async fn writer(&self) -> Result<Conn, StorageError> {
-        Ok(Conn(match &*self.0 {
-            Pools::Postgres { all, .. } => Backend::Postgres(Box::new(all.loan().await?)),
-            Pools::Sqlite { write, .. } => Backend::Sqlite(write.loan().await?),
-        }))
     }
 
     /// Whether the database answers and was ever migrated. Asked on a connection of its own, so a
@@ -208,44 +283,119 @@ impl Storage {
     /// # Errors
     /// [`StorageError`] says what is wrong.
     pub async fn probe(&self) -> Result<(), StorageError> {
-        let mut conn = Conn(match &*self.0 {
-            Pools::Postgres { probe, .. } => Backend::Postgres(Box::new(probe.loan().await?)),
-            Pools::Sqlite { probe, .. } => Backend::Sqlite(probe.loan().await?),
+        let mut conn = Conn(match &self.0.pools {
+            Pools::Postgres { probe, .. } => {
+                Backend::Postgres(Box::new(enter_and_loan(probe, Lane::Operators, Party::System).await?))
+            }
+            Pools::Sqlite { probe, .. } => {
+                Backend::Sqlite(enter_and_loan(probe, Lane::Operators, Party::System).await?)
+            }
         });
         migrate::find_latest(&mut conn).await?;
-        match &*self.0 {
-            Pools::Postgres { all, .. } => all.note_answer(),
-            Pools::Sqlite { write, read, .. } => {
-                write.note_answer();
-                read.note_answer();
-            }
-        }
+        self.0.reachability.answered();
         Ok(())
     }
 
     /// How much of each pool is in use now. The health probe's own connections are left aside.
     pub fn usage(&self) -> Vec<PoolUsage> {
-        match &*self.0 {
-            Pools::Postgres { all, .. } => vec![all.usage("main")],
-            Pools::Sqlite { write, read, .. } => vec![write.usage("write"), read.usage("read")],
+        match &self.0.pools {
+            Pools::Postgres { lanes, .. } => {
+                Lane::ALL.into_iter().map(|lane| lanes.of(lane).usage(lane.name())).collect()
+            }
+            Pools::Sqlite { write, read, list, operate, .. } => vec![
+                read.usage(Lane::Reads.name()),
+                write.usage(Lane::Writes.name()),
+                list.usage(Lane::Lists.name()),
+                operate.usage(Lane::Operators.name()),
+            ],
         }
     }
 
     /// Closes all connections, once those in use have been given back; none is to be had from then
     /// on. SQLite writes its log back into the file with that, and removes it.
     pub async fn close(&self) {
-        match &*self.0 {
-            Pools::Postgres { all, probe } => {
-                all.close().await;
+        match &self.0.pools {
+            Pools::Postgres { lanes, probe } => {
+                for lane in Lane::ALL {
+                    lanes.of(lane).close().await;
+                }
                 probe.close().await;
             }
-            Pools::Sqlite { write, read, probe } => {
-                probe.close().await;
-                read.close().await;
-                write.close().await;
+            Pools::Sqlite { write, read, list, operate, probe } => {
+                for pool in [probe, operate, list, read, write] {
+                    pool.close().await;
+                }
             }
         }
     }
+}
+
+/// A connection of `pool`. Lists are long, so they are shared among tenants before users.
+async fn enter_and_loan<C: PoolableConnection + 'static>(
+    pool: &Pool<C>,
+    lane: Lane,
+    party: Party,
+) -> Result<Loan<C>, StorageError> {
+    let place = match lane {
+        Lane::Lists => pool.enter_by_group(party).await?,
+        Lane::Reads | Lane::Writes | Lane::Operators => pool.enter(party).await?,
+    };
+    pool.loan(place).await
+}
+
+fn postgres_pools(
+    target: &PostgresTarget,
+    settings: &StorageSettings,
+    reachability: &Reachability,
+) -> Result<Pools, StorageError> {
+    let limit = settings.statement_limit;
+    let connector = Connector::new(target).map_err(|error| StorageError::Refused(error.to_string()))?;
+    // Hosts are tried one after the other, so that one that is silent needs time for the next.
+    let connect = match target.config().get_hosts() {
+        [] | [_] => POSTGRES_CONNECT,
+        _ => connector.time_limit(),
+    };
+    let connector = Arc::new(connector);
+    let pool = |connections, queue| {
+        let connector = Arc::clone(&connector);
+        let (turn, statement) = (settings.queue_limit, Some(postgres_wait(limit)));
+        let limits = PoolLimits { connections, queue, turn, connect, rest: POSTGRES_REST, statement };
+        Pool::new(limits, Some(POSTGRES_MAX_LIFETIME), reachability.clone(), move || {
+            connect_postgres(Arc::clone(&connector), limit).boxed()
+        })
+    };
+    let lane = |lane: Lane| pool(settings.connections.get(lane), lane.queue());
+    let lanes = Lanes {
+        reads: lane(Lane::Reads),
+        writes: lane(Lane::Writes),
+        lists: lane(Lane::Lists),
+        operators: lane(Lane::Operators),
+    };
+    Ok(Pools::Postgres { lanes, probe: pool(1, 1) })
+}
+
+fn sqlite_pools(path: &Path, turn: Duration, reachability: &Reachability) -> Result<Pools, StorageError> {
+    let threads = |name, count, urgency| {
+        BlockingThreads::start(name, count, urgency)
+            .map_err(|error| StorageError::Refused(format!("cannot start the threads for SQLite: {error}")))
+    };
+    let writing = threads("sqlite-write", 1, Urgency::Usual)?;
+    let reading = threads("sqlite-read", SQLITE_READ_THREADS, Urgency::Usual)?;
+    let listing = threads("sqlite-list", 1, Urgency::Low)?;
+    let pool = |connections, lane: Lane, access, threads: &BlockingThreads| {
+        let (path, threads) = (path.to_owned(), threads.clone());
+        let limits = PoolLimits { connections, queue: lane.queue(), turn, ..SQLITE_LIMITS };
+        Pool::new(limits, None, reachability.clone(), move || {
+            connect_sqlite(path.clone(), access, threads.clone()).boxed()
+        })
+    };
+    Ok(Pools::Sqlite {
+        write: pool(1, Lane::Writes, Access::Write, &writing),
+        read: pool(SQLITE_READERS, Lane::Reads, Access::Read, &reading),
+        list: pool(SQLITE_LISTERS, Lane::Lists, Access::Read, &listing),
+        operate: pool(SQLITE_OPERATORS, Lane::Operators, Access::Read, &listing),
+        probe: pool(1, Lane::Operators, Access::Read, &reading),
+    })
 }
 
 async fn connect_sqlite(
@@ -266,9 +416,10 @@ async fn connect_postgres(
     // The server ends what takes too long, and transactions that nobody ends.
     connection
         .batch_execute(&format!(
-            "SET statement_timeout = {limit}; SET lock_timeout = {limit}; \
+            "SET statement_timeout = {limit}; SET lock_timeout = {lock}; \
              SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MILLIS}",
             limit = limit.as_millis(),
+            lock = postgres_lock_wait(limit).as_millis(),
         ))
         .await?;
     instrument(|instrumentation| connection.set_instrumentation(instrumentation));

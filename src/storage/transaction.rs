@@ -32,6 +32,7 @@ pub struct Tx {
     // Empty only after commit.
     conn: Option<Conn>,
     name: &'static str,
+    has_events: bool,
 }
 
 impl Tx {
@@ -40,7 +41,7 @@ impl Tx {
             postgres: |c| begin(c),
             sqlite: |c| c.spawn_blocking(|c| SyncTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE"))
         )?;
-        Ok(Self { conn: Some(conn), name })
+        Ok(Self { conn: Some(conn), name, has_events: false })
     }
 
     /// Opens a transaction that sees one moment, writes nothing, and may wait between two statements for
@@ -55,7 +56,17 @@ impl Tx {
             // The moment is that of the first statement; the connection is one that cannot write.
             sqlite: |c| begin(c)
         )?;
-        Ok(Self { conn: Some(conn), name })
+        Ok(Self { conn: Some(conn), name, has_events: false })
+    }
+
+    /// Notes that an audit event was written.
+    pub(super) fn note_event(&mut self) {
+        self.has_events = true;
+    }
+
+    /// Whether an audit event was written, as everything that changes something does.
+    pub fn has_events(&self) -> bool {
+        self.has_events
     }
 
     /// Keeps what was written.

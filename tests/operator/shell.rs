@@ -1,12 +1,11 @@
 //! What these tests run, and what they ask of the database.
 
-use std::num::NonZeroU32;
 use std::process::Stdio;
 use std::time::Duration;
 
 use identity::domain::{AuditEvent, TenantId};
 use identity::storage::audit::EventFilter;
-use identity::storage::{Storage, StorageSettings, audit};
+use identity::storage::{LaneSizes, Storage, StorageSettings, audit};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -104,8 +103,9 @@ impl Shell {
 pub(crate) fn storage(database: &TestDatabase) -> Storage {
     let settings = StorageSettings {
         url: database.parsed(),
-        connections: NonZeroU32::MIN,
+        connections: LaneSizes::MIN,
         statement_limit: Duration::from_secs(60),
+        queue_limit: Duration::from_secs(60),
     };
     Storage::new(&settings).unwrap()
 }

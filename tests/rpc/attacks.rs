@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKe
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use identity::crypto::MasterKey;
-use identity::storage::{Storage, StorageSettings, signing_keys};
+use identity::storage::{LaneSizes, Storage, StorageSettings, signing_keys};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -124,8 +124,9 @@ impl Target {
 async fn stored_key(database: &TestDatabase) -> (Vec<u8>, Vec<u8>) {
     let settings = StorageSettings {
         url: database.parsed(),
-        connections: 1.try_into().unwrap(),
+        connections: LaneSizes::MIN,
         statement_limit: std::time::Duration::from_secs(60),
+        queue_limit: std::time::Duration::from_secs(60),
     };
     let storage = Storage::new(&settings).unwrap();
     let key = signing_keys::list(&mut storage.read().await.unwrap()).await.unwrap().remove(0);

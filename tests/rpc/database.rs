@@ -1,6 +1,5 @@
 //! What tests see and change behind the server's back.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection as _;
@@ -8,7 +7,7 @@ use diesel::sql_types::Text;
 use diesel::{Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection, sql_query};
 use identity::domain::{Clock as _, Role, SystemClock, TenantId, User, UserId, UserState};
 use identity::proto::v1;
-use identity::storage::{self, Storage, StorageSettings};
+use identity::storage::{self, LaneSizes, Storage, StorageSettings};
 use tokio::task::block_in_place;
 use tokio_postgres::NoTls;
 
@@ -106,8 +105,9 @@ impl OpenTransaction {
 pub(crate) fn storage(database: &TestDatabase) -> Storage {
     let settings = StorageSettings {
         url: database.parsed(),
-        connections: NonZeroU32::MIN,
+        connections: LaneSizes::MIN,
         statement_limit: Duration::from_secs(60),
+        queue_limit: Duration::from_secs(60),
     };
     Storage::new(&settings).unwrap()
 }

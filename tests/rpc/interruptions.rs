@@ -43,7 +43,7 @@ async fn a_registration_whose_caller_leaves_happens_once(engine: Engine) {
 async fn callers_who_leave_take_nothing_along(engine: Engine) {
     let database = TestDatabase::migrated(engine).await;
     // Those who log in leave many sessions behind.
-    let variables = [("IDENTITY_DATABASE_CONNECTIONS", "2"), ("IDENTITY_SESSION_LIMIT", "10000")];
+    let variables = [("IDENTITY_DATABASE_CONNECTIONS", "4"), ("IDENTITY_SESSION_LIMIT", "10000")];
     let service = TestService::start_with(database, &variables).await;
     let ada = registered(&service, "ada@example.com").await;
     let rounds: Vec<_> = (0..4)

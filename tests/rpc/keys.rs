@@ -7,7 +7,7 @@ use identity::crypto::MasterKey;
 use identity::domain::{Clock, SystemClock};
 use identity::service::Authority;
 use identity::service::keys::{Custody, Propagation, Takeover};
-use identity::storage::{Storage, StorageSettings};
+use identity::storage::{LaneSizes, Storage, StorageSettings};
 use tonic::Code;
 
 use crate::database::{count, values};
@@ -171,8 +171,9 @@ async fn a_key_is_swept_when_its_last_token_has_expired(engine: Engine) {
 fn custody(database: &TestDatabase, clock: Arc<dyn Clock>) -> Custody {
     let settings = StorageSettings {
         url: database.parsed(),
-        connections: 1.try_into().unwrap(),
+        connections: LaneSizes::MIN,
         statement_limit: Duration::from_secs(60),
+        queue_limit: Duration::from_secs(60),
     };
     Custody {
         storage: Storage::new(&settings).unwrap(),

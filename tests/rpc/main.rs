@@ -4,6 +4,7 @@
 
 mod access;
 mod access_token;
+mod admission;
 mod attacks;
 mod attempts;
 mod audit;

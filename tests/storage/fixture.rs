@@ -11,7 +11,7 @@ use identity::domain::{
 };
 use identity::storage::outcomes::Outcome;
 use identity::storage::signing_keys::StoredSigningKey;
-use identity::storage::{self, Inserted, Storage, StorageError, StorageSettings, Tx};
+use identity::storage::{self, Inserted, LaneSizes, Storage, StorageError, StorageSettings, Tx};
 use uuid::Uuid;
 
 use crate::sql::Outside;
@@ -72,8 +72,9 @@ pub(crate) fn open(database: &TestDatabase, connections: u32) -> Storage {
 }
 
 pub(crate) fn open_with_limit(database: &TestDatabase, connections: u32, limit: Duration) -> Storage {
-    let connections = NonZeroU32::new(connections).unwrap();
-    let settings = StorageSettings { url: database.parsed(), connections, statement_limit: limit };
+    let connections = LaneSizes::each(NonZeroU32::new(connections).unwrap());
+    let (url, statement_limit, queue_limit) = (database.parsed(), limit, LONG);
+    let settings = StorageSettings { url, connections, statement_limit, queue_limit };
     Storage::new(&settings).unwrap()
 }
 

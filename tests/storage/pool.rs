@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use identity::storage::{self, PoolUsage, StorageError};
+use identity::budget::GateUsage;
+use identity::domain::{Party, Source};
+use identity::storage::{self, Lane, StorageError};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -77,21 +80,25 @@ async fn more_tasks_than_connections_all_get_their_turn(engine: Engine) {
 
 async fn the_usage_tells_who_has_a_connection_and_who_waits_for_one(engine: Engine) {
     let fixture = Fixture::with_connections(engine, 1).await;
-    let usage = || fixture.storage.usage()[0];
-    let name = if engine == Engine::Sqlite { "write" } else { "main" };
+    let name = if engine == Engine::Sqlite { "writes" } else { "operators" };
+    let usage = || {
+        let usage = fixture.storage.usage().into_iter().find(|usage| usage.name == name).unwrap();
+        let GateUsage { in_use, limit, waiting, .. } = usage.calls;
+        (usage.open, in_use, limit, waiting)
+    };
     let held = fixture.begin().await;
     let mut two: Vec<_> = (0..2).map(|_| Box::pin(fixture.storage.begin("test"))).collect();
     for one in &mut two {
         assert!(!is_done_at_once(one).await, "it queues");
     }
-    assert_eq!(usage(), PoolUsage { name, open: 1, in_use: 1, limit: 1, waiting: 2 });
+    assert_eq!(usage(), (1, 1, 1, 2));
     drop(two.pop());
-    assert_eq!(usage().waiting, 1);
+    assert_eq!(usage(), (1, 1, 1, 1));
     drop(held);
     let tx = timeout(LONG, two.pop().unwrap()).await.unwrap().unwrap();
-    assert_eq!(usage(), PoolUsage { name, open: 1, in_use: 1, limit: 1, waiting: 0 });
+    assert_eq!(usage(), (1, 1, 1, 0));
     tx.commit().await.unwrap();
-    assert_eq!(usage(), PoolUsage { name, open: 1, in_use: 0, limit: 1, waiting: 0 });
+    assert_eq!(usage(), (1, 0, 1, 0));
 }
 
 async fn a_probe_needs_none_of_the_connections_that_calls_use(engine: Engine) {
@@ -100,10 +107,10 @@ async fn a_probe_needs_none_of_the_connections_that_calls_use(engine: Engine) {
     let connections = if engine == Engine::Sqlite { 16 } else { 4 };
     let mut held = Vec::new();
     for _ in 0..connections {
-        held.push(fixture.storage.read().await.unwrap());
+        held.push(fixture.storage.reader(Lane::Reads, host(held.len())).await.unwrap());
     }
     let storage = fixture.storage.clone();
-    let mut next = Box::pin(async move { storage.read().await.map(drop) });
+    let mut next = Box::pin(async move { storage.reader(Lane::Reads, host(99)).await.map(drop) });
     assert!(!is_done_at_once(&mut next).await, "all are in use");
     timeout(LONG, fixture.storage.probe()).await.expect("it need not queue").unwrap();
 }
@@ -111,6 +118,11 @@ async fn a_probe_needs_none_of_the_connections_that_calls_use(engine: Engine) {
 async fn a_probe_fails_where_nothing_was_migrated(engine: Engine) {
     let database = TestDatabase::empty(engine);
     assert!(open(&database, 1).probe().await.is_err());
+}
+
+/// One of many hosts.
+fn host(n: usize) -> Party {
+    Party::Address(Source::of(Some([192, 0, 2, u8::try_from(n).unwrap()].into())))
 }
 
 /// The server's processes that serve a database's pool.
@@ -314,4 +326,72 @@ impl Away {
         let storage = open_with_limit(&database, connections, STATEMENT_LIMIT);
         Self { storage, database, cluster }
     }
+}
+
+/// A back end that is stopped costs the call that is on it, and nobody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_frozen_back_end_fails_one_call() {
+    let database = TestDatabase::migrated(Engine::Postgres).await;
+    let storage = open_with_limit(&database, 5, STATEMENT_LIMIT);
+    let look_up = async |storage: &storage::Storage, n: usize| {
+        let mut conn = storage.reader(Lane::Reads, host(n)).await?;
+        storage::signing_keys::list(&mut conn).await.map(drop)
+    };
+    let mut outside = Outside::connect(&database).await;
+    let held: Vec<_> = {
+        let mut held = Vec::new();
+        for n in 0..5 {
+            held.push(storage.reader(Lane::Reads, host(n)).await.unwrap());
+        }
+        held
+    };
+    drop(held);
+    let frozen = Pid::from_raw(backends(&mut outside).await[0].parse().unwrap()).unwrap();
+    kill_process(frozen, Signal::STOP).unwrap();
+    let mut calls = JoinSet::new();
+    for n in 0..200 {
+        let storage = storage.clone();
+        calls.spawn(async move { look_up(&storage, n % 20).await });
+    }
+    let outcomes = timeout(LONG, calls.join_all()).await;
+    kill_process(frozen, Signal::CONT).unwrap();
+    let failed: Vec<_> = outcomes.unwrap().into_iter().filter_map(Result::err).collect();
+    assert!(failed.len() <= 1, "{failed:?}");
+}
+
+/// Where PostgreSQL takes no more connections, those that are open serve all.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_cannot_be_opened_are_done_without() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let mut outside = fixture.outside().await;
+    let name = outside.texts("SELECT current_database() AS cell").await.remove(0);
+    // Superusers know no limit.
+    outside
+        .run(&format!(
+            "CREATE ROLE {name}_few LOGIN CONNECTION LIMIT 3; GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}_few"
+        ))
+        .await;
+    let url = fixture.database.url.replacen("identity@", &format!("{name}_few@"), 1);
+    let few = TestDatabase { url, ..fixture.database.again() };
+    let storage = open_with_limit(&few, 10, STATEMENT_LIMIT);
+    drop(storage.reader(Lane::Reads, host(0)).await.unwrap());
+    let mut calls = JoinSet::new();
+    for n in 0..200 {
+        let storage = storage.clone();
+        calls.spawn(async move {
+            let mut conn = storage.reader(Lane::Reads, host(n % 20)).await?;
+            storage::signing_keys::list(&mut conn).await.map(drop)
+        });
+    }
+    for outcome in timeout(LONG, calls.join_all()).await.unwrap() {
+        outcome.unwrap();
+    }
+    drop(storage);
+    eventually("its connections are closed", async || {
+        let open =
+            format!("SELECT count(*)::text AS cell FROM pg_stat_activity WHERE usename = '{name}_few'");
+        outside.texts(&open).await == ["0"]
+    })
+    .await;
+    outside.run(&format!("DROP OWNED BY {name}_few; DROP ROLE {name}_few")).await;
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use identity::budget::Rate;
 use identity::crypto::access_token::{AccessTokens, TokenSettings};
 use identity::crypto::fingerprint::Fingerprinter;
 use identity::crypto::hasher::{Cost, Hasher, HasherSettings};
@@ -16,8 +17,8 @@ use identity::domain::{
 };
 use identity::service::accounts::Registration;
 use identity::service::{
-    CallContext, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service, SessionRules, Turns,
-    UnitsOfWork,
+    CallContext, ChangeRules, Changes, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service,
+    SessionRules, Turns, UnitsOfWork,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -61,6 +62,7 @@ fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -
         turns: Turns::default(),
         refusals: Refusals::default(),
         refused_calls: RefusedCalls::default(),
+        changes: Changes::new(ChangeRules { user: Rate { burst: 100, per_second: 100 } }),
         registration_rules: RegistrationRules { open_to: OpenTo::Anybody, hourly: None },
         password_policy: PasswordPolicy::new(8),
         session_rules: SessionRules { idle: hour, max: hour, refresh_grace: Duration::ZERO, per_user: 9 },

@@ -16,6 +16,8 @@ use identity::proto::v1::{
 use identity::server::{Server, Sockets, Stopped, listener};
 use identity::storage::{DatabaseUrl, migrate};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
@@ -151,7 +153,8 @@ impl TestService {
         let settings = settings(&database.url, variables);
         let stop = CancellationToken::new();
         let grpc = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let sockets = Sockets { grpc, http: None, health: None };
+        let http = Some(listener::bind("127.0.0.1:0".parse().unwrap()).unwrap());
+        let sockets = Sockets { grpc, http, health: None };
         let server = Server::start(settings, sockets, clock, stop.clone()).unwrap();
         Self { database, server, stop }
     }
@@ -159,6 +162,17 @@ impl TestService {
     /// A client with a connection of its own.
     pub(crate) fn client(&self) -> Client {
         Client::new(&format!("http://{}", self.server.address()))
+    }
+
+    /// The value of a metric, named with its labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.server.http_address().unwrap()).await.unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        let value = reply.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name}: {reply}")).parse().unwrap()
     }
 
     /// Stops the server in order, and gives its database back.
@@ -180,6 +194,7 @@ pub(crate) fn settings(url: &str, variables: &[(&str, &str)]) -> Settings {
         ("IDENTITY_BCRYPT_COST", "4"),
         ("IDENTITY_MASTER_KEY", MASTER_KEY),
         PATIENT_STATEMENTS,
+        ("IDENTITY_QUEUE_TIMEOUT", "1m"),
     ];
     let environment: MapEnvironment = shared.into_iter().chain(variables.iter().copied()).collect();
     Settings::resolve(&Flags::default(), &environment).unwrap().settings

@@ -34,7 +34,7 @@ fn refused(variables: &[(&str, &str)]) -> (Vec<String>, String) {
 fn an_empty_environment_gives_the_defaults() {
     let Resolved { settings, warnings } = resolve(&Flags::default(), &[]).unwrap();
     assert_eq!(settings.database.url.sqlite_path(), Some(Path::new("identity.db")));
-    assert_eq!(settings.database.connections.get(), 10);
+    assert_eq!(settings.database.connections.get(), 16);
     assert_eq!(settings.database.statement_limit, Duration::from_millis(1_500));
     assert_eq!(settings.database.migrate, MigrateMode::Auto);
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:50051");
@@ -121,7 +121,10 @@ fn limits_are_included() {
         ("IDENTITY_KEY_PROPAGATION", ["1s", "24h"], ["999ms", "24h 1s"]),
         ("IDENTITY_TOKEN_ALGORITHM", ["EdDSA", "RS256"], ["HS256", "eddsa"]),
         ("IDENTITY_DRAIN_TIMEOUT", ["0s", "1h"], ["-1s", "61m"]),
-        ("IDENTITY_DATABASE_CONNECTIONS", ["1", "1000"], ["0", "1001"]),
+        ("IDENTITY_DATABASE_CONNECTIONS", ["4", "1000"], ["3", "1001"]),
+        ("IDENTITY_QUEUE_TIMEOUT", ["100ms", "1m"], ["99ms", "61s"]),
+        ("IDENTITY_CHANGE_BURST", ["1", "1000000"], ["0", "1000001"]),
+        ("IDENTITY_CHANGE_RATE", ["1", "100000"], ["0", "100001"]),
     ] {
         assert!(inside.iter().all(|value| at(name, value)), "{name}");
         assert!(!outside.iter().any(|value| at(name, value)), "{name}");
@@ -167,10 +170,15 @@ fn the_master_key_comes_from_one_place() {
 #[test]
 fn the_urls_pool_size_counts_unless_the_setting_says_otherwise() {
     const JWT: (&str, &str) = ("JWT_SECRET", SECRET);
-    let url = ("DATABASE_URL", "postgres://h/d?connection_limit=3");
-    assert_eq!(settings(&[JWT, url]).database.connections.get(), 3);
-    let both = [JWT, url, ("IDENTITY_DATABASE_CONNECTIONS", "4")];
-    assert_eq!(settings(&both).database.connections.get(), 4);
+    let url = ("DATABASE_URL", "postgres://h/d?connection_limit=5");
+    assert_eq!(settings(&[JWT, url]).database.connections.get(), 5);
+    let both = [JWT, url, ("IDENTITY_DATABASE_CONNECTIONS", "6")];
+    assert_eq!(settings(&both).database.connections.get(), 6);
+    // Each kind of work has a connection of its own.
+    let few = ("DATABASE_URL", "postgres://h/d?connection_limit=3");
+    assert_eq!(settings(&[JWT, few]).database.connections.get(), 4);
+    assert!(warnings(&[JWT, few])[0].contains("connection_limit below 4"));
+    assert!(refused(&[JWT, few, ("IDENTITY_DATABASE_CONNECTIONS", "3")]).1.contains("from 4 to 1000"));
 }
 
 #[test]

@@ -156,18 +156,31 @@ impl fmt::Debug for Database {
 impl Collector for Database {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let pools = self.0.usage();
-        let mut gauge = |name, help, value: fn(&PoolUsage) -> u32| {
-            let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let mut family = |name, help, kind, value: fn(&PoolUsage) -> u64| {
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             for pool in &pools {
-                let labels = [("pool", pool.name)];
-                ConstGauge::new(value(pool)).encode(gauge.encode_family(&labels)?)?;
+                let labels = [("lane", pool.name)];
+                let metric = family.encode_family(&labels)?;
+                match kind {
+                    MetricType::Counter => ConstCounter::new(value(pool)).encode(metric)?,
+                    _ => ConstGauge::new(i64::try_from(value(pool)).unwrap_or(i64::MAX)).encode(metric)?,
+                }
             }
             fmt::Result::Ok(())
         };
-        gauge("database_connections", "Open connections to the database", |pool| pool.open)?;
-        gauge("database_connections_in_use", "Open connections that somebody uses", |pool| pool.in_use)?;
-        gauge("database_connections_limit", "Connections that may be open", |pool| pool.limit)?;
-        gauge("database_connections_waiting", "Who waits while all are in use", |pool| pool.waiting)
+        let (gauge, counter) = (MetricType::Gauge, MetricType::Counter);
+        let help = "Open connections to the database";
+        family("database_connections", help, gauge, |pool| pool.open.into())?;
+        let help = "Connections that calls use";
+        family("database_connections_in_use", help, gauge, |pool| pool.calls.in_use as u64)?;
+        let help = "Connections that may be open";
+        family("database_connections_limit", help, gauge, |pool| pool.calls.limit as u64)?;
+        let help = "Calls that wait while all are in use";
+        family("database_connections_waiting", help, gauge, |pool| pool.calls.waiting as u64)?;
+        let help = "Connections handed to calls";
+        family("database_connections_lent", help, counter, |pool| pool.calls.granted)?;
+        let help = "Calls refused because too many wait, or for too long";
+        family("database_refused", help, counter, |pool| pool.calls.refused)
     }
 }
 

@@ -14,12 +14,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::crypto::hasher::{Slot, Verdict};
 use crate::domain::{
-    AuditEvent, Email, Limit, Password, PasswordHash, Room, Source, TenantId, Timestamp, UserId,
+    AuditEvent, Email, Limit, Party, Password, PasswordHash, Room, Source, TenantId, Timestamp, UserId,
 };
 use crate::storage;
-use crate::storage::Tx;
 use crate::storage::attempts::{AttemptKey, Tried};
 use crate::storage::logins::Login;
+use crate::storage::{Permit, Tx};
 
 use super::Service;
 use super::caller::CallContext;
@@ -80,22 +80,41 @@ pub(super) enum Whose {
     Given,
 }
 
-/// A place among the checks that may fail. Gives it back when dropped before it was settled.
+/// A check that has its place among those that may fail. However it ends, that is written down: by a task of
+/// its own where the caller has left.
 pub(super) struct Attempt {
     service: Service,
-    place: Option<Box<Place>>,
-    /// Until the place is settled.
-    slot: Option<Slot>,
-    /// How long the database took to reserve it.
+    /// Until it is settled.
+    open: Option<Box<Open>>,
+    /// How long the database took to reserve the place.
     took: Duration,
 }
 
+/// What an attempt holds until its end is written: so a caller who leaves makes no room for another before
+/// what they left behind is done.
+struct Open {
+    hold: Hold,
+    place: Place,
+    end: End,
+    /// The event of a check that failed.
+    failure: Option<AuditEvent>,
+}
+
+/// The budgets that an attempt takes before it comes to the database.
+struct Hold {
+    slot: Slot,
+    /// Among the checks of the account and source; kept for its end.
+    _turn: Turn,
+    party: Party,
+}
+
+/// Where an attempt is counted.
+#[derive(Clone, Copy)]
 struct Place {
     key: AttemptKey,
     /// Where it is counted too, when the account does not know the source.
     strangers: Option<AttemptKey>,
     at: Timestamp,
-    _turn: Turn,
 }
 
 /// How a check ended.
@@ -109,7 +128,7 @@ pub(super) enum Checked {
 /// What came of asking for a place.
 enum Reserved {
     Place(Box<(Attempt, Option<Login>)>),
-    Awaited(Box<(Turn, Slot)>),
+    Awaited(Hold),
     Full { limit: LimitKind, until: Timestamp },
 }
 
@@ -126,6 +145,9 @@ impl Service {
     /// Reserves a place for checking a password of `email`, who need not exist, and finds whom it is checked
     /// for. Where those who are checked now hold all places, it waits for them.
     ///
+    /// Takes a password hash first, and for each look at the database a connection that writes. Nothing is
+    /// spawned before both are there.
+    ///
     /// # Errors
     /// [`ServiceError::TooManyAttempts`]; [`ServiceError::Overloaded`] when no hash would be admitted now, or
     /// no place was found in time.
@@ -136,11 +158,11 @@ impl Service {
         whose: Whose,
     ) -> Result<(Attempt, Option<Login>), ServiceError> {
         // First, since it costs nothing: a flood of logins shall not become one of transactions.
-        let slot = self.0.hasher.reserve(&context.terms())?;
+        let slot = self.reserve_hash(context)?;
         let subject = self.subject(&["account", email.as_normalized()]);
         let key = AttemptKey { subject, source: self.source(context) };
         let until = context.deadline.map_or_else(|| Instant::now() + PATIENCE, Instant::from_std);
-        let reserving = self.reserve(key, &whose, slot);
+        let reserving = self.reserve(key, &whose, slot, context.party);
         timeout_at(until, reserving).await.unwrap_or(Err(ServiceError::Overloaded { retry_after: SOON }))
     }
 
@@ -149,28 +171,30 @@ impl Service {
         key: AttemptKey,
         whose: &Whose,
         slot: Slot,
+        party: Party,
     ) -> Result<(Attempt, Option<Login>), ServiceError> {
         let now = || self.0.clock.now();
-        let mut turn = match self.0.turns.turn(key, OWN.most, now).await {
+        let turn = match self.0.turns.turn(key, OWN.most, now).await {
             Ok(turn) => turn,
             Err(NoTurn::Closed { until }) => return Err(self.refuse_attempt(LimitKind::Attempts, until)),
             Err(NoTurn::Crowded) => return Err(ServiceError::Overloaded { retry_after: SOON }),
         };
+        let mut hold = Hold { slot, _turn: turn, party };
         let strangers = self.strangers(key.subject);
         if let Some(until) = self.0.turns.closed_until(strangers, now())
-            && !self.knows(key).await?
+            && !self.knows(key, party).await?
         {
             return Err(self.refuse_attempt(LimitKind::Account, until));
         }
         let mut looks = LOOKS.into_iter().chain(std::iter::repeat(LOOKS[LOOKS.len() - 1]));
-        let mut slot = slot;
         loop {
-            // In a task of its own, which the slot goes along with: a place is reserved and known to be, or neither.
+            let permit = self.unit_of(party).await?;
+            // In a task of its own: a place is reserved and known to be, or neither.
             let (service, whose) = (self.clone(), whose.clone());
-            let unit = async move { service.try_reserve(key, &whose, turn, slot).await };
-            match self.0.units.run(unit).await? {
+            let unit = async move |permit: Permit| service.try_reserve(permit, key, &whose, hold).await;
+            match self.0.units.run(permit, unit).await? {
                 Reserved::Place(reserved) => return Ok(*reserved),
-                Reserved::Awaited(still) => (turn, slot) = *still,
+                Reserved::Awaited(still) => hold = still,
                 Reserved::Full { limit, until } => {
                     let full = if limit == LimitKind::Account { strangers } else { key };
                     self.0.turns.close(full, until);
@@ -185,13 +209,13 @@ impl Service {
 
     async fn try_reserve(
         &self,
+        permit: Permit,
         key: AttemptKey,
         whose: &Whose,
-        turn: Turn,
-        slot: Slot,
+        hold: Hold,
     ) -> Result<Reserved, ServiceError> {
         let began = Instant::now();
-        let mut tx = self.0.storage.begin("attempt").await?;
+        let mut tx = permit.begin("attempt").await?;
         // Before the locks, so that these are held for less.
         let login = match whose {
             Whose::Email(email) => storage::logins::find_by_email(&mut tx, email).await?,
@@ -206,7 +230,7 @@ impl Service {
         own.attempts.forget(OWN, now);
         match own.attempts.room(OWN, now) {
             Room::Free => {}
-            Room::Awaited => return Ok(Reserved::Awaited(Box::new((turn, slot)))),
+            Room::Awaited => return Ok(Reserved::Awaited(hold)),
             Room::Full { until } => return Ok(Reserved::Full { limit: LimitKind::Attempts, until }),
         }
         own.attempts.pending.push(now);
@@ -217,7 +241,7 @@ impl Service {
             tried.attempts.forget(STRANGERS, now);
             match tried.attempts.room(STRANGERS, now) {
                 Room::Free => {}
-                Room::Awaited => return Ok(Reserved::Awaited(Box::new((turn, slot)))),
+                Room::Awaited => return Ok(Reserved::Awaited(hold)),
                 Room::Full { until } => return Ok(Reserved::Full { limit: LimitKind::Account, until }),
             }
             tried.attempts.pending.push(now);
@@ -225,15 +249,15 @@ impl Service {
         }
         write(&mut tx, key, &own, OWN).await?;
         tx.commit().await?;
-        let place = Place { key, strangers, at: now, _turn: turn };
-        let place = Some(Box::new(place));
-        let attempt = Attempt { service: self.clone(), place, slot: Some(slot), took: began.elapsed() };
+        let place = Place { key, strangers, at: now };
+        let open = Some(Box::new(Open { hold, place, end: End::Void, failure: None }));
+        let attempt = Attempt { service: self.clone(), open, took: began.elapsed() };
         Ok(Reserved::Place(Box::new((attempt, login))))
     }
 
     /// Whether the account has logged in from the source.
-    async fn knows(&self, key: AttemptKey) -> Result<bool, ServiceError> {
-        let mut conn = self.0.storage.read().await?;
+    async fn knows(&self, key: AttemptKey, party: Party) -> Result<bool, ServiceError> {
+        let mut conn = self.unit_of(party).await?.connect().await?;
         let tried = storage::attempts::find(&mut conn, key).await?;
         let known_until = tried.and_then(|tried| tried.known_until);
         Ok(known_until.is_some_and(|until| until > self.0.clock.now()))
@@ -259,45 +283,40 @@ impl Service {
         Ok(())
     }
 
-    async fn settle_alone(
-        &self,
-        place: &Place,
-        end: End,
-        event: Option<&AuditEvent>,
-    ) -> Result<(), ServiceError> {
-        let mut tx = self.0.storage.begin("end attempt").await?;
-        self.settle(&mut tx, place, end).await?;
-        if let Some(event) = event {
-            storage::audit::insert(&mut tx, event).await?;
+    async fn settle_alone(&self, permit: Permit, open: &Open) -> Result<(), ServiceError> {
+        let mut tx = permit.begin("end attempt").await?;
+        self.settle(&mut tx, &open.place, open.end).await?;
+        if let Some(failure) = &open.failure {
+            storage::audit::insert(&mut tx, failure).await?;
         }
         Ok(tx.commit().await?)
     }
 
-    /// Settles a place. When the database is away, it goes on trying aside, for as long as the place would
+    /// Settles an attempt. When the database is away, it goes on trying aside, for as long as the place would
     /// keep others waiting: or else a short outage would shut an account.
-    async fn settle_or_go_on(
-        &self,
-        place: Box<Place>,
-        end: End,
-        event: Option<AuditEvent>,
-    ) -> Result<(), ServiceError> {
-        let failure = match self.settle_alone(&place, end, event.as_ref()).await {
-            Ok(()) => return Ok(()),
-            Err(failure) => failure,
-        };
+    async fn settle_or_go_on(&self, permit: Permit, open: Box<Open>) -> Result<(), ServiceError> {
+        let Err(failure) = self.settle_alone(permit, &open).await else { return Ok(()) };
         let service = self.clone();
         self.0.units.run_aside(async move {
-            for pause in TRIES.into_iter().chain(std::iter::repeat_n(TRIES[TRIES.len() - 1], LAST_TRIES)) {
-                sleep(pause).await;
-                if service.settle_alone(&place, end, event.as_ref()).await.is_ok() {
-                    return;
-                }
-            }
-            tracing::warn!(
-                "the end of a password check was not written; it counts as failed until it is forgotten"
-            );
+            sleep(TRIES[0]).await;
+            service.go_on_settling(open).await;
         });
         Err(failure)
+    }
+
+    /// Settles an attempt whose caller has left or was told of a failure.
+    async fn go_on_settling(&self, open: Box<Open>) {
+        for pause in TRIES.into_iter().chain(std::iter::repeat_n(TRIES[TRIES.len() - 1], LAST_TRIES)) {
+            if let Ok(permit) = self.unit_of(open.hold.party).await
+                && self.settle_alone(permit, &open).await.is_ok()
+            {
+                return;
+            }
+            sleep(pause).await;
+        }
+        tracing::warn!(
+            "the end of a password check was not written; it counts as failed until it is forgotten"
+        );
     }
 
     /// Notes that the new user of `email` is at home where the call comes from.
@@ -346,26 +365,25 @@ async fn write(tx: &mut Tx, key: AttemptKey, tried: &Tried, limit: Limit) -> Res
 
 impl Attempt {
     /// Checks a password against `stored`, or against nothing. One that is wrong is counted before this
-    /// returns, together with the event `failure`, even when the future is dropped; one whose hash was not computed is given back.
+    /// returns, together with the event `failure`, even when the future is dropped; one whose hash was not
+    /// computed is given back.
     pub(super) async fn check(
         mut self,
         password: &Password,
         stored: Option<&PasswordHash>,
         failure: AuditEvent,
     ) -> Result<Checked, ServiceError> {
-        let slot = self.slot.as_mut().expect("an attempt has its slot until it is settled");
-        match slot.verify(password, stored).await? {
+        let open = self.open.as_mut().ok_or_else(settled)?;
+        match open.hold.slot.verify(password, stored).await? {
             Verdict::Match { outdated } => Ok(Checked::Right { attempt: self, outdated }),
             Verdict::Mismatch => {
                 let began = Instant::now();
-                if let Some(place) = self.place.take() {
-                    let (service, slot) = (self.service.clone(), self.slot.take());
-                    let unit = async move {
-                        let _slot = slot;
-                        service.settle_or_go_on(place, End::Wrong, Some(failure)).await
-                    };
-                    self.service.0.units.run(unit).await?;
-                }
+                (open.end, open.failure) = (End::Wrong, Some(failure));
+                let permit = self.service.unit_of(open.hold.party).await?;
+                let open = self.open.take().ok_or_else(settled)?;
+                let service = self.service.clone();
+                let unit = async move |permit: Permit| service.settle_or_go_on(permit, open).await;
+                self.service.0.units.run(permit, unit).await?;
                 sleep(WRONG_TAKES.saturating_sub(self.took + began.elapsed())).await;
                 Ok(Checked::Wrong)
             }
@@ -375,27 +393,26 @@ impl Attempt {
     /// Gives the place back in `tx`, and remembers the source as one that the account knows. Call
     /// [`Attempt::settled`] once that is committed.
     pub(super) async fn succeed(&self, tx: &mut Tx) -> Result<(), ServiceError> {
-        match &self.place {
-            Some(place) => self.service.settle(tx, place, End::Right).await,
+        match &self.open {
+            Some(open) => self.service.settle(tx, &open.place, End::Right).await,
             None => Ok(()),
         }
     }
 
     /// Ends an attempt whose success was committed.
     pub(super) fn settled(mut self) {
-        self.place = None;
+        self.open = None;
     }
+}
+
+fn settled() -> ServiceError {
+    ServiceError::Fault("a password check was settled before it was made".into())
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let Some(place) = self.place.take() else { return };
-        let (service, slot) = (self.service.clone(), self.slot.take());
-        self.service.0.units.start(async move {
-            let _slot = slot;
-            if let Err(error) = service.settle_or_go_on(place, End::Void, None).await {
-                tracing::debug!(%error, "a password check that was not made could not be given back yet");
-            }
-        });
+        let Some(open) = self.open.take() else { return };
+        let service = self.service.clone();
+        self.service.0.units.start(async move { service.go_on_settling(open).await });
     }
 }

@@ -14,10 +14,13 @@ pub enum LimitKind {
     Registrations,
     /// Registrations by a source that failed on a taken e-mail.
     TakenEmails,
+    /// Changes by a user, a tenant or a service.
+    Changes,
 }
 
 impl LimitKind {
-    const ALL: [Self; 4] = [Self::Attempts, Self::Account, Self::Registrations, Self::TakenEmails];
+    const ALL: [Self; 5] =
+        [Self::Attempts, Self::Account, Self::Registrations, Self::TakenEmails, Self::Changes];
 
     /// What metrics call it.
     pub const fn name(self) -> &'static str {
@@ -26,13 +29,14 @@ impl LimitKind {
             Self::Account => "account",
             Self::Registrations => "registrations",
             Self::TakenEmails => "taken_emails",
+            Self::Changes => "changes",
         }
     }
 }
 
 /// Calls that were refused since the start. Cheap to clone; all clones count together.
 #[derive(Clone, Debug, Default)]
-pub struct Refusals(Arc<[AtomicU64; 4]>);
+pub struct Refusals(Arc<[AtomicU64; 5]>);
 
 impl Refusals {
     pub(in crate::service) fn count(&self, limit: LimitKind) {

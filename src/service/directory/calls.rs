@@ -2,6 +2,7 @@
 //! write has begun, it goes on even when the caller's future is dropped.
 
 use super::super::access;
+use super::super::admission::Changing;
 use super::super::authority::Authority;
 use super::super::{CallContext, Caller, Service, ServiceError};
 use super::changes::{self, NewUser, TenantChanges, UserChanges};
@@ -9,7 +10,7 @@ use crate::domain::{
     Etag, FieldViolation, Password, PasswordPolicy, Tenant, TenantId, Timestamp, User, UserId, UserState,
 };
 use crate::storage;
-use crate::storage::Tx;
+use crate::storage::{Permit, Tx};
 
 /// A user by his id, and by his tenant where that is named.
 type Whose = (UserId, Option<TenantId>);
@@ -37,19 +38,22 @@ impl Service {
         context: CallContext,
     ) -> Result<User, ServiceError> {
         // Before the hash, so that whoever may not do this keeps no core busy.
+        let changing = self.charge_change(&caller)?;
+        let mut slot = self.reserve_hash(&context)?;
         {
-            let mut conn = self.0.storage.read().await?;
+            let mut conn = self.reader(&context).await?;
             let by = self.authorize(&mut conn, access::CREATE_USER, &caller, &context).await?;
             let tenant_id = by.tenant("tenant_id", tenant_id)?;
             storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
             by.require_role(new.role)?;
         }
-        let mut slot = self.0.hasher.reserve(&context.terms())?;
         let hash = slot.hash(password).await?;
+        let permit = self.unit(&context).await?;
         let service = self.clone();
-        let unit = async move {
+        let unit = async move |permit: Permit| {
             let _slot = slot;
-            let authorized = service.begin_authorized("create user", access::CREATE_USER, &caller, &context);
+            let authorized =
+                service.begin_authorized(permit, "create user", access::CREATE_USER, &caller, &context);
             let Authorized { mut tx, by, now } = authorized.await?;
             let tenant_id = by.tenant("tenant_id", tenant_id)?;
             let limited = service.lock_taken(&mut tx, &by, &context).await?;
@@ -57,10 +61,10 @@ impl Service {
             if created.is_none() {
                 service.tell_taken(&mut tx, &by, limited, now).await?;
             }
-            tx.commit().await?;
+            commit(tx, changing).await?;
             created.ok_or(ServiceError::EmailTaken)
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 
     /// Changes a user.
@@ -76,9 +80,12 @@ impl Service {
         changes: UserChanges,
         context: CallContext,
     ) -> Result<User, ServiceError> {
+        let changing = self.charge_change(&caller)?;
+        let permit = self.unit(&context).await?;
         let service = self.clone();
-        let unit = async move {
-            let authorized = service.begin_authorized("update user", access::UPDATE_USER, &caller, &context);
+        let unit = async move |permit: Permit| {
+            let authorized =
+                service.begin_authorized(permit, "update user", access::UPDATE_USER, &caller, &context);
             let Authorized { mut tx, by, now } = authorized.await?;
             let limited = match changes.email {
                 Some(_) => service.lock_taken(&mut tx, &by, &context).await?,
@@ -88,10 +95,10 @@ impl Service {
             if updated.is_none() {
                 service.tell_taken(&mut tx, &by, limited, now).await?;
             }
-            tx.commit().await?;
+            commit(tx, changing).await?;
             updated.ok_or(ServiceError::EmailTaken)
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 
     /// Lets a user log in and call, or not.
@@ -106,16 +113,18 @@ impl Service {
         state: UserState,
         context: CallContext,
     ) -> Result<User, ServiceError> {
+        let changing = self.charge_change(&caller)?;
+        let permit = self.unit(&context).await?;
         let service = self.clone();
-        let unit = async move {
+        let unit = async move |permit: Permit| {
             let authorized =
-                service.begin_authorized("set user state", access::SET_USER_STATE, &caller, &context);
+                service.begin_authorized(permit, "set user state", access::SET_USER_STATE, &caller, &context);
             let Authorized { mut tx, by, now } = authorized.await?;
             let user = changes::set_user_state(&mut tx, &by, whose, etag.as_ref(), state, now).await?;
-            tx.commit().await?;
+            commit(tx, changing).await?;
             Ok(user)
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 
     /// Gives a user another password, which satisfies [`Service::password_policy`] but for the e-mail.
@@ -131,8 +140,10 @@ impl Service {
         context: CallContext,
     ) -> Result<(), ServiceError> {
         // Before the hash, so that whoever may not do this keeps no core busy.
+        let changing = self.charge_change(&caller)?;
+        let mut slot = self.reserve_hash(&context)?;
         let user = {
-            let mut conn = self.0.storage.read().await?;
+            let mut conn = self.reader(&context).await?;
             let by = self.authorize(&mut conn, access::SET_PASSWORD, &caller, &context).await?;
             let tenant_id = changes::tenant_of(&mut conn, &by, whose.0, whose.1).await?;
             let user = storage::users::find(&mut conn, tenant_id, whose.0).await?;
@@ -141,19 +152,19 @@ impl Service {
             user
         };
         require_unlike_email(self.0.password_policy, password, &user)?;
-        let mut slot = self.0.hasher.reserve(&context.terms())?;
         let hash = slot.hash(password).await?;
+        let permit = self.unit(&context).await?;
         let whose = (user.id, Some(user.tenant.id));
         let service = self.clone();
-        let unit = async move {
+        let unit = async move |permit: Permit| {
             let _slot = slot;
             let authorized =
-                service.begin_authorized("set password", access::SET_PASSWORD, &caller, &context);
+                service.begin_authorized(permit, "set password", access::SET_PASSWORD, &caller, &context);
             let Authorized { mut tx, by, now } = authorized.await?;
             changes::set_password(&mut tx, &by, whose, &hash, now).await?;
-            Ok(tx.commit().await?)
+            commit(tx, changing).await
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 
     /// Ends all sessions of a user.
@@ -166,15 +177,17 @@ impl Service {
         whose: Whose,
         context: CallContext,
     ) -> Result<(), ServiceError> {
+        let changing = self.charge_change(&caller)?;
+        let permit = self.unit(&context).await?;
         let service = self.clone();
-        let unit = async move {
+        let unit = async move |permit: Permit| {
             let rpc = access::REVOKE_USER_SESSIONS;
-            let authorized = service.begin_authorized("revoke user sessions", rpc, &caller, &context);
+            let authorized = service.begin_authorized(permit, "revoke user sessions", rpc, &caller, &context);
             let Authorized { mut tx, by, now } = authorized.await?;
             changes::revoke_user_sessions(&mut tx, &by, whose, now).await?;
-            Ok(tx.commit().await?)
+            commit(tx, changing).await
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 
     /// Deletes a user with everything that belongs to him.
@@ -188,14 +201,17 @@ impl Service {
         etag: Option<Etag>,
         context: CallContext,
     ) -> Result<(), ServiceError> {
+        let changing = self.charge_change(&caller)?;
+        let permit = self.unit(&context).await?;
         let service = self.clone();
-        let unit = async move {
-            let authorized = service.begin_authorized("delete user", access::DELETE_USER, &caller, &context);
+        let unit = async move |permit: Permit| {
+            let authorized =
+                service.begin_authorized(permit, "delete user", access::DELETE_USER, &caller, &context);
             let Authorized { mut tx, by, now } = authorized.await?;
             changes::delete_user(&mut tx, &by, whose, etag.as_ref(), now).await?;
-            Ok(tx.commit().await?)
+            commit(tx, changing).await
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 
     /// Changes a tenant.
@@ -210,17 +226,19 @@ impl Service {
         changes: TenantChanges,
         context: CallContext,
     ) -> Result<Tenant, ServiceError> {
+        let changing = self.charge_change(&caller)?;
+        let permit = self.unit(&context).await?;
         let service = self.clone();
-        let unit = async move {
+        let unit = async move |permit: Permit| {
             let authorized =
-                service.begin_authorized("update tenant", access::UPDATE_TENANT, &caller, &context);
+                service.begin_authorized(permit, "update tenant", access::UPDATE_TENANT, &caller, &context);
             let Authorized { mut tx, by, now } = authorized.await?;
             let tenant_id = by.tenant("tenant.id", tenant_id)?;
             let tenant = changes::update_tenant(&mut tx, &by, tenant_id, etag.as_ref(), changes, now).await?;
-            tx.commit().await?;
+            commit(tx, changing).await?;
             Ok(tenant)
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 
     /// Deletes a tenant with its users and everything that belongs to them.
@@ -234,30 +252,43 @@ impl Service {
         etag: Option<Etag>,
         context: CallContext,
     ) -> Result<(), ServiceError> {
+        let changing = self.charge_change(&caller)?;
+        let permit = self.unit(&context).await?;
         let service = self.clone();
-        let unit = async move {
+        let unit = async move |permit: Permit| {
             let authorized =
-                service.begin_authorized("delete tenant", access::DELETE_TENANT, &caller, &context);
+                service.begin_authorized(permit, "delete tenant", access::DELETE_TENANT, &caller, &context);
             let Authorized { mut tx, by, now } = authorized.await?;
             let tenant_id = by.tenant("tenant_id", Some(tenant_id))?;
             changes::delete_tenant(&mut tx, &by, tenant_id, etag.as_ref(), now).await?;
-            Ok(tx.commit().await?)
+            commit(tx, changing).await
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 
     async fn begin_authorized(
         &self,
+        permit: Permit,
         name: &'static str,
         rpc: &str,
         caller: &Caller,
         context: &CallContext,
     ) -> Result<Authorized, ServiceError> {
-        let mut tx = self.0.storage.begin(name).await?;
+        let mut tx = permit.begin(name).await?;
         let by = self.authorize(&mut tx, rpc, caller, context).await?;
         let now = self.0.clock.now();
         Ok(Authorized { tx, by, now })
     }
+}
+
+/// Commits a change. One that told the audit log of nothing has changed nothing, and costs nothing.
+async fn commit(tx: Tx, changing: Changing) -> Result<(), ServiceError> {
+    let is_change = tx.has_events();
+    tx.commit().await?;
+    if is_change {
+        changing.made();
+    }
+    Ok(())
 }
 
 /// Refuses a password that is its user's e-mail.

@@ -61,7 +61,7 @@ impl Service {
         ids: &[UserId],
         context: &CallContext,
     ) -> Result<Vec<User>, ServiceError> {
-        let mut conn = self.0.storage.read().await?;
+        let mut conn = self.lister(context).await?;
         let by = self.authorize(&mut conn, access::BATCH_GET_USERS, caller, context).await?;
         let tenant_id = match (by.bound_to(), tenant_id) {
             (Some(own), Some(named)) if own != named => return Ok(Vec::new()),
@@ -87,7 +87,7 @@ impl Service {
         email: &Email,
         context: &CallContext,
     ) -> Result<User, ServiceError> {
-        let mut conn = self.0.storage.read().await?;
+        let mut conn = self.reader(context).await?;
         let by = self.authorize(&mut conn, access::GET_USER_BY_EMAIL, caller, context).await?;
         let found = storage::users::find_by_email(&mut conn, email).await?;
         let visible = found.filter(|user| by.bound_to().is_none_or(|own| own == user.tenant.id));
@@ -107,7 +107,7 @@ impl Service {
         total: Total,
         context: &CallContext,
     ) -> Result<(Page<User>, Option<u64>), ServiceError> {
-        let mut conn = self.0.storage.read().await?;
+        let mut conn = self.lister(context).await?;
         let by = self.authorize(&mut conn, access::LIST_USERS, caller, context).await?;
         let tenant_id = by.tenant("tenant_id", query.tenant_id)?;
         let order = query.order;
@@ -145,7 +145,7 @@ impl Service {
         tenant_id: Option<TenantId>,
         context: &CallContext,
     ) -> Result<Tenant, ServiceError> {
-        let mut conn = self.0.storage.read().await?;
+        let mut conn = self.reader(context).await?;
         let by = self.authorize(&mut conn, access::GET_TENANT, caller, context).await?;
         let tenant_id = by.tenant("tenant_id", tenant_id)?;
         storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)
@@ -163,7 +163,7 @@ impl Service {
         total: Total,
         context: &CallContext,
     ) -> Result<(Page<Tenant>, Option<u64>), ServiceError> {
-        let mut conn = self.0.storage.read().await?;
+        let mut conn = self.lister(context).await?;
         let by = self.authorize(&mut conn, access::LIST_TENANTS, caller, context).await?;
         let scope = ["tenants".to_owned(), by.scope()];
         let after = self.cursor(&scope, page.token.as_deref())?;

@@ -1,7 +1,10 @@
 //! What users do about their own sessions.
 
-use crate::domain::{Action, AuditEvent, Page, PageSize, Reason, Session, SessionId, Target, Timestamp};
+use crate::domain::{
+    Action, AuditEvent, Page, PageSize, Reason, Session, SessionId, Target, TenantId, Timestamp,
+};
 use crate::storage;
+use crate::storage::{Permit, Tx};
 
 use super::super::caller::{CallContext, Caller, TokenHolder};
 use super::super::{Service, ServiceError};
@@ -28,13 +31,14 @@ impl Service {
         caller: &Caller,
         size: PageSize,
         page_token: Option<&str>,
+        context: &CallContext,
     ) -> Result<Page<OwnSession>, ServiceError> {
-        self.require_session(caller).await?;
+        let mut conn = self.lister(context).await?;
+        self.require_session_on(&mut conn, caller).await?;
         let holder = caller.holder()?;
         let scope = scope(holder);
         let after = self.cursor(&scope, page_token)?.map(|(at, id)| (at, SessionId::from(id)));
         let rules = self.0.session_rules;
-        let mut conn = self.0.storage.read().await?;
         let found = storage::sessions::list_open(
             &mut conn,
             holder.tenant_id,
@@ -65,17 +69,25 @@ impl Service {
         id: SessionId,
         context: &CallContext,
     ) -> Result<(), ServiceError> {
-        self.require_session(caller).await?;
-        let holder = caller.holder()?;
-        let owner = {
-            let mut conn = self.0.storage.read().await?;
-            storage::sessions::find_user(&mut conn, holder.tenant_id, id).await?
+        let changing = self.charge_change(caller)?;
+        let permit = self.unit(context).await?;
+        let (service, caller, context) = (self.clone(), caller.clone(), context.clone());
+        let unit = async move |permit: Permit| {
+            let mut tx = permit.begin("revoke session").await?;
+            service.require_session_on(&mut tx, &caller).await?;
+            let TokenHolder { tenant_id, user_id, .. } = *caller.holder()?;
+            if storage::sessions::find_user(&mut tx, tenant_id, id).await? != Some(user_id) {
+                return Err(ServiceError::SessionNotFound);
+            }
+            let by = (tenant_id, user_id);
+            let event = context.event_by(by, service.0.clock.now(), Action::SessionEnded);
+            if service.end_session(&mut tx, tenant_id, id, event).await? {
+                tx.commit().await?;
+                changing.made();
+            }
+            Ok(())
         };
-        if owner != Some(holder.user_id) {
-            return Err(ServiceError::SessionNotFound);
-        }
-        let by = (holder.tenant_id, holder.user_id);
-        self.end_session(id, context.event_by(by, self.0.clock.now(), Action::SessionEnded)).await
+        self.0.units.run(permit, unit).await
     }
 
     /// Ends the session that a refresh token stands for; one that has ended already is no error.
@@ -87,39 +99,42 @@ impl Service {
     pub async fn logout(&self, refresh_token: &str, context: &CallContext) -> Result<(), ServiceError> {
         let token =
             self.0.refresh_tokens.parse(refresh_token).map_err(|_| ServiceError::RefreshTokenInvalid)?;
-        let found = {
-            let mut conn = self.0.storage.read().await?;
-            storage::sessions::find_with_user(&mut conn, token.tenant_id, token.session_id).await?
-        };
-        match found {
-            // Ended and swept.
-            None => Ok(()),
-            Some((session, _)) if token.secret.has_digest(&session.secret_digest) => {
-                let by = (session.tenant_id, session.user_id);
-                let event = context.event_by(by, self.0.clock.now(), Action::SessionEnded);
-                self.end_session(session.id, AuditEvent { reason: Some(Reason::Logout), ..event }).await
+        let permit = self.unit(context).await?;
+        let (service, context) = (self.clone(), context.clone());
+        let unit = async move |permit: Permit| {
+            let mut tx = permit.begin("logout").await?;
+            let found = storage::sessions::find_with_user(&mut tx, token.tenant_id, token.session_id).await?;
+            // One that is not there has ended and was swept.
+            let Some((session, _)) = found else { return Ok(()) };
+            if !token.secret.has_digest(&session.secret_digest) {
+                return Err(ServiceError::RefreshTokenInvalid);
             }
-            Some(_) => Err(ServiceError::RefreshTokenInvalid),
-        }
+            let by = (session.tenant_id, session.user_id);
+            let event = context.event_by(by, service.0.clock.now(), Action::SessionEnded);
+            let event = AuditEvent { reason: Some(Reason::Logout), ..event };
+            if service.end_session(&mut tx, session.tenant_id, session.id, event).await? {
+                tx.commit().await?;
+            }
+            Ok(())
+        };
+        self.0.units.run(permit, unit).await
     }
 
-    /// Ends a session of the tenant that `event` belongs to, and tells of it by that, unless it has ended; even
-    /// when the future is dropped.
-    pub(super) async fn end_session(&self, id: SessionId, event: AuditEvent) -> Result<(), ServiceError> {
-        let service = self.clone();
-        let unit = async move {
-            let Some(tenant_id) = event.tenant_id else {
-                return Err(ServiceError::Fault("a session belongs to a tenant".into()));
-            };
-            let mut tx = service.0.storage.begin("end session").await?;
-            let now = service.0.clock.now();
-            if storage::sessions::update_revoked(&mut tx, tenant_id, id, now).await? {
-                let event = AuditEvent { target: Some(Target::Session(id)), ..event };
-                storage::audit::insert(&mut tx, &event).await?;
-            }
-            Ok(tx.commit().await?)
-        };
-        self.0.units.run(unit).await
+    /// Ends a session of a tenant, and tells of it by `event`; false when it has ended already, and nothing
+    /// was written.
+    pub(super) async fn end_session(
+        &self,
+        tx: &mut Tx,
+        tenant_id: TenantId,
+        id: SessionId,
+        event: AuditEvent,
+    ) -> Result<bool, ServiceError> {
+        let is_first = storage::sessions::update_revoked(tx, tenant_id, id, self.0.clock.now()).await?;
+        if is_first {
+            let event = AuditEvent { target: Some(Target::Session(id)), ..event };
+            storage::audit::insert(tx, &event).await?;
+        }
+        Ok(is_first)
     }
 }
 

@@ -9,6 +9,7 @@
 use crate::crypto::refresh_token::ParsedRefreshToken;
 use crate::domain::{Action, AuditEvent, Reason, Session, Timestamp, User};
 use crate::storage;
+use crate::storage::{Conn, Permit, Tx};
 
 use super::super::{CallContext, Service, ServiceError};
 use super::{OpenedSession, SessionRules};
@@ -41,19 +42,23 @@ impl Service {
     ) -> Result<OpenedSession, ServiceError> {
         let token =
             self.0.refresh_tokens.parse(refresh_token).map_err(|_| ServiceError::RefreshTokenInvalid)?;
+        let permit = self.unit(&context).await?;
         let service = self.clone();
-        self.0.units.run(async move { service.rotate(&token, &context).await }).await
+        let unit = async move |permit: Permit| service.rotate(permit, &token, &context).await;
+        self.0.units.run(permit, unit).await
     }
 
     async fn rotate(
         &self,
+        permit: Permit,
         token: &ParsedRefreshToken,
         context: &CallContext,
     ) -> Result<OpenedSession, ServiceError> {
-        let (session, user) = self.open_session_of(token).await?;
+        let mut tx = permit.begin("refresh session").await?;
+        let (session, user) = self.open_session_of(&mut tx, token).await?;
         let now = self.0.clock.now();
         match standing(token.generation, &session, self.0.session_rules, now) {
-            Standing::Latest => self.rotate_latest(token, session, user, now).await,
+            Standing::Latest => self.rotate_latest(tx, token, session, user, now).await,
             Standing::Rotated => Ok(self.hand_out(user, &session, &token.secret)),
             Standing::Outlived => {
                 tracing::warn!(
@@ -63,7 +68,8 @@ impl Service {
                 );
                 let event = context.event(now, Some(token.tenant_id), Action::SessionEnded);
                 let event = AuditEvent { reason: Some(Reason::RefreshTokenReused), ..event };
-                self.end_session(session.id, event).await?;
+                self.end_session(&mut tx, token.tenant_id, session.id, event).await?;
+                tx.commit().await?;
                 Err(ServiceError::RefreshTokenInvalid)
             }
             Standing::Unknown => Err(ServiceError::RefreshTokenInvalid),
@@ -72,6 +78,7 @@ impl Service {
 
     async fn rotate_latest(
         &self,
+        mut tx: Tx,
         token: &ParsedRefreshToken,
         session: Session,
         user: User,
@@ -89,14 +96,13 @@ impl Service {
             rotations: std::iter::once(now).chain(recent).take(Session::MAX_ROTATIONS).collect(),
             ..session
         };
-        let mut tx = self.0.storage.begin("refresh session").await?;
-        let is_first = storage::sessions::update_rotated(&mut tx, &rotated).await?;
-        tx.commit().await?;
-        if is_first {
+        if storage::sessions::update_rotated(&mut tx, &rotated).await? {
+            tx.commit().await?;
             return Ok(self.hand_out(user, &rotated, &token.secret));
         }
-        // Somebody else was faster, with the same token or by ending the session.
-        let (session, user) = self.open_session_of(token).await?;
+        // Somebody else was faster, with the same token or by ending the session: what they wrote is there to
+        // be read.
+        let (session, user) = self.open_session_of(&mut tx, token).await?;
         match standing(token.generation, &session, self.0.session_rules, now) {
             Standing::Rotated => Ok(self.hand_out(user, &session, &token.secret)),
             Standing::Latest | Standing::Outlived | Standing::Unknown => {
@@ -106,9 +112,12 @@ impl Service {
     }
 
     /// The session that a genuine token stands for, if it is open and its user may call.
-    async fn open_session_of(&self, token: &ParsedRefreshToken) -> Result<(Session, User), ServiceError> {
-        let mut conn = self.0.storage.read().await?;
-        let found = storage::sessions::find_with_user(&mut conn, token.tenant_id, token.session_id).await?;
+    async fn open_session_of(
+        &self,
+        conn: &mut Conn,
+        token: &ParsedRefreshToken,
+    ) -> Result<(Session, User), ServiceError> {
+        let found = storage::sessions::find_with_user(conn, token.tenant_id, token.session_id).await?;
         let now = self.0.clock.now();
         found
             .filter(|(session, user)| {

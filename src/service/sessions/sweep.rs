@@ -1,6 +1,8 @@
 //! Sweeping: rows whose time has passed are deleted, a few at a time.
 
+use crate::domain::Party;
 use crate::storage;
+use crate::storage::{Lane, Permit};
 
 use super::super::{Due, Service, ServiceError};
 
@@ -26,9 +28,10 @@ impl Service {
     pub async fn sweep(&self) -> Result<Swept, ServiceError> {
         self.write_refusals(Due::Past).await?;
         let service = self.clone();
-        let unit = async move {
+        let permit = self.0.storage.permit(Lane::Operators, Party::System).await?;
+        let unit = async move |permit: Permit| {
             let open = service.0.session_rules.open_at(service.0.clock.now());
-            let mut tx = service.0.storage.begin("sweep").await?;
+            let mut tx = permit.begin("sweep").await?;
             let sessions = storage::sessions::delete_expired(&mut tx, open, BATCH).await?;
             let outcomes = storage::outcomes::delete_expired(&mut tx, open.now, BATCH).await?;
             let attempts = storage::attempts::delete_expired(&mut tx, open.now, BATCH).await?;
@@ -38,6 +41,6 @@ impl Service {
             }
             Ok(if [sessions, outcomes, attempts].contains(&BATCH) { Swept::Some } else { Swept::All })
         };
-        self.0.units.run(unit).await
+        self.0.units.run(permit, unit).await
     }
 }

@@ -126,6 +126,7 @@ pub async fn insert(tx: &mut Tx, event: &AuditEvent) -> Result<(), StorageError>
 /// # Errors
 /// [`StorageError::Refused`] when a tenant has an event of one's id.
 pub async fn insert_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StorageError> {
+    tx.note_event();
     query!(tx,
         postgres: |c| write::postgres(c, events),
         sqlite: |c| {

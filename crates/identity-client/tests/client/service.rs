@@ -1,6 +1,5 @@
 //! The real service in this process, on SQLite and free ports.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use identity::server::{Server, Sockets, listener};
 use identity::service::keys::{Custody, Propagation};
 use identity::service::{Authority, access, service_tokens};
 use identity::storage::url::DatabaseUrl;
-use identity::storage::{Storage, StorageSettings};
+use identity::storage::{LaneSizes, Storage, StorageSettings};
 use identity_client::{Client, ClientConfig, Login, Registration};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -80,7 +79,13 @@ impl Service {
     fn storage(&self) -> Storage {
         let (url, _) = DatabaseUrl::parse(&self.database_url).unwrap();
         let statement_limit = Duration::from_secs(60);
-        Storage::new(&StorageSettings { url, connections: NonZeroU32::MIN, statement_limit }).unwrap()
+        Storage::new(&StorageSettings {
+            url,
+            connections: LaneSizes::MIN,
+            statement_limit,
+            queue_limit: statement_limit,
+        })
+        .unwrap()
     }
 
     /// A new token of the service `billing`, for these methods.
