@@ -2,14 +2,14 @@
 
 import os
 import pathlib
-import pwd
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
+
+from cluster import Cluster
 
 LEAST_RATE = 10_000
 # Of the peak of the import of fewer users, to that of ten times as many.
@@ -36,69 +36,6 @@ ANALYZE
 """
 
 
-class Cluster:
-    """A PostgreSQL by the script that the tests use; ends with this process unless its folder is kept."""
-
-    def __init__(self) -> None:
-        settings = {}
-        if os.geteuid() == 0:
-            user = next(pwd.getpwnam(name) for name in ("postgres", "nobody") if exists(name))
-            settings = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        self.owner = settings.get("user", os.geteuid())
-        self.process = subprocess.Popen(
-            ["sh", os.path.abspath("tests/support/postgres.sh")],
-            cwd="/", text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **settings,
-        )
-        word, _, self.folder = self.process.stdout.readline().strip().partition(" ")
-        if word != "folder":
-            sys.exit(f"PostgreSQL: {word} {self.folder}")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        if not self.ask(f"start {self.port}").startswith("started"):
-            sys.exit(f"PostgreSQL does not start: see {self.folder}/log")
-        # By name where Debian has it, else beside postgres.
-        self.psql = shutil.which("psql") or max(pathlib.Path("/usr/lib/postgresql").glob("*/bin/psql"))
-
-    def ask(self, command: str) -> str:
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
-
-    def url(self, database: str) -> str:
-        return f"postgres://identity@127.0.0.1:{self.port}/{database}"
-
-    def sql(self, database: str, text: str) -> str:
-        command = [self.psql, "-qtA", "-v", "ON_ERROR_STOP=1", self.url(database)]
-        done = subprocess.run(command, input=text, text=True, stdout=subprocess.PIPE, check=True)
-        return done.stdout.strip()
-
-    def keep(self, folder: pathlib.Path) -> None:
-        """Copies the files of the stopped server."""
-        self.ask("stop")
-        shutil.copytree(self.folder, folder)
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, self.owner, -1)
-
-    def seconds(self) -> float:
-        """The processor time of the server and of all its processes that have ended."""
-        pid = pathlib.Path(self.folder, "data/postmaster.pid").read_text().split()[0]
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-    def end(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def exists(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
-
-
 class Bench:
     def __init__(self, binary: str, cluster: Cluster, folder: pathlib.Path) -> None:
         self.binary, self.cluster, self.folder = binary, cluster, folder
@@ -119,9 +56,7 @@ class Bench:
 
     def fresh(self, engine: str, name: str) -> str:
         if engine == "PostgreSQL":
-            self.cluster.sql("postgres", f"DROP DATABASE IF EXISTS {name}")
-            self.cluster.sql("postgres", f"CREATE DATABASE {name}")
-            url = self.cluster.url(name)
+            url = self.cluster.fresh(name)
         else:
             for path in self.folder.glob(f"{name}.db*"):
                 path.unlink()
@@ -130,10 +65,9 @@ class Bench:
         return url
 
     def old_system(self, users: int) -> str:
-        self.cluster.sql("postgres", "DROP DATABASE IF EXISTS old")
-        self.cluster.sql("postgres", "CREATE DATABASE old")
+        url = self.cluster.fresh("old")
         self.cluster.sql("old", OLD_SYSTEM.replace("{users}", str(users)))
-        return self.cluster.url("old")
+        return url
 
     def measure(self, what: str, url: str, users: int, *arguments: str) -> tuple[float, float]:
         servers = self.cluster.seconds()

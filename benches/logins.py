@@ -26,11 +26,15 @@ def main() -> None:
     for name, calls in (
         ("look-ups, idle", lookups),
         ("look-ups before the flood", alone),
+        ("look-ups beside logins", flood["lookups_beside"]),
         ("look-ups in the flood", flooded),
     ):
         row(name, per_second(calls), latency(calls["latency"]), codes(calls["codes"]))
         row("… of it before sent", "", latency(calls["sent_behind"]), "")
     ratio("… p99 of that before", flood["p99_ratio"])
+    beside = flood["logins_beside"]
+    row("logins beside look-ups", per_second(beside), latency(beside["latency"]), codes(beside["codes"]))
+    ratio("… admitted in the flood, of it", flood["admitted_ratio"])
     row("logins in the flood", per_second(offers), "", f"{offers['offered']} offered")
     row("… admitted", "", latency(offers["admitted_latency"]), offers["admitted"])
     row("… refused", "", latency(offers["refused_latency"]), offers["refused"])
@@ -41,8 +45,8 @@ def main() -> None:
     row("resident memory", "", "before, amid, end: " + ", ".join(f"{mb:.1f}" for mb in megabytes) + " MB", "")
     for name, key in (
         ("logins alone", "logins_alone"),
-        ("logins beside look-ups", "logins_beside"),
-        ("look-ups beside logins", "lookups"),
+        ("logins beside all look-ups", "logins_beside"),
+        ("look-ups without a pause", "lookups"),
     ):
         calls = saturate[key]
         row(name, per_second(calls), latency(calls["latency"]), codes(calls["codes"]))

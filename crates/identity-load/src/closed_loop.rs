@@ -1,5 +1,6 @@
 //! Clients that call without a pause, each waiting for its answer before it calls again.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,17 @@ impl Reached {
 pub(crate) async fn run(clients: u32, seconds: u32, call: impl Call) -> Reached {
     let measured_from = Instant::now() + WARM_UP;
     let until = measured_from + Duration::from_secs(seconds.into());
+    let (measured, outside) = run_until(clients, measured_from..until, call).await;
+    Reached { clients, seconds, measured, outside }
+}
+
+/// Lets `clients` call from now to the end of `measured`, and returns, when each has its last answer, the calls
+/// that ended within `measured` and those that did not.
+///
+/// # Panics
+/// A call panicked.
+pub(crate) async fn run_until(clients: u32, measured: Range<Instant>, call: impl Call) -> (Tally, Tally) {
+    let until = measured.end;
     let (outcomes, mut ended) = mpsc::unbounded_channel();
     let call = Arc::new(call);
     let mut tasks = JoinSet::new();
@@ -54,13 +66,13 @@ pub(crate) async fn run(clients: u32, seconds: u32, call: impl Call) -> Reached 
         });
     }
     drop(outcomes);
-    let (mut measured, mut outside) = (Tally::default(), Tally::default());
+    let (mut within, mut outside) = (Tally::default(), Tally::default());
     while let Some(outcome) = ended.recv().await {
-        let counts = (measured_from..until).contains(&outcome.ended);
-        (if counts { &mut measured } else { &mut outside }).record(&outcome);
+        let counts = measured.contains(&outcome.ended);
+        (if counts { &mut within } else { &mut outside }).record(&outcome);
     }
     while let Some(ended) = tasks.join_next().await {
         ended.expect("no client panics");
     }
-    Reached { clients, seconds, measured, outside }
+    (within, outside)
 }

@@ -2,25 +2,29 @@
 //!
 //! Every run ends by itself, every call ends in a count by its code, and latency under a fixed rate is
 //! taken from when a call was due, not from when it could be sent. What figures are good enough is
-//! left to `benches/logins`.
+//! left to `benches/logins` and `benches/flood`.
 
 mod arguments;
 mod calls;
 mod closed_loop;
+mod import_file;
 mod memory;
 mod open_loop;
+mod raw;
 mod report;
 mod scenario;
 mod tally;
 mod target;
+mod timeline;
 mod users;
 
 use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::arguments::Arguments;
+use self::arguments::{Arguments, Command};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -34,8 +38,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let report = scenario::run(&arguments.scenario).await?;
-    if arguments.scenario.common().json {
+    let scenario = match arguments.command {
+        Command::ImportFile(arguments) => {
+            return Ok(import_file::write(arguments.users, io::stdout().lock())?);
+        }
+        Command::Scenario(scenario) => scenario,
+    };
+    let report = scenario::run(&scenario).await?;
+    if scenario.common().json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{report}");

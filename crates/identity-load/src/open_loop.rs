@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task;
 
-use crate::calls::Call;
+use crate::calls::{Call, Outcome};
 use crate::tally::{Tally, Times};
 
 /// How many calls, and when.
@@ -43,32 +43,57 @@ impl Offer {
     }
 }
 
+/// How the calls of an offer were sent.
+pub(crate) struct Sent {
+    /// How long it took to send them.
+    took: Duration,
+    /// How long after they were due they were sent.
+    pub(crate) behind: Times,
+}
+
 /// Makes the calls of `offer`, and returns when the last of them has ended.
 ///
 /// # Panics
 /// A call panicked, and is missing in the counts.
 pub(crate) async fn run(offer: Offer, call: impl Call) -> Offered {
+    let mut tally = Tally::default();
+    let sent = run_from(Instant::now(), offer, call, |outcome| tally.record(outcome)).await;
+    // Sending ends with the last call, one interval before the time is up.
+    let took = sent.took.max(Duration::from_secs(offer.seconds.into()));
+    Offered { offer, tally, achieved: offer.calls() as f64 / took.as_secs_f64(), behind: sent.behind }
+}
+
+/// Makes the calls of `offer`, of which the first is due at `began`, hands what became of each to `record`,
+/// and returns when the last of them has ended.
+///
+/// # Panics
+/// A call panicked, and is missing in the counts.
+pub(crate) async fn run_from(
+    began: Instant,
+    offer: Offer,
+    call: impl Call,
+    mut record: impl FnMut(&Outcome),
+) -> Sent {
     let (outcomes, mut ended) = mpsc::unbounded_channel();
     let (runtime, call) = (Handle::current(), Arc::new(call));
     let pacer = task::spawn_blocking(move || {
-        let (began, mut behind) = (Instant::now(), Times::new());
+        let mut behind = Times::new();
         pace(offer, began, |index, due| {
             behind.record(due.elapsed());
             let (call, outcomes) = (Arc::clone(&call), outcomes.clone());
             // The other end is open until the last sender is gone.
             runtime.spawn(async move { outcomes.send(call.call(index, due).await) });
         });
-        (began.elapsed(), behind)
+        Sent { took: began.elapsed(), behind }
     });
-    let mut tally = Tally::default();
+    let mut count = 0;
     while let Some(outcome) = ended.recv().await {
-        tally.record(&outcome);
+        count += 1;
+        record(&outcome);
     }
-    let (took, behind) = pacer.await.expect("the pacer does not panic");
-    assert_eq!(tally.total(), offer.calls(), "every call ends in a count");
-    // Sending ends with the last call, one interval before the time is up.
-    let took = took.max(Duration::from_secs(offer.seconds.into()));
-    Offered { offer, tally, achieved: offer.calls() as f64 / took.as_secs_f64(), behind }
+    let sent = pacer.await.expect("the pacer does not panic");
+    assert_eq!(count, offer.calls(), "every call ends in a count");
+    sent
 }
 
 /// Calls `send` for every call of `offer` when it is due, or as soon after that as possible; none is
@@ -89,7 +114,6 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::calls::Outcome;
     use crate::tally::Codes;
 
     #[test]

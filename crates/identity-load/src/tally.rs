@@ -67,6 +67,15 @@ impl Tally {
         self.refused_for_good += u64::from(outcome.code == Code::ResourceExhausted && !outcome.invites_retry);
     }
 
+    /// Counts the calls of `other` as well.
+    pub(crate) fn add(&mut self, other: Self) {
+        for (code, times) in other.times {
+            self.times.entry(code).or_insert_with(Times::new).0 += &times.0;
+        }
+        self.late += other.late;
+        self.refused_for_good += other.refused_for_good;
+    }
+
     pub(crate) fn codes(&self) -> Codes {
         self.times.iter().map(|(code, times)| (*code, times.0.len())).collect()
     }
@@ -77,6 +86,11 @@ impl Tally {
 
     pub(crate) fn total(&self) -> u64 {
         self.times.values().map(|times| times.0.len()).sum()
+    }
+
+    /// How many calls ended with another code than OK.
+    pub(crate) fn failed(&self) -> u64 {
+        self.total() - self.count(Code::Ok)
     }
 
     /// The latency of the calls that ended with `code`.
@@ -151,8 +165,22 @@ mod tests {
         }
         assert_eq!(tally.codes(), Codes::from([("OK", 2), ("UNAVAILABLE", 1)]));
         assert_eq!((tally.count(Code::Ok), tally.count(Code::Internal), tally.total()), (2, 0, 3));
+        assert_eq!(tally.failed(), 1);
         assert!((tally.latency_of(Code::Ok).unwrap().max_ms - 3.0).abs() < 0.01);
         assert!((tally.latency().unwrap().max_ms - 9.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn counts_add_up() {
+        let mut tally = Tally::default();
+        tally.record(&ended(Code::Ok, 1));
+        let mut other = Tally::default();
+        other.record(&Outcome { late: true, ..ended(Code::Ok, 9) });
+        other.record(&ended(Code::ResourceExhausted, 1));
+        tally.add(other);
+        assert_eq!(tally.codes(), Codes::from([("OK", 2), ("RESOURCE_EXHAUSTED", 1)]));
+        assert_eq!((tally.late, tally.refused_for_good), (1, 1));
+        assert!((tally.latency_of(Code::Ok).unwrap().max_ms - 9.0).abs() < 0.01);
     }
 
     #[test]

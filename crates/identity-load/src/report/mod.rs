@@ -1,5 +1,6 @@
 //! The figures of a run, as they are printed: in JSON as they stand here, for people by `text`.
 
+mod attacked;
 mod text;
 
 use serde::Serialize;
@@ -9,6 +10,8 @@ use crate::closed_loop::Reached;
 use crate::open_loop::Offered;
 use crate::tally::{Codes, Latency};
 
+pub(crate) use attacked::Attacked;
+
 /// The figures of a run.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -17,6 +20,7 @@ pub(crate) enum Report {
     Lookups(Open),
     Flood(Box<Flood>),
     Saturate(Box<Saturate>),
+    Attacked(Box<Attacked>),
 }
 
 /// Calls without a pause.
@@ -52,7 +56,7 @@ pub(crate) struct Offers {
     per_second: u32,
     achieved_per_second: f64,
     offered: u64,
-    admitted: u64,
+    pub(crate) admitted: u64,
     refused: u64,
     /// Neither admitted nor refused.
     other: Codes,
@@ -74,10 +78,16 @@ pub(crate) struct Memory {
 #[derive(Serialize)]
 pub(crate) struct Flood {
     pub(crate) lookups_alone: Open,
+    /// Beside as many logins as can be served.
+    pub(crate) lookups_beside: Open,
+    /// Those logins.
+    pub(crate) logins_beside: Closed,
     pub(crate) lookups_flooded: Open,
     /// The look-ups' p99 in the flood, of what it is alone.
     pub(crate) p99_ratio: Option<f64>,
     pub(crate) logins: Offers,
+    /// The logins that the flood was admitted, of those that can be served beside the look-ups.
+    pub(crate) admitted_ratio: Option<f64>,
     pub(crate) memory: Option<Memory>,
 }
 
@@ -149,6 +159,7 @@ mod tests {
     use crate::calls::Outcome;
     use crate::open_loop::Offer;
     use crate::tally::{Tally, Times};
+    use crate::timeline::Beside;
 
     fn offered(codes: &[Code]) -> Offered {
         let mut tally = Tally::default();
@@ -183,6 +194,31 @@ mod tests {
         let json = serde_json::to_value(Report::Lookups(offered(&[]).into())).unwrap();
         assert_eq!(json["latency"], serde_json::Value::Null);
         assert_eq!(json["per_second"], 4);
+    }
+
+    #[test]
+    fn others_are_told_by_phase_and_attackers_by_what_they_did() {
+        let tally = |codes: &[Code]| offered(codes).tally;
+        let beside = Beside {
+            rate: 7,
+            before: tally(&[Code::Ok]),
+            during: tally(&[Code::Ok, Code::Unavailable, Code::Unavailable]),
+            after: tally(&[]),
+            behind: Times::new(),
+        };
+        let report = Attacked::new(3, [("look-ups", beside)], None)
+            .called("guesses", tally(&[Code::Unauthenticated]))
+            .counted("resets", 42);
+        let report = Report::Attacked(Box::new(report));
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["others"]["look-ups"]["during"]["failed"], 2);
+        assert_eq!(json["others"]["look-ups"]["after"]["latency"], serde_json::Value::Null);
+        assert_eq!((&json["calls"]["guesses"]["failed"], &json["counts"]["resets"]), (&1.into(), &42.into()));
+        let text = report.to_string();
+        for part in ["look-ups: 7 a second", "OK 1, UNAVAILABLE 2", "resets", "42", "UNAUTHENTICATED 1"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("memory"), "{text}");
     }
 
     #[test]

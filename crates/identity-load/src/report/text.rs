@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use super::attacked::{Answers, Attacked};
 use super::{Closed, Flood, Memory, Open, Report, Saturate};
+use crate::memory::Resident;
 use crate::tally::{Codes, Latency};
 
 impl Display for Report {
@@ -12,6 +14,7 @@ impl Display for Report {
             Self::Lookups(lookups) => write_open(f, "look-ups", lookups),
             Self::Flood(flood) => flood.fmt(f),
             Self::Saturate(saturate) => saturate.fmt(f),
+            Self::Attacked(attacked) => attacked.fmt(f),
         }
     }
 }
@@ -19,6 +22,8 @@ impl Display for Report {
 impl Display for Flood {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write_open(f, "look-ups alone", &self.lookups_alone)?;
+        write_open(f, "look-ups beside logins", &self.lookups_beside)?;
+        write_closed(f, "logins beside look-ups", &self.logins_beside)?;
         write_open(f, "look-ups in the flood", &self.lookups_flooded)?;
         line(f, "p99 of what it is alone", Figure(self.p99_ratio))?;
         let logins = &self.logins;
@@ -26,6 +31,7 @@ impl Display for Flood {
         line(f, "achieved", format_args!("{:.1} a second", logins.achieved_per_second))?;
         line(f, "offered", logins.offered)?;
         line(f, "admitted", logins.admitted)?;
+        line(f, "of what can be served", Figure(self.admitted_ratio))?;
         line(f, "refused", logins.refused)?;
         line(f, "other codes", Counts(&logins.other))?;
         line(f, "late", logins.late)?;
@@ -48,6 +54,39 @@ impl Display for Saturate {
         line(f, "of what they are alone", Figure(self.logins_ratio))?;
         write_closed(f, "look-ups", &self.lookups)
     }
+}
+
+impl Display for Attacked {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (name, calls) in &self.others {
+            writeln!(f, "{name}: {} a second", calls.per_second)?;
+            for (phase, answers) in
+                [("before", &calls.before), ("during", &calls.during), ("after", &calls.after)]
+            {
+                write_answers(f, phase, answers)?;
+            }
+            line(f, "of which before sent", Figures(calls.sent_behind))?;
+        }
+        writeln!(f, "attack of {} s", self.seconds)?;
+        for (name, answers) in &self.calls {
+            write_answers(f, name, answers)?;
+        }
+        for (name, count) in &self.counts {
+            line(f, name, count)?;
+        }
+        if let Some(Resident { before_mb, peak_mb, end_mb, after_mb }) = self.memory {
+            let memory = format_args!(
+                "{before_mb:.1} MB before, {peak_mb:.1} at most, {end_mb:.1} at the end, {after_mb:.1} after"
+            );
+            line(f, "resident memory", memory)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_answers(f: &mut Formatter<'_>, name: &str, answers: &Answers) -> fmt::Result {
+    line(f, name, Figures(answers.latency))?;
+    line(f, "", Counts(&answers.codes))
 }
 
 fn write_closed(f: &mut Formatter<'_>, title: &str, calls: &Closed) -> fmt::Result {

@@ -1,4 +1,5 @@
-//! More logins than can be served: what they do to look-ups, and how they are turned away.
+//! More logins than can be served: what they do to look-ups, how they are turned away, and whether as many are
+//! admitted as can be served.
 
 use std::error::Error;
 use std::io;
@@ -7,20 +8,26 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Stage, lookups};
-use crate::arguments;
 use crate::memory::Process;
 use crate::open_loop::{self, Offer};
-use crate::report::{Flood, Memory, Open, Report, ratio};
+use crate::report::{Closed, Flood, Memory, Offers, Open, Report, ratio};
+use crate::{arguments, closed_loop};
 
 pub(super) async fn run(stage: &Stage, arguments: &arguments::Flood) -> Result<Report, Box<dyn Error>> {
     let process = arguments.pid.map(Process);
     // A wrong id shall not be found out only after the first phase.
     process.map(Process::resident_mb).transpose()?;
-    let logins = stage.logins(arguments.login_deadline).await?;
+    let logins = stage.logins_from(Some(arguments.attacker), arguments.login_deadline).await?;
     let lookups = stage.lookups().await?;
 
     let offer = Offer { rate: arguments.rate.get(), seconds: arguments.seconds };
     let lookups_alone = lookups::warm(lookups.clone(), offer).await;
+
+    let (lookups_beside, logins_beside) = tokio::join!(
+        lookups::warm(lookups.clone(), offer),
+        closed_loop::run(arguments.clients, arguments.seconds, logins.clone()),
+    );
+    let logins_beside = Closed::from(logins_beside);
 
     let flood = Offer { rate: arguments.logins_per_second.get(), ..offer };
     let (memory, lookups, logins) = tokio::join!(
@@ -33,8 +40,20 @@ pub(super) async fn run(stage: &Stage, arguments: &arguments::Flood) -> Result<R
         (Some(flooded), Some(alone)) => ratio(flooded.p99_ms, alone.p99_ms),
         (None, _) | (_, None) => None,
     };
-    let (logins, memory) = (logins.into(), memory?);
-    Ok(Report::Flood(Box::new(Flood { lookups_alone, lookups_flooded, p99_ratio, logins, memory })))
+    let logins = Offers::from(logins);
+    let admitted = logins.admitted as f64 / f64::from(arguments.seconds);
+    let admitted_ratio = ratio(admitted, logins_beside.ok_per_second);
+    let memory = memory?;
+    Ok(Report::Flood(Box::new(Flood {
+        lookups_alone,
+        lookups_beside,
+        logins_beside,
+        lookups_flooded,
+        p99_ratio,
+        logins,
+        admitted_ratio,
+        memory,
+    })))
 }
 
 /// The memory of `process` now, and half way through and at the end of `length`.

@@ -1,10 +1,16 @@
-//! One call and what became of it.
+//! One call and what became of it: here the calls that check passwords and look users up, and what all calls
+//! share.
+
+pub(crate) mod lists;
+pub(crate) mod newcomers;
+pub(crate) mod writes;
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use identity::proto::v1::{GetUserRequest, LoginRequest};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Request, Response, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
@@ -63,20 +69,26 @@ pub(crate) struct Lookups {
 impl Call for Lookups {
     async fn call(&self, index: u64, due: Instant) -> Outcome {
         let deadline = due + LOOKUP_DEADLINE;
-        let mut lookup = request(GetUserRequest::default(), deadline);
-        lookup.metadata_mut().insert("authorization", pick(&self.users, index).bearer.clone());
+        let lookup = request_by(&pick(&self.users, index).bearer, GetUserRequest::default(), deadline);
         let answer = self.connections.client(index).get_user(lookup).await;
         outcome(answer, due, deadline)
     }
 }
 
-fn request<M>(message: M, deadline: Instant) -> Request<M> {
+pub(crate) fn request<M>(message: M, deadline: Instant) -> Request<M> {
     let mut request = Request::new(message);
     request.set_timeout(deadline.saturating_duration_since(Instant::now()));
     request
 }
 
-fn outcome<R>(answer: Result<Response<R>, Status>, due: Instant, deadline: Instant) -> Outcome {
+/// As [`request`], by the user of that access token.
+pub(crate) fn request_by<M>(bearer: &MetadataValue<Ascii>, message: M, deadline: Instant) -> Request<M> {
+    let mut request = request(message, deadline);
+    request.metadata_mut().insert("authorization", bearer.clone());
+    request
+}
+
+pub(crate) fn outcome<R>(answer: Result<Response<R>, Status>, due: Instant, deadline: Instant) -> Outcome {
     let ended = Instant::now();
     let code = match &answer {
         Ok(_) => Code::Ok,

@@ -1,14 +1,24 @@
-//! What the command line may hold.
+//! What the command line may hold: here the scenarios of ordinary callers, those of attackers in
+//! [`attacks`].
+
+mod attacks;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, value_parser};
 
-use crate::target::Target;
+use crate::target::{Origin, Target};
+
+pub(crate) use attacks::{
+    Attack, Connections, DeleteTenant, Guesses, ImportFile, Lists, Locked, Resets, Unread,
+};
 
 /// The longest that a call may be given: what the service itself cuts deadlines down to.
 const MAX_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where attacks come from: another source than 127.0.0.1, where everybody else is.
+const ATTACKER: &str = "127.0.0.2";
 
 /// Drives a running identity service on this machine, and says what it did.
 ///
@@ -17,7 +27,16 @@ const MAX_DEADLINE: Duration = Duration::from_secs(60);
 #[command(name = "identity-load", version)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    pub(crate) scenario: Scenario,
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a tenant of many users as JSON lines for `identity import jsonl`
+    ImportFile(ImportFile),
+    #[command(flatten)]
+    Scenario(Scenario),
 }
 
 /// What to do to the service.
@@ -27,10 +46,24 @@ pub(crate) enum Scenario {
     Logins(Logins),
     /// Look users up at a fixed rate
     Lookups(Lookups),
-    /// Look users up at a fixed rate, first alone, then beside more logins than can be served
+    /// Look users up at a fixed rate: alone, beside as many logins as can be served, and beside more
     Flood(Flood),
     /// Log in without a pause, first alone, then beside look-ups without a pause
     Saturate(Saturate),
+    /// Open streams of logins and reset them, while others write, log in and look up
+    Resets(Resets),
+    /// List users and events of a large tenant without a pause, while others look up
+    Lists(Lists),
+    /// Delete a large tenant, while others write, log in, register and look up
+    DeleteTenant(DeleteTenant),
+    /// Hold connections that do nothing, while others connect
+    Connections(Connections),
+    /// Ask for large replies and read none, while others look up
+    Unread(Unread),
+    /// Guess passwords of a domain's users, while they log in from elsewhere
+    Guesses(Guesses),
+    /// Log a user in whose row is locked in PostgreSQL, while others look up and log in
+    Locked(Locked),
 }
 
 impl Scenario {
@@ -40,6 +73,13 @@ impl Scenario {
             Self::Lookups(arguments) => &arguments.common,
             Self::Flood(arguments) => &arguments.common,
             Self::Saturate(arguments) => &arguments.common,
+            Self::Resets(arguments) => &arguments.attack.common,
+            Self::Lists(arguments) => &arguments.attack.common,
+            Self::DeleteTenant(arguments) => &arguments.attack.common,
+            Self::Connections(arguments) => &arguments.attack.common,
+            Self::Unread(arguments) => &arguments.attack.common,
+            Self::Guesses(arguments) => &arguments.attack.common,
+            Self::Locked(arguments) => &arguments.attack.common,
         }
     }
 }
@@ -100,7 +140,7 @@ pub(crate) struct Flood {
     #[arg(long, default_value = "2000", value_name = "NUMBER", value_parser = rate)]
     pub(crate) rate: NonZeroU32,
 
-    /// How long each of the two phases takes
+    /// How long each of the three phases takes
     #[arg(long, default_value_t = 15, value_name = "NUMBER", value_parser = value_parser!(u32).range(1..=600))]
     pub(crate) seconds: u32,
 
@@ -111,6 +151,14 @@ pub(crate) struct Flood {
     /// How long a login may take
     #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = deadline)]
     pub(crate) login_deadline: Duration,
+
+    /// The loopback address that the flood comes from
+    #[arg(long, default_value = ATTACKER, value_name = "ADDRESS")]
+    pub(crate) attacker: Origin,
+
+    /// How many log in without a pause in the phase that shows how many logins can be served
+    #[arg(long, default_value_t = 32, value_name = "NUMBER", value_parser = value_parser!(u32).range(1..=1_000))]
+    pub(crate) clients: u32,
 
     /// The service's process, whose resident memory is told then
     #[arg(long)]
@@ -154,8 +202,8 @@ mod tests {
 
     use super::*;
 
-    fn parse(line: &str) -> Result<Scenario, clap::Error> {
-        Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.scenario)
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command)
     }
 
     #[test]
@@ -165,13 +213,21 @@ mod tests {
 
     #[test]
     fn a_flood_wants_nothing_but_a_target_and_a_rate_of_logins() {
-        let Ok(Scenario::Flood(flood)) =
+        let Ok(Command::Scenario(Scenario::Flood(flood))) =
             parse("identity-load flood --target 127.0.0.1:1 --logins-per-second 400")
         else {
             panic!("not taken");
         };
         assert_eq!((flood.rate.get(), flood.logins_per_second.get(), flood.seconds), (2000, 400, 15));
         assert_eq!((flood.login_deadline, flood.pid), (Duration::from_secs(2), None));
+    }
+
+    #[test]
+    fn an_attack_wants_nothing_but_a_target() {
+        for name in ["resets", "lists", "delete-tenant", "connections", "unread", "guesses"] {
+            let line = format!("identity-load {name} --target 127.0.0.1:1");
+            assert!(matches!(parse(&line), Ok(Command::Scenario(_))), "{name}");
+        }
     }
 
     #[test]
@@ -189,6 +245,17 @@ mod tests {
             "identity-load lookups --target 127.0.0.1:1 --rate 0",
             "identity-load lookups --target 127.0.0.1:1 --rate 100001",
             "identity-load flood --target 127.0.0.1:1",
+            "identity-load flood --target 127.0.0.1:1 --logins-per-second 9 --attacker 192.0.2.1",
+            "identity-load resets --target 127.0.0.1:1 --seconds 1",
+            "identity-load resets --target 127.0.0.1:1 --seconds 61",
+            "identity-load resets --target 127.0.0.1:1 --streams 0",
+            "identity-load resets --target 127.0.0.1:1 --resets-per-second 0",
+            "identity-load resets --target 127.0.0.1:1 --hold 11s",
+            "identity-load lists --target 127.0.0.1:1 --in-flight 1001",
+            "identity-load connections --target 127.0.0.1:1 --connections 20001",
+            "identity-load unread --target 127.0.0.1:1 --connections 17",
+            "identity-load locked --target 127.0.0.1:1",
+            "identity-load import-file --users 1000001",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
