@@ -20,10 +20,10 @@ pub(super) struct Stall {
 }
 
 impl Stall {
-    /// A client is stalled when it took nothing for twice the `write_timeout`: long after streams that nobody
-    /// reads were reset.
+    /// A client is stalled when it took nothing for three times the `write_timeout`: after streams that nobody
+    /// reads have been reset, which takes up to twice that time.
     pub(super) fn new(write_timeout: Duration) -> Self {
-        Self { after: 2 * write_timeout, timer: None }
+        Self { after: 3 * write_timeout, timer: None }
     }
 
     /// Ready when the client is stalled. To be polled after `connection` has written what it could.

@@ -30,7 +30,8 @@ struct Streams {
 }
 
 impl StreamExecutor {
-    /// Resets a stream when its client takes nothing of the reply for `write_timeout`.
+    /// Resets a stream when its client takes nothing of the reply for `write_timeout`, at the latest when that
+    /// has passed twice: only at the end of a period does it show whether there was progress.
     pub(super) fn new(write_timeout: Duration) -> Self {
         Self(Arc::new(Streams { next: Mutex::new(None), write_timeout }))
     }
