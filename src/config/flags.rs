@@ -74,6 +74,37 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "ON|OFF")]
     pub reflection: Option<String>,
 
+    /// Most connections for gRPC, 1 to 1000000; fewer when the limit of open files leaves fewer
+    /// [IDENTITY_CONNECTION_LIMIT; default: 10000]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub connection_limit: Option<String>,
+
+    /// Percent of these that one address (IPv6: one /64 network) may have, 1 to 100; more where clients
+    /// come through a proxy that hides their addresses [IDENTITY_CONNECTION_SHARE; default: 50]
+    #[arg(long, global = true, value_name = "PERCENT")]
+    pub connection_share: Option<String>,
+
+    /// How long a connection stays open without a call, 1s to 1d; pings are no calls, a Watch is one
+    /// [IDENTITY_CONNECTION_IDLE; default: 5m]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub connection_idle: Option<String>,
+
+    /// How old a connection may become, a tenth more or less, before its client is told to open another, 1s
+    /// to 1d; calls in flight then have the time of IDENTITY_DRAIN_TIMEOUT to end
+    /// [IDENTITY_CONNECTION_MAX_AGE; default: 30m]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub connection_max_age: Option<String>,
+
+    /// How long a client may read nothing of a reply before its stream is reset, 100ms to 1m
+    /// [IDENTITY_WRITE_TIMEOUT; default: 5s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub write_timeout: Option<String>,
+
+    /// MiB that the headers and unread replies of all calls may take, 16 to 16384; one connection may have a
+    /// fourth of it [IDENTITY_CALL_MEMORY; default: 64]
+    #[arg(long, global = true, value_name = "MIB")]
+    pub call_memory: Option<String>,
+
     /// How long to keep serving after a signal to stop, until no more requests are sent here; up to 1h
     /// [IDENTITY_DRAIN_DELAY; default: 0s]
     #[arg(long, global = true, value_name = "DURATION")]

@@ -17,9 +17,9 @@ pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use flags::Flags;
 pub use secrets::{MasterKeySettings, MasterKeySource};
 pub use settings::{
-    ChangeSettings, DatabaseSettings, HashSettings, KeySettings, MaintenanceSettings, MigrateMode,
-    PasswordSettings, RegistrationMode, RegistrationSettings, ServerSettings, SessionSettings, Settings,
-    SigningSettings,
+    ChangeSettings, ConnectionSettings, DatabaseSettings, HashSettings, KeySettings, MaintenanceSettings,
+    MigrateMode, PasswordSettings, RegistrationMode, RegistrationSettings, ServerSettings, SessionSettings,
+    Settings, SigningSettings,
 };
 
 /// One setting that is wrong.

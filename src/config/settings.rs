@@ -1,6 +1,7 @@
 //! The settings, their names, limits and defaults.
 
 mod changes;
+mod connections;
 mod passwords;
 mod registration;
 mod tls;
@@ -23,6 +24,7 @@ use crate::storage::url::DatabaseUrl;
 use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 
 pub use changes::ChangeSettings;
+pub use connections::ConnectionSettings;
 pub use passwords::PasswordSettings;
 pub use registration::{RegistrationMode, RegistrationSettings};
 
@@ -114,6 +116,8 @@ pub struct ServerSettings {
     pub health_listen: Option<SocketAddr>,
     /// Whether the reflection service is offered.
     pub reflection: bool,
+    /// How many connections there may be, and for how long.
+    pub connections: ConnectionSettings,
     /// How long requests are still served normally after a signal to stop.
     pub drain_delay: Duration,
     /// How long running requests may take to finish after that.
@@ -381,6 +385,7 @@ fn server(reader: &mut Reader<'_>) -> ServerSettings {
         tls,
         health_listen: tls::health_listen(reader),
         reflection: reader.choice(REFLECTION, &[("on", true), ("off", false)]).unwrap_or(true),
+        connections: connections::read(reader),
         drain_delay: reader.duration(DRAIN_DELAY, DRAIN_RANGE).unwrap_or(Duration::ZERO),
         drain_timeout: reader.duration(DRAIN_TIMEOUT, DRAIN_RANGE).unwrap_or(Duration::from_secs(20)),
     }

@@ -86,6 +86,11 @@ pub fn message_too_large() -> Status {
     status(Code::ResourceExhausted, ErrorReason::MessageTooLarge, "The message is too large.")
 }
 
+/// RESOURCE_EXHAUSTED without RetryInfo: the headers of the call are larger than the service reads.
+pub fn headers_too_large() -> Status {
+    status(Code::ResourceExhausted, ErrorReason::HeadersTooLarge, "The headers of the call are too large.")
+}
+
 /// INVALID_ARGUMENT: the `request_id` was used before with other content.
 pub fn request_id_reused() -> Status {
     status(
@@ -321,7 +326,9 @@ mod tests {
         for status in [overloaded(delay), unavailable(delay)] {
             assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(delay));
         }
-        for status in [message_too_large(), internal(), deadline_exceeded(), login_failed()] {
+        for status in
+            [message_too_large(), headers_too_large(), internal(), deadline_exceeded(), login_failed()]
+        {
             assert!(status.get_details_retry_info().is_none(), "{status:?}");
         }
     }

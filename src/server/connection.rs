@@ -1,59 +1,51 @@
-//! One connection: HTTP/2 with its limits, from the handshake of TLS, if there is one, to the goodbye.
+//! One connection, from the handshake of TLS, if there is one, to the goodbye.
+//!
+//! It ends when its client wants, and when the server does: it is idle or old, its client's certificate is
+//! valid no longer, its client resets too many streams or reads nothing, somebody else needs the place, or
+//! the server stops. Then the client is told with a GOAWAY and has a time to leave.
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::poll_fn;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use pin_project_lite::pin_project;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
-use tokio_util::task::task_tracker::TaskTrackerToken;
-use tower::util::Oneshot;
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
-use super::drain::{Counted, InFlight, OpenEnded};
+use super::admission::{Closed, OpenConnection, Slot};
+use super::drain::InFlight;
+use super::http2::{self, Calls};
 use super::listener::ListenerSettings;
 use super::preface::{self, AfterPreface, NoPreface};
-use super::tls::{NoTls, Tls};
-use crate::domain::SpiffeId;
-use crate::rpc::call::{CertifiedPeer, PeerAddress};
+use super::stall::Stall;
+use super::stream_task::StreamExecutor;
+use super::tls::{NoTls, Peer, Tls};
+use crate::rpc::call::CertifiedPeer;
 
-/// The most bytes of a request's headers, counted as HPACK does (RFC 7541, 4.1): a few access
-/// tokens' worth.
-const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
+/// How long a connection may take to go that nobody is to wait for: a round trip over a slow link, and what
+/// calls usually take.
+const SOON: Duration = Duration::from_secs(1);
 
-/// How much a client may send ahead on one stream: the largest message that is read.
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-
-/// How much a client may send ahead on one connection: what it can make the server hold.
-const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
-
-/// How much of one reply waits for a client that does not read.
-const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
-
-/// How many streams a client may make the server reset before its connection is closed
-/// (RUSTSEC-2024-0003); hyper's default, stated because its absence would switch the limit off.
-const MAX_LOCAL_ERROR_RESETS: usize = 1024;
+/// Longer than any process runs, and within what timers can do.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Serves connections, all alike.
 #[derive(Clone)]
 pub(super) struct Connections<S> {
     service: S,
     tls: Option<Tls>,
-    http2: http2::Builder<TokioExecutor>,
-    preface_timeout: Duration,
-    max_age: Option<Duration>,
-    goodbye_timeout: Duration,
+    settings: Arc<ListenerSettings>,
     in_flight: InFlight,
 }
 
@@ -65,33 +57,20 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    pub(super) fn new(
-        service: S,
-        tls: Option<Tls>,
-        settings: &ListenerSettings,
-        in_flight: InFlight,
-    ) -> Self {
-        Self {
-            service,
-            tls,
-            http2: http2(settings),
-            preface_timeout: settings.preface_timeout,
-            max_age: settings.max_age,
-            goodbye_timeout: settings.drain_timeout,
-            in_flight,
-        }
+    pub(super) fn new(service: S, tls: Option<Tls>, settings: ListenerSettings, in_flight: InFlight) -> Self {
+        Self { service, tls, settings: Arc::new(settings), in_flight }
     }
 
-    /// Serves one connection until it ends, whoever ends it.
-    pub(super) async fn run(self, stream: TcpStream, peer: SocketAddr) {
+    /// Serves one connection until it ends, whoever ends it, and then gives up its place.
+    pub(super) async fn run(self, stream: TcpStream, peer: SocketAddr, slot: Slot) {
         // Small replies go out at once instead of waiting for an acknowledgement of the last.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(peer.address = %peer, error = %error, "connection closed: cannot set TCP_NODELAY");
             return;
         }
         let begun = match self.tls.clone() {
-            None => self.serve_when(preface_of(stream), peer).await,
-            Some(tls) => self.serve_when(preface_over(tls, stream), peer).await,
+            None => self.serve_when(preface_of(stream), peer, &slot).await,
+            Some(tls) => self.serve_when(preface_over(tls, stream), peer, &slot).await,
         };
         match begun {
             Ok(()) => {}
@@ -102,55 +81,149 @@ where
         }
     }
 
-    /// Waits for a connection to begin, within the limit and until the server stops, and serves it.
+    /// Waits for a connection to begin, within the limit and as long as it may stay, and serves it.
     async fn serve_when<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         self,
-        beginning: impl Future<Output = Result<(T, Option<SpiffeId>), NotBegun>>,
-        peer: SocketAddr,
+        beginning: impl Future<Output = Result<(T, Peer), NotBegun>>,
+        address: SocketAddr,
+        slot: &Slot,
     ) -> Result<(), NotBegun> {
-        let in_time = timeout(self.preface_timeout, beginning);
-        let Some(begun) = self.in_flight.finish.run_until_cancelled(in_time).await else {
-            return Err(NotBegun::Stopping);
+        let in_time = timeout(self.settings.preface_timeout, beginning);
+        let (stream, peer) = tokio::select! {
+            biased;
+            () = self.in_flight.finish.cancelled() => return Err(NotBegun::Stopping),
+            () = slot.connection().noticed() => return Err(NotBegun::Displaced),
+            begun = in_time => begun.map_err(|_| NotBegun::TooLate)??,
         };
-        let (stream, service) = begun.map_err(|_| NotBegun::TooLate)??;
-        self.serve(stream, peer, service).await;
+        // On the heap: most connections are beyond this, and need not carry the room for it.
+        Box::pin(self.serve(stream, address, peer, slot)).await;
         Ok(())
     }
 
     async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         self,
         stream: T,
-        peer: SocketAddr,
-        certified: Option<SpiffeId>,
+        address: SocketAddr,
+        peer: Peer,
+        slot: &Slot,
     ) {
-        let certified = certified.map(CertifiedPeer);
-        let calls = Calls { service: self.service, peer, certified, in_flight: self.in_flight.clone() };
-        let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), calls));
-        let ended = tokio::select! {
-            result = connection.as_mut() => Some(result),
-            () = self.in_flight.finish.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                self.in_flight.close.run_until_cancelled(connection).await
-            }
-            () = of_age(self.max_age) => {
-                connection.as_mut().graceful_shutdown();
-                // A Watch never ends by itself, nor a client that does not answer.
-                let goodbye = timeout(self.goodbye_timeout, connection);
-                self.in_flight.close.run_until_cancelled(goodbye).await.and_then(Result::ok)
-            }
+        let Self { service, settings, in_flight, .. } = self;
+        let open = slot.connection();
+        let life = Life::begin(&settings, peer.valid_for);
+        let streams = StreamExecutor::new(settings.write_timeout);
+        let calls = Calls {
+            service,
+            peer: address,
+            certified: peer.service.map(CertifiedPeer),
+            connection: Arc::clone(open),
+            streams: streams.clone(),
+            in_flight: in_flight.clone(),
         };
-        if let Some(Err(error)) = ended {
-            tracing::debug!(peer.address = %peer, error = %error, "connection broke");
+        let connection = http2::builder(&settings, streams).serve_connection(TokioIo::new(stream), calls);
+        let mut connection = pin!(connection);
+        let mut stall = Stall::new(settings.write_timeout);
+        let mut timer = pin!(sleep_until(life.next_look(open)));
+        let mut is_stopping = false;
+        let mut is_leaving = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(peer.address = %address, error = %error, "connection broke");
+                    }
+                    return;
+                }
+                () = in_flight.finish.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                // Comes after the other.
+                () = in_flight.close.cancelled(), if is_stopping => return,
+                () = open.noticed() => {
+                    if !open.has_resets_to_spare() {
+                        slot.close(Closed::Resets);
+                    }
+                }
+                () = poll_fn(|cx| stall.poll(open, cx)), if !is_leaving => slot.close(Closed::Stalled),
+                () = timer.as_mut() => {
+                    if is_leaving {
+                        return;
+                    }
+                    life.due(open).into_iter().for_each(|reason| slot.close(reason));
+                    timer.as_mut().reset(life.next_look(open));
+                }
+            }
+            match open.told() {
+                None => {}
+                Some(told) if told.at_once => return,
+                Some(told) if !is_leaving => {
+                    tracing::debug!(peer.address = %address, reason = told.reason.name(), "closing a connection");
+                    is_leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                    timer.as_mut().reset(Instant::now() + life.time_to_leave(told.reason));
+                }
+                Some(_) => {}
+            }
         }
     }
 }
 
-/// Waits until a connection that has just begun is too old; for ever without a limit.
-async fn of_age(max_age: Option<Duration>) {
-    match max_age {
-        Some(max_age) => sleep(max_age).await,
-        None => std::future::pending().await,
+/// How long a connection lasts.
+struct Life {
+    idle: Duration,
+    aged: Option<Instant>,
+    certificate_ends: Option<Instant>,
+    grace: Duration,
+}
+
+impl Life {
+    fn begin(settings: &ListenerSettings, certificate_valid_for: Option<Duration>) -> Self {
+        let now = Instant::now();
+        Self {
+            idle: settings.max_idle.unwrap_or(FOR_EVER),
+            aged: settings.max_age.map(|max_age| now + jittered(max_age)),
+            certificate_ends: certificate_valid_for.map(|valid| now + valid.min(FOR_EVER)),
+            grace: settings.drain_timeout,
+        }
     }
+
+    /// Why the connection should be closed now, if it should.
+    fn due(&self, open: &OpenConnection) -> Option<Closed> {
+        let now = Instant::now();
+        let has_passed = |moment: Option<Instant>| moment.is_some_and(|moment| moment <= now);
+        if has_passed(self.certificate_ends) {
+            Some(Closed::Certificate)
+        } else if has_passed(self.aged) {
+            Some(Closed::Age)
+        } else {
+            has_passed(open.idle_since().map(|since| since + self.idle)).then_some(Closed::Idle)
+        }
+    }
+
+    /// When to look at the connection again. One in use is not idle before `idle` has passed.
+    fn next_look(&self, open: &OpenConnection) -> Instant {
+        let idle = open.idle_since().unwrap_or_else(Instant::now) + self.idle;
+        [self.aged, self.certificate_ends].into_iter().flatten().fold(idle, Instant::min)
+    }
+
+    /// How long a connection may take to end after its client was told.
+    fn time_to_leave(&self, reason: Closed) -> Duration {
+        match reason {
+            // Calls in flight may end.
+            Closed::Age | Closed::Certificate => self.grace,
+            Closed::Limit | Closed::Share | Closed::Idle | Closed::Resets | Closed::Stalled => {
+                SOON.min(self.grace)
+            }
+        }
+    }
+}
+
+/// `age`, a tenth more or less, so that connections that were opened together end one after the other.
+fn jittered(age: Duration) -> Duration {
+    // A number nobody can foresee is more than is needed, and the standard library has none that is less.
+    let part = RandomState::new().hash_one(()) % 1_000;
+    age.mul_f64(0.9 + 0.2 * part as f64 / 999.0)
 }
 
 /// Why a connection came to nothing.
@@ -160,6 +233,8 @@ enum NotBegun {
     TooLate,
     #[error("the server stops")]
     Stopping,
+    #[error("another client needs the place")]
+    Displaced,
     #[error(transparent)]
     Tls(#[from] NoTls),
     #[error(transparent)]
@@ -167,81 +242,27 @@ enum NotBegun {
 }
 
 /// The stream with its preface read.
-async fn preface_of<T: AsyncRead + Unpin>(
-    stream: T,
-) -> Result<(AfterPreface<T>, Option<SpiffeId>), NotBegun> {
-    Ok((preface::expect(stream).await?, None))
+async fn preface_of<T: AsyncRead + Unpin>(stream: T) -> Result<(AfterPreface<T>, Peer), NotBegun> {
+    Ok((preface::expect(stream).await?, Peer::default()))
 }
 
-/// As [`preface_of`], over TLS, and with the service that the client's certificate names.
+/// As [`preface_of`], over TLS, and with what the client's certificate says.
 async fn preface_over(
     tls: Tls,
     stream: TcpStream,
-) -> Result<(AfterPreface<TlsStream<TcpStream>>, Option<SpiffeId>), NotBegun> {
-    let (stream, service) = tls.accept(stream).await?;
-    Ok((preface::expect(stream).await?, service))
+) -> Result<(AfterPreface<TlsStream<TcpStream>>, Peer), NotBegun> {
+    let (stream, peer) = tls.accept(stream).await?;
+    Ok((preface::expect(stream).await?, peer))
 }
 
-fn http2(settings: &ListenerSettings) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(settings.max_concurrent_streams)
-        .max_local_error_reset_streams(MAX_LOCAL_ERROR_RESETS)
-        .max_header_list_size(MAX_HEADER_LIST_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
-        .keep_alive_interval(settings.keep_alive_interval)
-        .keep_alive_timeout(settings.keep_alive_timeout);
-    builder
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The calls of one connection, as hyper sees them.
-struct Calls<S> {
-    service: S,
-    peer: SocketAddr,
-    certified: Option<CertifiedPeer>,
-    in_flight: InFlight,
-}
-
-impl<S, B> hyper::service::Service<Request<Incoming>> for Calls<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone,
-{
-    type Response = Response<Counted<B>>;
-    type Error = Infallible;
-    type Future = Call<Oneshot<S, Request<Incoming>>>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let extensions = request.extensions_mut();
-        extensions.insert(PeerAddress(self.peer));
-        if let Some(certified) = &self.certified {
-            extensions.insert(certified.clone());
-        }
-        Call { inner: self.service.clone().oneshot(request), token: Some(self.in_flight.call()) }
-    }
-}
-
-pin_project! {
-    /// One call, which counts as in flight until its response body is dropped.
-    struct Call<F> {
-        #[pin]
-        inner: F,
-        token: Option<TaskTrackerToken>,
-    }
-}
-
-impl<F, B> Future for Call<F>
-where
-    F: Future<Output = Result<Response<B>, Infallible>>,
-{
-    type Output = Result<Response<Counted<B>>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Ok(response) = ready!(this.inner.poll(cx));
-        let token = this.token.take().filter(|_| response.extensions().get::<OpenEnded>().is_none());
-        Poll::Ready(Ok(response.map(|body| Counted::new(body, token))))
+    #[test]
+    fn ages_differ_by_up_to_a_tenth() {
+        let ages: Vec<_> = (0..1_000).map(|_| jittered(Duration::from_secs(100)).as_secs_f64()).collect();
+        assert!(ages.iter().all(|age| (90.0..=110.0).contains(age)));
+        assert!(ages.iter().any(|age| *age < 95.0) && ages.iter().any(|age| *age > 105.0));
     }
 }

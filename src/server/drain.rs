@@ -4,7 +4,8 @@
 //! knows when the last call has ended, after which a connection has a moment to say goodbye.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
@@ -13,6 +14,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::call::Call;
 
 /// How long a connection without a call may take to close by itself: the round trip of a GOAWAY,
 /// over a slow link. Calls that were on their way when the GOAWAY left arrive within it.
@@ -95,17 +98,22 @@ impl InFlight {
 }
 
 pin_project! {
-    /// A response body that counts as a call in flight until it is dropped.
+    /// A response body that counts as a call in flight until it is dropped, and tells the call when all of
+    /// it has been given.
     pub(super) struct Counted<B> {
         #[pin]
         inner: B,
+        call: Arc<Call>,
         token: Option<TaskTrackerToken>,
     }
 }
 
-impl<B> Counted<B> {
-    pub(super) fn new(inner: B, token: Option<TaskTrackerToken>) -> Self {
-        Self { inner, token }
+impl<B: Body> Counted<B> {
+    pub(super) fn new(inner: B, call: Arc<Call>, token: Option<TaskTrackerToken>) -> Self {
+        if inner.is_end_stream() {
+            call.set_replied();
+        }
+        Self { inner, call, token }
     }
 }
 
@@ -117,7 +125,17 @@ impl<B: Body> Body for Counted<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().inner.poll_frame(cx)
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        let is_last = match &frame {
+            None => true,
+            Some(Ok(frame)) => frame.is_trailers() || this.inner.is_end_stream(),
+            Some(Err(_)) => true,
+        };
+        if is_last {
+            this.call.set_replied();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -15,14 +14,15 @@ use http_body::Body;
 use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::admission::{Admission, Slot};
 use super::connection::Connections;
 use super::drain::{Drained, InFlight};
 use super::tls::Tls;
+use crate::domain::Source;
 
 /// How many connections the kernel completes before they are accepted: enough for all clients of a
 /// large installation to reconnect at once.
@@ -37,8 +37,6 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// Limits of a listener and its connections.
 #[derive(Clone, Debug)]
 pub struct ListenerSettings {
-    /// How many connections may be open. Further ones wait in the kernel's queue.
-    pub max_connections: usize,
     /// How many calls may be in flight on one connection; a client keeps further ones back.
     pub max_concurrent_streams: u32,
     /// How long a client may take to begin HTTP/2 after connecting, the handshake of TLS included.
@@ -47,8 +45,15 @@ pub struct ListenerSettings {
     pub keep_alive_interval: Duration,
     /// How long a peer may take to answer that before its connection is closed.
     pub keep_alive_timeout: Duration,
-    /// How old a connection may become before its client is told to open another: with a GOAWAY, after which
-    /// the calls in flight have [`ListenerSettings::drain_timeout`] to end. No limit when absent.
+    /// How long a client may take nothing of what waits for it. Then its stream is reset, and its connection
+    /// closed when that does not help.
+    pub write_timeout: Duration,
+    /// How long a connection may stay open on which nothing is called. An open Watch is a call, a ping is
+    /// none. No limit when absent.
+    pub max_idle: Option<Duration>,
+    /// How old a connection may become, a tenth more or less, before its client is told to open another: with
+    /// a GOAWAY, after which the calls in flight have [`ListenerSettings::drain_timeout`] to end. No limit
+    /// when absent.
     pub max_age: Option<Duration>,
     /// How long stopping may take altogether, and saying goodbye to a connection that is too old.
     pub drain_timeout: Duration,
@@ -57,14 +62,16 @@ pub struct ListenerSettings {
 impl Default for ListenerSettings {
     fn default() -> Self {
         Self {
-            // Far below the usual limit of open files once raised, far above any mesh of services.
-            max_connections: 10_000,
             max_concurrent_streams: 256,
             preface_timeout: Duration::from_secs(10),
             keep_alive_interval: Duration::from_secs(60),
             keep_alive_timeout: Duration::from_secs(20),
-            // Services keep their connections, and shake hands once.
-            max_age: None,
+            // Longer than a client that lives pauses, and far shorter than draining may take.
+            write_timeout: Duration::from_secs(5),
+            // Several times the interval at which clients ping.
+            max_idle: Some(Duration::from_secs(5 * 60)),
+            // New processes get their share of calls within the hour, and hands are seldom shaken.
+            max_age: Some(Duration::from_secs(30 * 60)),
             drain_timeout: Duration::from_secs(20),
         }
     }
@@ -87,7 +94,8 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves `service` on every connection to `listener`, over TLS if `tls` is there, until `shutdown`, then stops accepting,
+/// Serves `service` on every connection to `listener` that `admission` makes room for, over TLS if `tls` is there,
+/// until `shutdown`, then stops accepting,
 /// tells every client with a GOAWAY, waits for the calls in flight and returns: at the latest
 /// [`ListenerSettings::drain_timeout`] after `shutdown`.
 ///
@@ -99,6 +107,7 @@ pub async fn serve<S, B>(
     tls: Option<Tls>,
     service: S,
     settings: ListenerSettings,
+    admission: Admission,
     shutdown: CancellationToken,
 ) -> Drained
 where
@@ -109,32 +118,33 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let in_flight = InFlight::new(shutdown.clone());
-    let connections = Connections::new(service, tls, &settings, in_flight.clone());
-    let accepted = accept_all(listener, settings.max_connections, |stream, peer, slot| {
-        let connection = connections.clone().run(stream, peer);
-        in_flight.connections.spawn(async move {
-            connection.await;
-            drop(slot);
-        });
+    let drain_timeout = settings.drain_timeout;
+    let connections = Connections::new(service, tls, settings, in_flight.clone());
+    let accepted = admit_all(listener, &admission, |stream, peer, slot| {
+        in_flight.connections.spawn(connections.clone().run(stream, peer, slot));
     });
     shutdown.run_until_cancelled(accepted).await;
-    in_flight.drain(settings.drain_timeout).await
+    in_flight.drain(drain_timeout).await
 }
 
-/// Hands every new connection to `open`, with the slot that it occupies until it drops it. Never
-/// returns; the listening socket is closed when the future is dropped.
-pub(super) async fn accept_all(
-    listener: TcpListener,
-    max_connections: usize,
-    open: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
-) {
-    let slots = Arc::new(Semaphore::new(max_connections));
+/// Hands every new connection to `open`, with the place that `admission` made for it. Never returns; the
+/// listening socket is closed when the future is dropped.
+async fn admit_all(listener: TcpListener, admission: &Admission, open: impl Fn(TcpStream, SocketAddr, Slot)) {
     let mut trouble = Trouble::default();
-    while let Some(slot) = free_slot(&slots).await {
+    loop {
+        let (stream, peer) = accept(&listener, &mut trouble).await;
+        let slot = admission.admit(Source::of(Some(peer.ip()))).await;
+        open(stream, peer, slot);
+    }
+}
+
+/// The next connection, however long accepting fails before.
+pub(super) async fn accept(listener: &TcpListener, trouble: &mut Trouble) -> (TcpStream, SocketAddr) {
+    loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
+            Ok(accepted) => {
                 trouble.over();
-                open(stream, peer, slot);
+                return accepted;
             }
             Err(error) if concerns_one_connection(&error) => {
                 tracing::debug!(error = %error, "a connection broke before it was accepted");
@@ -142,17 +152,6 @@ pub(super) async fn accept_all(
             Err(error) => sleep(trouble.met(&error)).await,
         }
     }
-}
-
-/// A free slot, as soon as there is one; `None` never, since nobody closes the semaphore.
-async fn free_slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
-        return Some(slot);
-    }
-    tracing::warn!("connection limit reached: further clients wait until a connection closes");
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
-    tracing::info!("a connection closed: accepting again");
-    slot
 }
 
 /// Whether a failed accept took a connection off the queue, so that trying again at once cannot
@@ -166,7 +165,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 /// Accept errors that last, such as too many open files: logged when they begin and when they end.
 #[derive(Default)]
-struct Trouble {
+pub(super) struct Trouble {
     backoff: Option<Duration>,
 }
 

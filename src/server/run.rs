@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService as _;
 use tonic::service::RoutesBuilder;
 
-use crate::config::Settings;
+use crate::config::{ConnectionSettings, Settings};
 use crate::domain::{Clock, Timestamp};
 use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::directory_service_server::DirectoryServiceServer;
@@ -21,6 +21,9 @@ use crate::service::keys::Propagation;
 use crate::service::{Due, UnitsOfWork};
 use crate::storage::{LaneSizes, Storage, StorageSettings};
 
+use super::admission::Admission;
+use super::budgets::{BudgetSettings, Budgets};
+use super::descriptors;
 use super::drain::Drained;
 use super::edge::{self, CallCounts, EdgeSettings};
 use super::health::{self, HealthHandle, ProbeSettings};
@@ -39,10 +42,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// and of an authority that shall be trusted no longer.
 const TLS_FILES_PERIOD: Duration = Duration::from_secs(5);
 
-/// Connections at once to the port for health alone: far more than probes have.
-const MAX_HEALTH_CONNECTIONS: usize = 128;
-
-/// How old those may become: whoever opens all of them, and answers pings, would keep the probes out for ever.
+/// How old connections to the port for health alone may become: whoever opens all of them, and answers pings, would keep the probes out for ever.
 const MAX_HEALTH_CONNECTION_AGE: Duration = Duration::from_secs(30);
 
 /// Told when what the build put into the binary cannot be read.
@@ -176,11 +176,20 @@ impl Run {
         }
         let counts = CallCounts::new().map_err(|_| BROKEN_DESCRIPTORS)?;
         let counts = Arc::new(counts);
+        let budgets = Budgets::new(BudgetSettings::of(self.settings.server.connections.call_bytes));
+        let admission = Admission::new(descriptors::admission(&self.settings), budgets.clone());
+        let health_admission = Admission::new(descriptors::health_admission(), budgets.clone());
+        let mut ports = vec![("grpc", admission.clone())];
+        if health_socket.is_some() {
+            ports.push(("health", health_admission.clone()));
+        }
         // Open to the very end: whoever watches a process that stops wants to see it.
         let side_port = CancellationToken::new();
         let _closes_side_port = side_port.clone().drop_guard();
         if let Some(http) = http {
             let watched = Watched {
+                connections: ports,
+                budgets,
                 health: health.clone(),
                 hasher: foundations.hasher().clone(),
                 refusals: foundations.refusals().clone(),
@@ -201,24 +210,34 @@ impl Run {
             )
         };
         let drain_timeout = self.settings.server.drain_timeout;
-        let limits = ListenerSettings { drain_timeout, ..ListenerSettings::default() };
+        let ConnectionSettings { idle, max_age, write_timeout, .. } = self.settings.server.connections;
+        let limits = ListenerSettings {
+            drain_timeout,
+            max_idle: Some(idle),
+            max_age: Some(max_age),
+            write_timeout,
+            ..ListenerSettings::default()
+        };
 
         // Cancelled when the listener shall close: after the delay that the settings ask for, or at
         // once when the start failed.
         let closing = CancellationToken::new();
-        let serving =
-            listener::serve(grpc, self.tls.clone(), layered(routes), limits.clone(), closing.clone());
+        let serving = listener::serve(
+            grpc,
+            self.tls.clone(),
+            layered(routes),
+            limits.clone(),
+            admission,
+            closing.clone(),
+        );
         let serving_health = async {
             let Some(socket) = health_socket else { return };
             let mut health_alone = RoutesBuilder::default();
             health_alone.add_service(health_service);
-            let limits = ListenerSettings {
-                max_connections: MAX_HEALTH_CONNECTIONS,
-                max_age: Some(MAX_HEALTH_CONNECTION_AGE),
-                ..limits
-            };
+            let limits = ListenerSettings { max_age: Some(MAX_HEALTH_CONNECTION_AGE), ..limits };
+            let service = layered(health_alone);
             // Only a Check is ever waited for here, and nothing is lost with it.
-            let _ = listener::serve(socket, None, layered(health_alone), limits, closing.clone()).await;
+            let _ = listener::serve(socket, None, service, limits, health_admission, closing.clone()).await;
         };
         let starting = self.come_up_and_stay(foundations, backend.clone(), health.clone());
         let watching = async {

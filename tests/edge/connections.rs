@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use identity::proto::v1::GetUserRequest;
 use identity::proto::v1::identity_service_client::IdentityServiceClient;
+use identity::server::admission::Closed;
 use identity::server::drain::Drained;
 use identity::server::edge::EdgeSettings;
 use identity::server::listener::ListenerSettings;
@@ -73,40 +74,43 @@ async fn a_client_that_does_not_begin_http2_in_time_is_closed() {
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 }
 
-#[tokio::test]
-async fn a_client_above_the_connection_limit_is_served_when_another_goes() {
-    let settings = ListenerSettings { max_connections: 1, ..Default::default() };
-    let server = Server::with(settings, EdgeSettings::default());
-    let mut first = RawClient::connect(server.addr).await;
-    assert_eq!(first.get_user("", &[]).await.status().code(), Code::Ok);
-    let addr = server.addr;
-    let second = tokio::spawn(async move { RawClient::connect(addr).await.get_user("", &[]).await });
-    assert_eq!(first.get_user("", &[]).await.status().code(), Code::Ok);
-    assert!(!second.is_finished());
-    drop(first);
-    assert_eq!(second.await.unwrap().status().code(), Code::Ok);
-}
-
 /// Connections become no older than a moment; then they have `drain_timeout` to end.
-fn short_lived(max_connections: usize, drain_timeout: Duration) -> Server {
+fn short_lived(drain_timeout: Duration) -> Server {
     let max_age = Some(Duration::from_millis(50));
-    let settings = ListenerSettings { max_connections, max_age, drain_timeout, ..Default::default() };
+    let settings = ListenerSettings { max_age, drain_timeout, ..Default::default() };
     Server::with(settings, EdgeSettings::default())
 }
 
 #[tokio::test]
 async fn idle_clients_do_not_keep_their_places_beyond_the_age_of_a_connection() {
-    let server = short_lived(1, Duration::from_secs(600));
-    let idle = RawClient::connect(server.addr).await;
-    let mut next = RawClient::connect(server.addr).await;
-    assert_eq!(next.get_user("", &[]).await.status().code(), Code::Ok);
-    drop(idle);
+    let server = short_lived(Duration::from_secs(600));
+    let mut idle = RawClient::connect(server.addr).await;
+    idle.closed().await;
+    assert_eq!(server.admission.closed(Closed::Age), 1);
     assert_eq!(server.stop().await, Drained { cut_off: 0 });
 }
 
 #[tokio::test]
+async fn a_connection_on_which_nothing_is_called_is_closed_and_a_watch_keeps_it() {
+    let max_idle = Some(Duration::from_millis(50));
+    let server = Server::with(ListenerSettings { max_idle, ..Default::default() }, EdgeSettings::default());
+    let mut client = HealthClient::new(server.channel().await);
+    let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    // One after the other, so that the first has been open for several times the limit.
+    for closed in 1..=4 {
+        let mut idle = RawClient::pinging(server.addr).await;
+        assert_eq!(idle.get_user("", &[]).await.status().code(), Code::Ok);
+        idle.closed().await;
+        assert_eq!(server.admission.closed(Closed::Idle), closed);
+    }
+    server.health.set_ready(true);
+    assert!(watch.message().await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_call_in_flight_is_finished_on_a_connection_that_is_too_old() {
-    let mut server = short_lived(10, Duration::from_secs(600));
+    let mut server = short_lived(Duration::from_secs(600));
     let mut client = RawClient::connect(server.addr).await;
     let mut in_flight = client.clone();
     let call = tokio::spawn(async move { in_flight.get_user("wait", &[]).await });
@@ -119,7 +123,7 @@ async fn a_call_in_flight_is_finished_on_a_connection_that_is_too_old() {
 
 #[tokio::test]
 async fn a_watch_ends_with_a_connection_that_is_too_old() {
-    let server = short_lived(1, Duration::from_millis(50));
+    let server = short_lived(Duration::from_millis(50));
     let mut client = HealthClient::new(server.channel().await);
     let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert!(watch.message().await.unwrap().is_some());

@@ -6,9 +6,13 @@ mod calls;
 #[path = "../support/certificates.rs"]
 mod certificates;
 mod connections;
+mod crowds;
+mod headers;
 mod health;
 mod logs;
 #[path = "../support/raw.rs"]
 mod raw;
+mod replies;
+mod resets;
 mod server;
 mod tls;

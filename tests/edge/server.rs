@@ -13,6 +13,8 @@ use identity::proto::v1::{
 };
 use identity::rpc::call::{CertifiedPeer, Deadline, PeerAddress};
 use identity::rpc::status;
+use identity::server::admission::{Admission, AdmissionSettings};
+use identity::server::budgets::{BudgetSettings, Budgets};
 use identity::server::drain::Drained;
 use identity::server::edge::{CallCounts, CallId, EdgeSettings};
 use identity::server::health::HealthHandle;
@@ -42,7 +44,18 @@ pub(crate) struct Server {
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
     /// A permit lets one waiting call go on.
     pub(crate) gate: Arc<Semaphore>,
+    pub(crate) admission: Admission,
+    pub(crate) budgets: Budgets,
     served: JoinHandle<Drained>,
+}
+
+/// What a server is started with.
+#[derive(Clone, Default)]
+pub(crate) struct Limits {
+    pub(crate) listener: ListenerSettings,
+    pub(crate) edge: EdgeSettings,
+    pub(crate) admission: AdmissionSettings,
+    pub(crate) budgets: BudgetSettings,
 }
 
 impl Server {
@@ -51,15 +64,21 @@ impl Server {
     }
 
     pub(crate) fn with(listener_settings: ListenerSettings, edge_settings: EdgeSettings) -> Self {
-        Self::over(None, listener_settings, edge_settings)
+        Self::limited(Limits { listener: listener_settings, edge: edge_settings, ..Limits::default() })
+    }
+
+    pub(crate) fn limited(limits: Limits) -> Self {
+        Self::over(None, limits)
     }
 
     /// A server that speaks TLS.
     pub(crate) fn over_tls(tls: Tls, listener_settings: ListenerSettings) -> Self {
-        Self::over(Some(tls), listener_settings, EdgeSettings::default())
+        Self::over(Some(tls), Limits { listener: listener_settings, ..Limits::default() })
     }
 
-    fn over(tls: Option<Tls>, listener_settings: ListenerSettings, edge_settings: EdgeSettings) -> Self {
+    fn over(tls: Option<Tls>, limits: Limits) -> Self {
+        let budgets = Budgets::new(limits.budgets);
+        let admission = Admission::new(limits.admission, budgets.clone());
         let listener = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let addr = listener.local_addr().unwrap();
         let (told, events) = mpsc::unbounded_channel();
@@ -73,15 +92,21 @@ impl Server {
         reflection::register(&mut routes).unwrap();
         let service = edge::layer(
             routes.routes(),
-            edge_settings,
+            limits.edge,
             Arc::new(SystemClock),
             Arc::new(CallCounts::new().unwrap()),
         );
 
         let shutdown = CancellationToken::new();
-        let served =
-            tokio::spawn(listener::serve(listener, tls, service, listener_settings, shutdown.clone()));
-        Self { addr, health, shutdown, events, gate, served }
+        let served = tokio::spawn(listener::serve(
+            listener,
+            tls,
+            service,
+            limits.listener,
+            admission.clone(),
+            shutdown.clone(),
+        ));
+        Self { addr, health, shutdown, events, gate, admission, budgets, served }
     }
 
     pub(crate) async fn channel(&self) -> Channel {
@@ -132,7 +157,8 @@ impl IdentityService for Handler {
         Err(status::login_failed())
     }
 
-    /// Does what the `user_id` names; the user returned has what the edge put into the extensions.
+    /// Does what the `user_id` names; the user returned has what the edge put into the extensions. With a
+    /// number, its first name is so many bytes long.
     async fn get_user(
         &self,
         request: tonic::Request<GetUserRequest>,
@@ -144,6 +170,7 @@ impl IdentityService for Handler {
             "wait" => self.gate.acquire().await.unwrap().forget(),
             _ => {}
         }
+        let length = request.get_ref().user_id.parse().unwrap_or(0);
         let extensions = request.extensions();
         let deadline = extensions.get::<Deadline>().unwrap().at();
         let user = User {
@@ -151,6 +178,7 @@ impl IdentityService for Handler {
             last_name: extensions.get::<CertifiedPeer>().map(|peer| peer.0.to_string()).unwrap_or_default(),
             email: extensions.get::<PeerAddress>().unwrap().0.to_string(),
             etag: deadline.duration_since(tokio::time::Instant::now()).as_secs_f64().to_string(),
+            first_name: "x".repeat(length),
             ..User::default()
         };
         Ok(Response::new(GetUserResponse { user: Some(user) }))

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::crypto::tls::TlsFiles;
+use identity::domain::{Clock as _, SystemClock};
+use identity::server::admission::Closed;
 use identity::server::drain::Drained;
 use identity::server::listener::ListenerSettings;
 use identity::server::tls::Tls;
@@ -19,7 +21,7 @@ use tonic::Code;
 
 use crate::certificates::{Authority, Certified, connect, svid};
 use crate::logs::Log;
-use crate::raw::{RawClient, get_user};
+use crate::raw::{RawClient, frame, get_user, grpc};
 use crate::server::{Event, Server};
 
 const BILLING: &str = "spiffe://example.com/billing";
@@ -373,4 +375,26 @@ async fn an_authority_that_is_taken_out_lets_nobody_in_any_more() {
     let client = pki.client(Some(&successor.service(&[BILLING])));
     assert_eq!(call(&server, &client).await.as_deref(), Ok(BILLING));
     following.abort();
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_validity_of_its_clients_certificate() {
+    let pki = Pki::new();
+    let settings = ListenerSettings { drain_timeout: Duration::from_millis(100), ..Default::default() };
+    let server = Server::over_tls(pki.mutual(), settings);
+    let mut params = svid(&[BILLING]);
+    // X.509 knows whole seconds; the last one belongs to the validity.
+    let ends = SystemClock.now().as_unix_seconds() + 1;
+    params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(ends.try_into().unwrap());
+    let passing = pki.client(Some(&pki.clients.issue(&params)));
+    let lasting = pki.client(Some(&pki.clients.service(&[BILLING])));
+    let mut lasting = RawClient::over(connect(server.addr, &lasting).await.unwrap()).await.unwrap();
+    let mut passing = RawClient::over(connect(server.addr, &passing).await.unwrap()).await.unwrap();
+    assert_eq!(passing.get_user("", &[]).await.status().code(), Code::Ok);
+    // Open for ever, were it for the client.
+    let watch = passing.head(grpc("/grpc.health.v1.Health/Watch", &[], frame(&[]))).await.unwrap();
+    passing.closed().await;
+    drop(watch);
+    assert_eq!(server.admission.closed(Closed::Certificate), 1);
+    assert_eq!(lasting.get_user("", &[]).await.status().code(), Code::Ok);
 }

@@ -301,14 +301,14 @@ pub(crate) async fn reply(address: SocketAddr, request: &str) -> (String, String
     (format!("{head}\r\n"), body.to_owned())
 }
 
-async fn scrape(address: SocketAddr) -> String {
+pub(crate) async fn scrape(address: SocketAddr) -> String {
     let (status, text) = get(address, "/metrics").await;
     assert_eq!(status, 200, "{text}");
     text
 }
 
 /// The value of a metric.
-fn metric(text: &str, name: &str) -> f64 {
+pub(crate) fn metric(text: &str, name: &str) -> f64 {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
 }

@@ -9,6 +9,7 @@ mod attempts;
 mod audit;
 mod clients;
 mod crash;
+mod crowds;
 mod http;
 mod keys;
 mod leaving;

@@ -26,7 +26,24 @@ impl Process {
     pub(crate) async fn start<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_identity"))
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_identity")), variables).await
+    }
+
+    /// As [`Process::start`], with so many open files at most.
+    pub(crate) async fn with_open_files<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        limit: u32,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\""), env!("CARGO_BIN_EXE_identity")]);
+        Self::spawn(shell, variables).await
+    }
+
+    async fn spawn<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        mut command: Command,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let mut child = command
             .env_clear()
             .env("IDENTITY_LISTEN", "127.0.0.1:0")
             .env("IDENTITY_HTTP_LISTEN", "127.0.0.1:0")

@@ -1,17 +1,19 @@
 //! A client that speaks HTTP/2 and nothing above it, for what no gRPC library would send.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http2::{SendRequest, handshake};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::proto::v1::{GetUserRequest, GetUserResponse, User};
 use prost::Message as _;
 use prost::bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -43,6 +45,53 @@ impl RawClient {
         Ok(Self(client))
     }
 
+    /// A client that lets the server send `window` bytes on each stream, and more only for what it has read.
+    pub(crate) async fn with_window(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        window: u32,
+    ) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(window).initial_connection_window_size(i32::MAX as u32);
+        let (client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self(client)
+    }
+
+    /// A client that pings the server all the time.
+    pub(crate) async fn pinging(addr: SocketAddr) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_millis(5))
+            .keep_alive_while_idle(true);
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let (client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self(client)
+    }
+
+    /// Waits until a new call can be made, or fails when the connection takes none any more.
+    pub(crate) async fn ready(&mut self) -> Result<(), hyper::Error> {
+        self.0.ready().await
+    }
+
+    /// Waits until the connection is closed.
+    pub(crate) async fn closed(&mut self) {
+        while !self.0.is_closed() {
+            // Fails when it is closed, and answers at once before.
+            let _ = self.0.ready().await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Sends a request and waits for the head of its reply, whose body is not read.
+    pub(crate) async fn head(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        self.0.send_request(request).await
+    }
+
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Reply {
         self.try_send(request).await.unwrap()
     }
@@ -60,6 +109,13 @@ impl RawClient {
     pub(crate) async fn get_user(&mut self, user_id: &str, headers: &[(&'static str, &str)]) -> Reply {
         self.send(get_user(user_id, headers)).await
     }
+}
+
+/// A connection to `addr` from an address of one's own, such as 127.0.0.2.
+pub(crate) async fn from_source(source: [u8; 4], addr: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(IpAddr::from(source), 0)).unwrap();
+    socket.connect(addr).await.unwrap()
 }
 
 /// A call of GetUser, as [`RawClient::get_user`] makes it.

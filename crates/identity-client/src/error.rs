@@ -57,7 +57,9 @@ pub enum ErrorKind {
     TooManyAttempts,
     /// Too many registrations by this source; see [`Error::retry_after`].
     TooManyRegistrations,
-    /// More passwords wait to be checked than can be; see [`Error::retry_after`].
+    /// The user, the tenant or the calling service has changed too much lately; see [`Error::retry_after`].
+    TooManyChanges,
+    /// More calls wait than can be served, or this caller has had its share; see [`Error::retry_after`].
     Overloaded,
     /// The service cannot be reached, is starting or stopping, or has lost its database.
     Unavailable,
@@ -170,6 +172,7 @@ fn kind_of_reason(reason: ErrorReason, status: &Status) -> ErrorKind {
         ErrorReason::RegistrationClosed => ErrorKind::RegistrationClosed,
         ErrorReason::TooManyAttempts => ErrorKind::TooManyAttempts,
         ErrorReason::TooManyRegistrations => ErrorKind::TooManyRegistrations,
+        ErrorReason::TooManyChanges => ErrorKind::TooManyChanges,
         ErrorReason::Overloaded => ErrorKind::Overloaded,
         ErrorReason::Unavailable => ErrorKind::Unavailable,
         ErrorReason::DeadlineExceeded => ErrorKind::DeadlineExceeded,
@@ -177,6 +180,7 @@ fn kind_of_reason(reason: ErrorReason, status: &Status) -> ErrorKind {
         | ErrorReason::MalformedMessage
         | ErrorReason::MalformedDeadline
         | ErrorReason::MessageTooLarge
+        | ErrorReason::HeadersTooLarge
         | ErrorReason::UnknownMethod
         | ErrorReason::Internal => ErrorKind::Other,
     }

@@ -41,6 +41,11 @@ fn an_empty_environment_gives_the_defaults() {
     assert!(settings.server.reflection);
     assert_eq!(settings.server.drain_delay, Duration::ZERO);
     assert_eq!(settings.server.drain_timeout, Duration::from_secs(20));
+    let connections = &settings.server.connections;
+    assert_eq!((connections.max.get(), connections.share), (10_000, 50));
+    assert_eq!((connections.idle, connections.max_age), (5 * MINUTE, 30 * MINUTE));
+    assert_eq!(connections.write_timeout, Duration::from_secs(5));
+    assert_eq!(connections.call_bytes, 64 * 1024 * 1024);
     assert_eq!(settings.hash.cost, 12);
     assert_eq!(settings.password_min_length, 8);
     assert!(settings.jwt_secret.is_none());
@@ -125,6 +130,12 @@ fn limits_are_included() {
         ("IDENTITY_QUEUE_TIMEOUT", ["100ms", "1m"], ["99ms", "61s"]),
         ("IDENTITY_CHANGE_BURST", ["1", "1000000"], ["0", "1000001"]),
         ("IDENTITY_CHANGE_RATE", ["1", "100000"], ["0", "100001"]),
+        ("IDENTITY_CONNECTION_LIMIT", ["1", "1000000"], ["0", "1000001"]),
+        ("IDENTITY_CONNECTION_SHARE", ["1", "100"], ["0", "101"]),
+        ("IDENTITY_CONNECTION_IDLE", ["1s", "1d"], ["999ms", "25h"]),
+        ("IDENTITY_CONNECTION_MAX_AGE", ["1s", "1d"], ["999ms", "25h"]),
+        ("IDENTITY_WRITE_TIMEOUT", ["100ms", "1m"], ["99ms", "61s"]),
+        ("IDENTITY_CALL_MEMORY", ["16", "16384"], ["15", "16385"]),
     ] {
         assert!(inside.iter().all(|value| at(name, value)), "{name}");
         assert!(!outside.iter().any(|value| at(name, value)), "{name}");

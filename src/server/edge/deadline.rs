@@ -20,6 +20,7 @@ use super::EdgeSettings;
 use super::method::is_open_ended;
 use crate::rpc::call::Deadline;
 use crate::rpc::status;
+use crate::server::call::CallHandle;
 use crate::server::drain::OpenEnded;
 
 /// The metadata in which a client says how long it waits.
@@ -62,6 +63,13 @@ where
             Err(MalformedTimeout) => return DeadlineFuture::refused(status::malformed_deadline()),
         };
         let deadline = allowed.map(|allowed| Instant::now() + allowed);
+        // For when the reply is not read: then nothing here is polled.
+        if let Some(CallHandle(call)) = request.extensions().get::<CallHandle>() {
+            deadline.into_iter().for_each(|deadline| call.set_deadline(deadline));
+            if open_ended {
+                call.set_open_ended();
+            }
+        }
         if let Some(at) = deadline {
             let is_named = request.headers().contains_key(TIMEOUT);
             let deadline = if is_named { Deadline::OfCaller(at) } else { Deadline::OfService(at) };

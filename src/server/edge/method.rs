@@ -3,6 +3,8 @@
 use http::uri::PathAndQuery;
 use http::{Request, Uri};
 
+use crate::server::budgets::StreamKind;
+
 /// The most bytes of a method that are logged: more than any that exists has.
 const MAX_LOGGED_BYTES: usize = 128;
 
@@ -34,7 +36,17 @@ impl Method {
 
 /// Whether a call of the method that `uri` names ends only when its client wants.
 pub(super) fn is_open_ended(uri: &Uri) -> bool {
-    uri.path() == "/grpc.health.v1.Health/Watch" || uri.path().starts_with("/grpc.reflection.")
+    stream_kind(uri) == Some(StreamKind::Watch)
+}
+
+/// Which kind of stream a call of the method that `uri` names is, if it is one.
+pub(super) fn stream_kind(uri: &Uri) -> Option<StreamKind> {
+    let path = uri.path();
+    if path == "/grpc.health.v1.Health/Watch" {
+        Some(StreamKind::Watch)
+    } else {
+        path.starts_with("/grpc.reflection.").then_some(StreamKind::Reflection)
+    }
 }
 
 #[cfg(test)]
@@ -61,11 +73,15 @@ mod tests {
     }
 
     #[test]
-    fn only_watch_and_reflection_are_open_ended() {
-        let open_ended = |path: &'static str| is_open_ended(&Uri::from_static(path));
-        assert!(open_ended("/grpc.health.v1.Health/Watch"));
-        assert!(open_ended("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"));
-        assert!(!open_ended("/grpc.health.v1.Health/Check"));
-        assert!(!open_ended("/identity.v1.IdentityService/Login"));
+    fn watch_and_reflection_are_streams_and_only_watch_is_open_ended() {
+        let of = |path: &'static str| {
+            let uri = Uri::from_static(path);
+            (stream_kind(&uri), is_open_ended(&uri))
+        };
+        assert_eq!(of("/grpc.health.v1.Health/Watch"), (Some(StreamKind::Watch), true));
+        let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        assert_eq!(of(reflection), (Some(StreamKind::Reflection), false));
+        assert_eq!(of("/grpc.health.v1.Health/Check"), (None, false));
+        assert_eq!(of("/identity.v1.IdentityService/Login"), (None, false));
     }
 }

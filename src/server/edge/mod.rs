@@ -3,9 +3,10 @@
 //! 1. `call_id`: the call gets an id, which its log lines and its reply carry;
 //! 2. `call_log`: one line when it has ended, and one more in the counts;
 //! 3. `only_grpc`: what is not gRPC is refused in HTTP's terms;
-//! 4. `deadline`: an answer in time, or DEADLINE_EXCEEDED;
-//! 5. `replies`: tonic's own refusals become those of the contract;
-//! 6. `panics`: a handler that panics fails its own call only.
+//! 4. `limits`: headers, streams that stay open and unread replies have budgets;
+//! 5. `deadline`: an answer in time, or DEADLINE_EXCEEDED;
+//! 6. `replies`: tonic's own refusals become those of the contract;
+//! 7. `panics`: a handler that panics fails its own call only.
 //!
 //! Who is calling is decided further in, by `rpc`.
 
@@ -16,7 +17,6 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use prost::bytes::Bytes;
 use tonic::Status;
 use tonic::service::Routes;
 use tower::Service;
@@ -27,22 +27,25 @@ mod call_id;
 mod call_log;
 mod counts;
 mod deadline;
+mod limits;
 mod method;
 mod only_grpc;
 mod panics;
 mod replies;
+mod reply_body;
 
+pub use super::call::ReplyBytes;
 pub use crate::rpc::call_id::CallId;
 pub use counts::CallCounts;
 
 /// How long calls may take.
 #[derive(Clone, Copy, Debug)]
 pub struct EdgeSettings {
-    /// The deadline of a call that names none. Streams that end only when their client wants,
-    /// health's Watch and reflection, have none then.
+    /// The deadline of a call that names none. Health's Watch, which ends only when its
+    /// client wants, has none then.
     pub default_deadline: Duration,
     /// The longest deadline that a call may ask for; a longer one is shortened to this. Does not
-    /// apply to the streams above.
+    /// apply to Watch.
     pub max_deadline: Duration,
 }
 
@@ -64,7 +67,7 @@ pub fn layer(
     counts: Arc<CallCounts>,
 ) -> impl Service<
     Request<Incoming>,
-    Response = Response<impl Body<Data = Bytes, Error = Status> + Send + 'static>,
+    Response = Response<impl Body<Data = ReplyBytes, Error = Status> + Send + 'static>,
     Error = Infallible,
     Future: Send + 'static,
 > + Clone
@@ -73,6 +76,7 @@ pub fn layer(
     let service = panics::CatchPanics::new(routes.prepare());
     let service = replies::Replies::new(service);
     let service = deadline::Deadlines::new(service, settings);
+    let service = limits::Limits::new(service);
     let service = only_grpc::OnlyGrpc::new(service);
     let service = call_log::CallLog::new(service, counts);
     call_id::CallIds::new(service, clock)

@@ -12,6 +12,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Watched;
+use super::connections::Connections;
 use crate::crypto::hasher::Hasher;
 use crate::rpc::status::code_name;
 use crate::server::edge::CallCounts;
@@ -26,7 +27,7 @@ pub(super) struct Metrics(Registry);
 impl Metrics {
     /// The metrics of what is `watched`.
     pub(super) fn new(watched: Watched) -> Self {
-        let Watched { health, hasher, refusals, calls, storage, started, .. } = watched;
+        let Watched { health, hasher, refusals, calls, storage, started, connections, budgets, .. } = watched;
         let mut registry = Registry::default();
         // By the name that it has in all programs.
         let help = "When the process started, in Unix time";
@@ -40,6 +41,7 @@ impl Metrics {
         ours.register_collector(Box::new(Passwords { hasher }));
         ours.register_collector(Box::new(Limits(refusals)));
         ours.register_collector(Box::new(Database(storage)));
+        ours.register_collector(Box::new(Connections { ports: connections, budgets }));
         Self(registry)
     }
 

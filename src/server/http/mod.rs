@@ -6,6 +6,7 @@
 //! gets one answer and is closed, all within one time limit: whatever a client leaves undone, be it to
 //! send a request or to read the reply, it keeps nobody else out for longer.
 
+mod connections;
 mod jwks;
 mod metrics;
 
@@ -22,12 +23,15 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admission;
+use super::budgets::Budgets;
 use super::edge::CallCounts;
 use super::health::HealthHandle;
-use super::listener;
+use super::listener::{self, Trouble};
 use crate::crypto::hasher::Hasher;
 use crate::domain::Timestamp;
 use crate::rpc::Backend;
@@ -54,8 +58,13 @@ const LIMITS: Limits = Limits { connections: 128, exchange: Duration::from_secs(
 /// What scrapers of OpenMetrics expect, and Prometheus understands.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// The connections to the port, and so the descriptors that it takes.
+pub(super) const MAX_CONNECTIONS: usize = LIMITS.connections;
+
 /// What the port tells of.
 pub(super) struct Watched {
+    pub(super) connections: Vec<(&'static str, Admission)>,
+    pub(super) budgets: Budgets,
     pub(super) health: HealthHandle,
     pub(super) hasher: Hasher,
     pub(super) refusals: Refusals,
@@ -75,7 +84,7 @@ pub(super) async fn serve(listener: TcpListener, watched: Watched, shutdown: Can
 }
 
 async fn accept(listener: TcpListener, routes: Router, limits: Limits, shutdown: CancellationToken) {
-    let accepted = listener::accept_all(listener, limits.connections, |stream, peer, slot| {
+    let accepted = accept_all(listener, limits.connections, |stream, peer, slot| {
         let (routes, shutdown) = (routes.clone(), shutdown.clone());
         tokio::spawn(async move {
             let exchange = timeout(limits.exchange, exchange(stream, peer, routes));
@@ -86,6 +95,22 @@ async fn accept(listener: TcpListener, routes: Router, limits: Limits, shutdown:
         });
     });
     shutdown.run_until_cancelled(accepted).await;
+}
+
+/// Hands every new connection to `open`, with the slot that it occupies until it drops it. Never
+/// returns; the listening socket is closed when the future is dropped.
+async fn accept_all(
+    listener: TcpListener,
+    max_connections: usize,
+    open: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
+) {
+    let slots = Arc::new(Semaphore::new(max_connections));
+    let mut trouble = Trouble::default();
+    // Nobody closes the semaphore.
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        let (stream, peer) = listener::accept(&listener, &mut trouble).await;
+        open(stream, peer, slot);
+    }
 }
 
 /// Reads one request and writes its reply.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -33,6 +34,15 @@ pub struct Tls {
 struct Current {
     config: Arc<ServerConfig>,
     fingerprint: Fingerprint,
+}
+
+/// What a client's certificate says. Without one, nothing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    /// The service that it names, if it names one.
+    pub(super) service: Option<SpiffeId>,
+    /// For how long it is still valid.
+    pub(super) valid_for: Option<Duration>,
 }
 
 /// Why a connection did not become one that is served.
@@ -58,17 +68,18 @@ impl Tls {
         Ok(Self { files: Arc::new(files), current: watch::Sender::new(current) })
     }
 
-    /// Shakes hands with a client, without a bound in time, and says which service its certificate names.
-    pub(super) async fn accept(
-        &self,
-        stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, Option<SpiffeId>), NoTls> {
+    /// Shakes hands with a client, without a bound in time, and says what its certificate says.
+    pub(super) async fn accept(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Peer), NoTls> {
         let config = Arc::clone(&self.current.borrow().config);
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         // Without authorities no certificate is asked for, so what is there was verified.
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let service = leaf.map(|leaf| svid::service(leaf)).transpose()?.flatten();
-        Ok((stream, service))
+        let peer = match leaf {
+            // By the clock that has found it valid.
+            Some(leaf) => svid::read(leaf, Duration::from_secs(UnixTime::now().as_secs()))?,
+            None => Peer::default(),
+        };
+        Ok((stream, peer))
     }
 
     /// Reads the files again every `period`, and takes a new content for the connections to come. One

@@ -3,12 +3,15 @@
 //! That the certificate is in force and from one of the authorities was verified before, and so was its
 //! extended key usage (RFC 5280, 4.2.1.12), if it has one.
 
+use std::time::Duration;
+
 use rustls::pki_types::CertificateDer;
-use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
+use x509_cert::{Certificate, TbsCertificate};
 
+use super::Peer;
 use crate::domain::SpiffeId;
 use crate::domain::spiffe::SpiffeIdError;
 
@@ -37,13 +40,19 @@ pub(in crate::server) enum BrokenSvid {
     KeyUsage,
 }
 
-/// The service that a verified certificate names. `None` for one without a URI, or with one of another
-/// scheme: it is no SVID.
+/// What a verified certificate says at `now`, in Unix time. It names no service when it has no URI, or one
+/// of another scheme: it is no SVID.
 ///
 /// # Errors
 /// [`BrokenSvid`] when it is meant to be one and breaks a rule.
-pub(super) fn service(certificate: &CertificateDer<'_>) -> Result<Option<SpiffeId>, BrokenSvid> {
+pub(super) fn read(certificate: &CertificateDer<'_>, now: Duration) -> Result<Peer, BrokenSvid> {
     let certificate = Certificate::from_der(certificate).map_err(|_| BrokenSvid::Unreadable)?.tbs_certificate;
+    // The last second is a part of it (RFC 5280, 4.1.2.5).
+    let ends = certificate.validity.not_after.to_unix_duration() + Duration::from_secs(1);
+    Ok(Peer { service: service(&certificate)?, valid_for: Some(ends.saturating_sub(now)) })
+}
+
+fn service(certificate: &TbsCertificate) -> Result<Option<SpiffeId>, BrokenSvid> {
     let names = certificate.get::<SubjectAltName>().map_err(|_| BrokenSvid::Unreadable)?;
     let names = names.map(|(_, SubjectAltName(names))| names).unwrap_or_default();
     let mut uris = names.iter().filter_map(uri);
