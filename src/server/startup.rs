@@ -20,8 +20,8 @@ use crate::crypto::tls::TlsFileError;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
 use crate::service::{
-    Authority, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service, SessionRules, Turns,
-    UnitsOfWork,
+    Authority, Deletions, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service, SessionRules,
+    Turns, UnitsOfWork,
 };
 use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
 
@@ -167,6 +167,8 @@ impl Foundations {
                 per_user: session.per_user.get(),
             },
             clock: Arc::clone(&self.clock),
+            deletions: Deletions::default(),
+            audit_retention: self.settings.audit_retention,
             units: self.units.clone(),
         });
         Ok((service, keys))

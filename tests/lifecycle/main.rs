@@ -9,6 +9,7 @@ mod attempts;
 mod audit;
 mod clients;
 mod crash;
+mod deletion;
 mod http;
 mod keys;
 mod leaving;
