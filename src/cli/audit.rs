@@ -11,7 +11,7 @@ use super::{Outcome, prompt};
 use crate::config::{Environment, Fault, Flags};
 use crate::domain::{AuditEvent, Clock as _, FieldChange, Reason, SystemClock, Target};
 use crate::service::audit;
-use crate::storage;
+use crate::service::directory::pieces::Pieces;
 use crate::storage::audit::EventFilter;
 
 /// Does what `command` says. What a program may read goes to standard output, the rest to standard error.
@@ -35,10 +35,8 @@ pub(super) fn run(
 async fn list(operator: &Operator, arguments: EventList) -> Outcome {
     let filter =
         EventFilter { tenant_id: arguments.tenant, actions: arguments.actions, ..EventFilter::default() };
-    let page = async |last: Option<&AuditEvent>, limit| {
-        let after = last.map(|event| event.id);
-        storage::audit::list(&mut operator.storage.read().await?, &filter, after, limit).await
-    };
+    let page =
+        async |size, after| audit::find_events(&Pieces::of(&operator.storage), &filter, size, after).await;
     print_list(operator.form, arguments.length.most(), ShownEvent::of, page).await
 }
 

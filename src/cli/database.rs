@@ -34,7 +34,7 @@ async fn open(settings: &DatabaseSettings) -> Result<Storage, Box<dyn Error + Se
     }
     Ok(Storage::new(&StorageSettings {
         url: settings.url.clone(),
-        connections: LaneSizes::of(settings.connections),
+        connections: LaneSizes::of_command(settings.connections),
         statement_limit: settings.statement_limit,
         queue_limit: settings.queue_limit,
     })?)

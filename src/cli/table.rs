@@ -7,7 +7,8 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::Outcome;
-use crate::domain::Timestamp;
+use crate::domain::{PageSize, Timestamp};
+use crate::service::directory::pieces::{Cursor, Found, Listed};
 use crate::storage::StorageError;
 
 /// How many entries are in memory at once.
@@ -55,32 +56,29 @@ pub(super) fn print_one<R: Row>(form: Form, row: &R) -> Outcome {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Prints at most `most` entries of a list, which `page` gets: at most so many, from behind that one on. Holds
-/// one page at a time, however long the list is.
-pub(super) async fn print_list<T, R: Row>(
+/// Prints at most `most` entries of a list, which `page` gets: about so many, from behind a place on. A page may
+/// be short, or empty, and not be the last. Holds one page at a time, however long the list is.
+pub(super) async fn print_list<T: Listed, R: Row>(
     form: Form,
     most: usize,
     show: impl Fn(&T) -> R,
-    mut page: impl AsyncFnMut(Option<&T>, usize) -> Result<Vec<T>, StorageError>,
+    mut page: impl AsyncFnMut(PageSize, Option<Cursor>) -> Result<Found<T>, StorageError>,
 ) -> Outcome {
     let mut printer = Printer::new::<R>(form);
-    let (mut left, mut last) = (most, None);
+    let (mut left, mut after) = (most, None);
     loop {
-        let size = left.min(PAGE);
-        // One more tells whether that is all.
-        let mut found = page(last.as_ref(), size + 1).await?;
-        let is_last = found.len() <= size;
-        found.truncate(size);
-        printer.print(&found.iter().map(&show).collect::<Vec<_>>())?;
-        left -= found.len();
-        if is_last || left == 0 {
+        let size = PageSize::requested(i32::try_from(left.min(PAGE)).unwrap_or(i32::MAX))?;
+        let Found { entries, next } = page(size, after).await?;
+        printer.print(&entries.iter().map(&show).collect::<Vec<_>>())?;
+        left -= entries.len();
+        if next.is_none() || left == 0 {
             printer.finish()?;
-            if !is_last {
+            if next.is_some() {
                 eprintln!("identity: there are more; --all lists all of them");
             }
             return Ok(());
         }
-        last = found.pop();
+        after = next;
     }
 }
 

@@ -7,9 +7,11 @@ use super::operator::{Failure, Operator, Start, checked};
 use super::table::{Form, Row, precise, print_list, print_one};
 use super::{Outcome, prompt};
 use crate::config::{Environment, Fault, Flags};
-use crate::domain::{Etag, Tenant, TenantId, TenantName};
-use crate::service::ServiceError;
+use crate::domain::{Etag, SystemClock, Tenant, TenantId, TenantName};
 use crate::service::directory::changes::{self, TenantChanges};
+use crate::service::directory::pieces::Pieces;
+use crate::service::directory::user_search::count_users;
+use crate::service::{ServiceError, directory, removal};
 use crate::storage;
 use crate::storage::user_lists::UserFilter;
 
@@ -31,9 +33,8 @@ pub(super) fn run(
             print_one(operator.form, &ShownTenant::of(&tenant.await?))
         }),
         TenantAction::List(length) => start.run(async |operator| {
-            let page = async |last: Option<&Tenant>, limit| {
-                let after = last.map(|tenant| (tenant.created_at, tenant.id));
-                storage::tenants::list(&mut operator.storage.read().await?, after, limit).await
+            let page = async |size, after| {
+                directory::find_tenants(&Pieces::of(&operator.storage), size, after).await
             };
             print_list(operator.form, length.most(), ShownTenant::of, page).await
         }),
@@ -57,14 +58,18 @@ async fn delete(operator: &Operator, id: TenantId, consent: Consent) -> Outcome 
     let tenant = find(operator, id).await?;
     let all =
         UserFilter { tenant_id: id, email_prefix: None, role: None, created_from: None, created_until: None };
-    let users = storage::user_lists::count(&mut operator.storage.read().await?, &all).await?;
-    let deed = format!("deletes the tenant {id} with its {users} users");
+    let users = count_users(&Pieces::of(&operator.storage), &all).await?;
+    let or_more = if users.is_estimate { " or more" } else { "" };
+    let deed = format!("deletes the tenant {id} with its {}{or_more} users", users.number);
     prompt::confirm(consent, &deed, tenant.name.as_str())?;
     operator
         .change("delete tenant", async |tx, by, now| changes::delete_tenant(tx, by, id, None, now).await)
         .await?;
     eprintln!("identity: the tenant and its users have been deleted");
-    print_one(operator.form, &ShownTenant::of(&tenant))
+    print_one(operator.form, &ShownTenant::of(&tenant))?;
+    // No server may be running. Where this is interrupted, the next one goes on.
+    removal::remove_now(&operator.storage, &SystemClock, id).await?;
+    Ok(())
 }
 
 async fn find(operator: &Operator, id: TenantId) -> Result<Tenant, Failure> {

@@ -14,6 +14,8 @@ use crate::config::{Environment, Fault, Flags};
 use crate::domain::{Email, EmailPrefix, Etag, Order, PersonName, User, UserState};
 use crate::service::ServiceError;
 use crate::service::directory::changes::{self, NewUser, UserChanges};
+use crate::service::directory::pieces::Pieces;
+use crate::service::directory::user_search::find_users;
 use crate::storage;
 use crate::storage::user_lists::UserFilter;
 
@@ -104,11 +106,8 @@ async fn list(operator: &Operator, arguments: UserList) -> Outcome {
         let mut conn = operator.storage.read().await?;
         storage::tenants::find(&mut conn, filter.tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
     }
-    let page = async |last: Option<&User>, limit| {
-        let after = last.map(|user| (user.created_at, user.id));
-        let mut conn = operator.storage.read().await?;
-        storage::user_lists::list(&mut conn, &filter, order, after, limit).await
-    };
+    let page =
+        async |size, after| find_users(&Pieces::of(&operator.storage), &filter, order, size, after).await;
     print_list(operator.form, arguments.length.most(), ShownUser::of, page).await
 }
 

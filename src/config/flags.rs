@@ -202,6 +202,10 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "NUMBER")]
     pub change_rate: Option<String>,
 
+    /// How long audit events are kept, 30d to 36500d [IDENTITY_AUDIT_RETENTION; default: for ever]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub audit_retention: Option<String>,
+
     /// What to log: error, warn, info, debug or trace, also for one module, as in
     /// `info,identity::rpc=debug` [IDENTITY_LOG; default: info]
     #[arg(long, global = true, value_name = "FILTER")]

@@ -1,5 +1,6 @@
 //! The settings, their names, limits and defaults.
 
+mod audit;
 mod changes;
 mod connections;
 mod passwords;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub master_key: MasterKeySettings,
     /// The keys that sign tokens when there is no secret.
     pub signing: SigningSettings,
+    /// How long audit events are kept, 30 days to 100 years; for ever when none is given.
+    pub audit_retention: Option<Duration>,
     /// Logging.
     pub log: LogSettings,
 }
@@ -259,6 +262,7 @@ impl Settings {
         let signing = signing(&mut reader);
         let registration = registration::read(&mut reader);
         let changes = changes::read(&mut reader);
+        let audit_retention = audit::retention(&mut reader);
         let log = log(&mut reader);
         // The two are missing only after a fault was noted.
         let settings = database.zip(master_key).map(|(database, master_key)| Self {
@@ -272,6 +276,7 @@ impl Settings {
             jwt_secret,
             master_key,
             signing,
+            audit_retention,
             log,
         });
         reader.finish(settings).map(Resolved::unwrap_settings)

@@ -153,8 +153,10 @@ words!(
         TenantCreated = "tenant.created",
         /// A tenant's name was changed.
         TenantUpdated = "tenant.updated",
-        /// A tenant was deleted, with its users.
+        /// A tenant was deleted, with its users: from then on it exists for nobody.
         TenantDeleted = "tenant.deleted",
+        /// The last row of a deleted tenant was removed.
+        TenantErased = "tenant.erased",
         /// A user came to be.
         UserCreated = "user.created",
         /// A user's names, e-mail or role were changed.

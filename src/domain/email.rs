@@ -109,6 +109,21 @@ impl EmailPrefix {
         Ok(Self { going_on: going_on.map(str::to_owned), ending })
     }
 
+    /// Whether a normalised address begins so.
+    pub fn begins(&self, normalized: &str) -> bool {
+        self.forms().any(|form| normalized.starts_with(form))
+    }
+
+    /// The normalised addresses that begin so, as ranges by their bytes: from the first on, before the second.
+    /// No address is in two of them.
+    pub fn ranges(&self) -> Vec<(String, String)> {
+        self.forms().map(|form| (form.to_owned(), end_of(form))).collect()
+    }
+
+    fn forms(&self) -> impl Iterator<Item = &str> {
+        [Some(self.ending.as_str()), self.going_on.as_deref()].into_iter().flatten()
+    }
+
     /// The beginning of the normalised addresses that are meant.
     pub fn as_str(&self) -> &str {
         &self.ending
@@ -124,6 +139,21 @@ impl fmt::Debug for EmailPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EmailPrefix(…)")
     }
+}
+
+/// The first text, by bytes, behind all addresses that begin with `prefix`.
+fn end_of(prefix: &str) -> String {
+    let mut characters: Vec<char> = prefix.chars().collect();
+    // Nothing comes behind the last character there is; what comes behind the one before it is behind both.
+    while let Some(last) = characters.pop() {
+        // In UTF-8 the bytes are in the order of the characters.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            characters.push(next);
+            return characters.into_iter().collect();
+        }
+    }
+    // Longer than any address.
+    char::MAX.to_string().repeat(Email::MAX_BYTES)
 }
 
 fn normalize_local(local: &str) -> Result<String, InvalidEmail> {
@@ -195,6 +225,24 @@ mod tests {
         );
         assert_eq!(forms("\u{391}\u{3a3}@"), ("\u{3b1}\u{3c2}@".to_owned(), None));
         assert_eq!(forms("\u{3b1}\u{3c3}"), ("\u{3b1}\u{3c3}".to_owned(), None));
+    }
+
+    #[test]
+    fn the_range_of_a_prefix_has_what_begins_so_and_nothing_else() {
+        let last = char::MAX;
+        let texts = ["a", "a\u{d7ff}", "a\u{10fffe}", &format!("a{last}"), &format!("{last}"), "\u{d7ff}"];
+        for prefix in texts {
+            let parsed = EmailPrefix::parse(prefix).unwrap();
+            let [(from, end)] = &parsed.ranges()[..] else { panic!("{prefix:?} has one form") };
+            for rest in ["", "@x", "a", "\u{e000}", &format!("{last}"), &format!("{last}{last}@x")] {
+                let address = format!("{prefix}{rest}");
+                assert!(*from <= address && address < *end && parsed.begins(&address), "{address:?}");
+            }
+            for other in ["\u{60}", "b", "a\u{e001}x", "\u{d7fe}", &format!("{last}").repeat(3), ""] {
+                let is_within = from.as_str() <= other && other < end.as_str();
+                assert_eq!(is_within, parsed.begins(other), "{prefix:?} {other:?}");
+            }
+        }
     }
 
     #[test]

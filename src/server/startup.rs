@@ -23,8 +23,8 @@ use crate::crypto::tls::TlsFileError;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
 use crate::service::{
-    Authority, ChangeRules, Changes, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service,
-    SessionRules, Turns, UnitsOfWork,
+    Authority, ChangeRules, Changes, Deletions, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules,
+    Service, SessionRules, Turns, UnitsOfWork,
 };
 use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
 
@@ -171,6 +171,8 @@ impl Foundations {
                 per_user: session.per_user.get(),
             },
             clock: Arc::clone(&self.clock),
+            deletions: Deletions::default(),
+            audit_retention: self.settings.audit_retention,
             units: self.units.clone(),
         });
         Ok((service, keys))

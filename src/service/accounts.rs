@@ -105,7 +105,7 @@ impl Service {
         let claimed = storage::logins::insert_name(&mut tx, &user.email, user.tenant.id, user.id).await?;
         if claimed == Inserted::Taken {
             // Takes the user and the claim along.
-            storage::tenants::delete(&mut tx, user.tenant.id).await?;
+            storage::tenants::undo_insert(&mut tx, user.tenant.id).await?;
             registered.count_taken(&mut tx, now).await?;
             storage::audit::insert(&mut tx, &context.event(now, None, Action::EmailTaken)).await?;
             tx.commit().await?;

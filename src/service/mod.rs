@@ -2,7 +2,7 @@
 //!
 //! Takes and returns [`domain`](crate::domain) types; knows neither the wire nor SQL. One file or folder a
 //! subject: [`accounts`] registers and logs in, `attempts` and `registrations` limit how often, [`users`]
-//! looks up, [`directory`] keeps users and tenants, `sessions` opens, refreshes and ends sessions, `passwords`
+//! looks up, [`directory`] keeps users and tenants, [`removal`] removes what is left of deleted ones, `sessions` opens, refreshes and ends sessions, `passwords`
 //! changes one's own, [`keys`] keeps the signing keys and [`service_tokens`] the credentials of services,
 //! [`moving`] takes users over from elsewhere and hands them out. [`access`] holds the one table of what each
 //! caller may call, [`admission`] which budgets a call takes, [`authority`] says on whose authority something is changed; [`audit`] lists what was done,
@@ -22,12 +22,14 @@ pub mod moving;
 mod passwords;
 mod refused;
 mod registrations;
+pub mod removal;
 pub mod service_tokens;
 mod sessions;
 mod units;
 pub mod users;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::crypto::access_token::AccessTokens;
 use crate::crypto::fingerprint::Fingerprinter;
@@ -46,6 +48,7 @@ pub use caller::{CallContext, Caller, ServiceIdentity, TokenHolder};
 pub use error::ServiceError;
 pub use refused::{Due, RefusedCalls};
 pub use registrations::{OpenTo, RegistrationRules};
+pub use removal::Deletions;
 pub use sessions::{OpenedSession, OwnSession, SessionRules, Swept, VerifiedToken};
 pub use units::UnitsOfWork;
 
@@ -81,6 +84,10 @@ pub struct Parts {
     pub session_rules: SessionRules,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Tells the background task of deleted tenants.
+    pub deletions: Deletions,
+    /// How long audit events are kept; for ever when none is given.
+    pub audit_retention: Option<Duration>,
     /// Where writes run, and can be waited for at the end.
     pub units: UnitsOfWork,
 }

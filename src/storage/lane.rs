@@ -71,6 +71,11 @@ impl LaneSizes {
     /// One for each lane.
     pub const MIN: Self = Self::each(NonZeroU32::MIN);
 
+    /// All of `total` for the work of operators: for a command, which does nothing else.
+    pub const fn of_command(total: NonZeroU32) -> Self {
+        Self { operators: total, ..Self::MIN }
+    }
+
     /// As many for each lane.
     pub const fn each(size: NonZeroU32) -> Self {
         Self { reads: size, writes: size, lists: size, operators: size }

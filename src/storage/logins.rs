@@ -8,7 +8,7 @@ use super::columns::{DbId, DbInstant};
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
 use super::rows::{PasswordRow, TENANT, TenantRow, USER, UserRow};
-use super::schema::{login_names, passwords, tenants, users};
+use super::schema::{all_tenants, login_names, passwords, tenants, users};
 use super::transaction::Tx;
 use crate::domain::{Email, PasswordHash, TenantId, Timestamp, User, UserId};
 
@@ -70,7 +70,7 @@ pub async fn find_by_user(
 }
 
 /// Makes an e-mail the login name of a user. When two transactions want the same one, the second
-/// waits for the first to end.
+/// waits for the first to end. The name of a user whose tenant is deleted is free: it is taken over.
 ///
 /// # Errors
 /// [`StorageError::Refused`] when there is no such user, or the user has a login name already.
@@ -85,12 +85,20 @@ pub async fn insert_name(
         login_names::tenant_id.eq(DbId::from(tenant_id)),
         login_names::user_id.eq(DbId::from(user_id)),
     );
+    let is_free = diesel::dsl::exists(
+        all_tenants::table
+            .filter(all_tenants::id.eq(login_names::tenant_id))
+            .filter(all_tenants::deleted_at.is_not_null()),
+    );
+    let taken_over =
+        (login_names::tenant_id.eq(DbId::from(tenant_id)), login_names::user_id.eq(DbId::from(user_id)));
     query!(tx, |c| {
-        diesel::insert_into(login_names::table)
+        let insert = diesel::insert_into(login_names::table)
             .values(row)
             .on_conflict(login_names::email_normalized)
-            .do_nothing()
-            .execute(c)
+            .do_update()
+            .set(taken_over);
+        diesel::query_dsl::methods::FilterDsl::filter(insert, is_free).execute(c)
     })
     .map(Inserted::from_count)
 }

@@ -7,7 +7,7 @@ use super::Inserted;
 use super::columns::{DbId, DbInstant};
 use super::connection::{optional, query};
 use super::error::StorageError;
-use super::schema::request_outcomes;
+use super::schema::{all_tenants, request_outcomes};
 use super::transaction::Tx;
 use crate::domain::{RequestId, TenantId, Timestamp, UserId};
 
@@ -30,14 +30,19 @@ pub struct Outcome {
 
 /// Records the outcome of the transaction that it is part of. When two transactions want the same
 /// request id, the second waits for the first to end. An outcome that expired before
-/// `outcome.created_at` gives way.
+/// `outcome.created_at` gives way, and so does one of a deleted tenant.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
 pub async fn insert(tx: &mut Tx, outcome: &Outcome) -> Result<Inserted, StorageError> {
-    let expired = request_outcomes::table
-        .find(DbId::from(outcome.request_id))
-        .filter(request_outcomes::expires_at.le(DbInstant::from(outcome.created_at)));
+    let is_of_deleted_tenant = diesel::dsl::exists(
+        all_tenants::table
+            .filter(all_tenants::id.eq(request_outcomes::tenant_id))
+            .filter(all_tenants::deleted_at.is_not_null()),
+    );
+    let expired = request_outcomes::table.find(DbId::from(outcome.request_id)).filter(
+        request_outcomes::expires_at.le(DbInstant::from(outcome.created_at)).or(is_of_deleted_tenant),
+    );
     query!(tx, |c| diesel::delete(expired).execute(c))?;
 
     let row = (

@@ -7,12 +7,32 @@ table! {
     use diesel::sql_types::*;
     use super::super::columns::{Id, Instant};
 
+    /// The tenants that exist for callers: a view of those that are not deleted. A query that joins it sees
+    /// nothing of a deleted tenant, whose rows are removed in the background.
+    #[sql_name = "live_tenants"]
     tenants (id) {
         id -> Id,
         name -> Text,
         version -> BigInt,
         created_at -> Instant,
         updated_at -> Instant,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use super::super::columns::{Id, Instant};
+
+    /// The table behind the view, deleted tenants included. To write to it, and to remove what is deleted.
+    #[sql_name = "tenants"]
+    all_tenants (id) {
+        id -> Id,
+        name -> Text,
+        version -> BigInt,
+        created_at -> Instant,
+        updated_at -> Instant,
+        deleted_at -> Nullable<Instant>,
+        users_removed -> BigInt,
     }
 }
 
@@ -184,3 +204,4 @@ alias!(users as wanted: Wanted);
 
 joinable!(users -> tenants (tenant_id));
 allow_tables_to_appear_in_same_query!(tenants, users, login_names, passwords, sessions);
+allow_tables_to_appear_in_same_query!(all_tenants, login_names, request_outcomes);

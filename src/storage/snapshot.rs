@@ -104,8 +104,10 @@ pub async fn list_users(
         (DbId::from(tenant_id), DbId::from(id))
     });
     let is_behind = sql::<Bool>("(tenant_id, id) > (").bind::<Id, _>(tenant_id).sql(", ");
+    let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(users::tenant_id)));
     let found = users::table
         .filter(is_behind.bind::<Id, _>(id).sql(")"))
+        .filter(is_live)
         .order((users::tenant_id, users::id))
         .select((
             users::tenant_id,
@@ -129,8 +131,12 @@ pub async fn list_users(
     let is_in_page = sql::<Bool>("(tenant_id, user_id) > (").bind::<Id, _>(tenant_id).sql(", ");
     let is_in_page = is_in_page.bind::<Id, _>(id).sql(") AND (tenant_id, user_id) <= (");
     let is_in_page = is_in_page.bind::<Id, _>(last.0).sql(", ").bind::<Id, _>(last.1).sql(")");
-    let found =
-        passwords::table.filter(is_in_page).order((passwords::tenant_id, passwords::user_id)).select((
+    let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(passwords::tenant_id)));
+    let found = passwords::table
+        .filter(is_in_page)
+        .filter(is_live)
+        .order((passwords::tenant_id, passwords::user_id))
+        .select((
             passwords::tenant_id,
             passwords::user_id,
             (passwords::scheme, passwords::hash),

@@ -1,8 +1,11 @@
 //! Tenants.
+//!
+//! A deleted tenant is gone for every query at once: they read the view of those that are not. Its rows are
+//! removed afterwards: see [`super::removal`].
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::Bool;
+use diesel::sql_types::{BigInt, Bool};
 use diesel_async::RunQueryDsl;
 use futures_util::FutureExt as _;
 
@@ -10,7 +13,7 @@ use super::columns::{DbId, DbInstant, Id, Instant};
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
 use super::rows::{TENANT, TenantRow};
-use super::schema::tenants;
+use super::schema::{all_tenants, tenants};
 use super::transaction::Tx;
 use crate::domain::{Tenant, TenantId, Timestamp};
 
@@ -20,22 +23,35 @@ use crate::domain::{Tenant, TenantId, Timestamp};
 /// [`StorageError::Refused`] when the id is taken.
 pub async fn insert(tx: &mut Tx, tenant: &Tenant) -> Result<(), StorageError> {
     let row = (
-        tenants::id.eq(DbId::from(tenant.id)),
-        tenants::name.eq(tenant.name.as_str()),
-        tenants::version.eq(tenant.version),
-        tenants::created_at.eq(DbInstant::from(tenant.created_at)),
-        tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
+        all_tenants::id.eq(DbId::from(tenant.id)),
+        all_tenants::name.eq(tenant.name.as_str()),
+        all_tenants::version.eq(tenant.version),
+        all_tenants::created_at.eq(DbInstant::from(tenant.created_at)),
+        all_tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
     );
-    query!(tx, |c| diesel::insert_into(tenants::table).values(row).execute(c)).map(drop)
+    query!(tx, |c| diesel::insert_into(all_tenants::table).values(row).execute(c)).map(drop)
 }
 
-/// Deletes a tenant with everything that belongs to it; true when there was one.
+/// Deletes a tenant; true when there was one. From the commit on it exists for nobody, nor does anything that
+/// belongs to it; the rows stay until [`super::removal`] has removed them.
+///
+/// The tenant is locked with [`TenantLock::Delete`], so that nobody adds a user meanwhile.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
-pub async fn delete(tx: &mut Tx, id: TenantId) -> Result<bool, StorageError> {
-    let row = tenants::table.find(DbId::from(id));
-    query!(tx, |c| diesel::delete(row).execute(c)).map(|rows| rows > 0)
+pub async fn delete(tx: &mut Tx, id: TenantId, now: Timestamp) -> Result<bool, StorageError> {
+    let row = all_tenants::table.find(DbId::from(id)).filter(all_tenants::deleted_at.is_null());
+    let change = all_tenants::deleted_at.eq(DbInstant::from(now));
+    query!(tx, |c| diesel::update(row).set(change).execute(c)).map(|rows| rows > 0)
+}
+
+/// Takes back the insert of a tenant in the same transaction, with everything that was inserted for it.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn undo_insert(tx: &mut Tx, id: TenantId) -> Result<(), StorageError> {
+    let row = all_tenants::table.find(DbId::from(id));
+    query!(tx, |c| diesel::delete(row).execute(c)).map(drop)
 }
 
 /// Finds a tenant.
@@ -88,11 +104,11 @@ pub async fn find_locked(
 /// # Errors
 /// [`StorageError`] when the database fails.
 pub async fn update(tx: &mut Tx, tenant: &Tenant) -> Result<(), StorageError> {
-    let row = tenants::table.find(DbId::from(tenant.id));
+    let row = all_tenants::table.find(DbId::from(tenant.id));
     let changes = (
-        tenants::name.eq(tenant.name.as_str()),
-        tenants::version.eq(tenant.version),
-        tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
+        all_tenants::name.eq(tenant.name.as_str()),
+        all_tenants::version.eq(tenant.version),
+        all_tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
     );
     query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(drop)
 }
@@ -113,7 +129,7 @@ pub async fn list(
     let rows = match after {
         Some((created_at, id)) => {
             // One comparison of both columns, since that is what an index can begin at.
-            let behind = sql::<Bool>("(tenants.created_at, tenants.id) < (")
+            let behind = sql::<Bool>("(live_tenants.created_at, live_tenants.id) < (")
                 .bind::<Instant, _>(DbInstant::from(created_at))
                 .sql(", ")
                 .bind::<Id, _>(DbId::from(id))
@@ -126,11 +142,18 @@ pub async fn list(
     rows.into_iter().map(TenantRow::into_tenant).collect()
 }
 
-/// How many tenants there are.
+/// How many tenants there are: `most` when there are that many or more.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
-pub async fn count(conn: &mut Conn) -> Result<u64, StorageError> {
-    let count = query!(conn, |c| tenants::table.count().get_result::<i64>(c))?;
-    Ok(u64::try_from(count).unwrap_or(0))
+pub async fn count(conn: &mut Conn, most: usize) -> Result<usize, StorageError> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    // In the order of the index, so that it alone is read.
+    let counted = sql::<BigInt>(
+        "(SELECT count(*) FROM (SELECT 1 FROM live_tenants t ORDER BY t.created_at, t.id LIMIT ",
+    )
+    .bind::<BigInt, _>(most)
+    .sql(") AS counted)");
+    let count = query!(conn, |c| diesel::select(counted).get_result::<i64>(c))?;
+    Ok(usize::try_from(count).unwrap_or(0))
 }

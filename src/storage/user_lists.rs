@@ -3,7 +3,7 @@
 use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Text};
+use diesel::sql_types::Bool;
 use diesel::sqlite::Sqlite;
 use diesel_async::RunQueryDsl;
 
@@ -19,7 +19,7 @@ use crate::domain::{EmailPrefix, Order, Role, TenantId, Timestamp, User, UserId}
 pub struct UserFilter {
     /// Whose users.
     pub tenant_id: TenantId,
-    /// How the normalised e-mail begins.
+    /// How the normalised e-mail begins. Not every query looks at it.
     pub email_prefix: Option<EmailPrefix>,
     /// What they may do.
     pub role: Option<Role>,
@@ -32,54 +32,8 @@ pub struct UserFilter {
 /// Where a list of users goes on: behind the one of that time and id.
 pub type UserCursor = (Timestamp, UserId);
 
-/// The users of `$start`, a query, that satisfy `$filter`. Only what is asked for gets into the query, so that
-/// the database can choose an index for it.
-macro_rules! matching {
-    ($start:expr, $filter:expr, $database:ident) => {{
-        let filter = $filter;
-        let tenant_id = DbId::from(filter.tenant_id);
-        let mut found = $start.filter(users::tenant_id.eq(tenant_id)).into_boxed::<$database>();
-        if let Some(role) = filter.role {
-            found = found.filter(users::role.eq(role.as_str()));
-        }
-        if let Some(from) = filter.created_from {
-            found = found.filter(users::created_at.ge(DbInstant::from(from)));
-        }
-        if let Some(until) = filter.created_until {
-            found = found.filter(users::created_at.lt(DbInstant::from(until)));
-        }
-        if let Some(prefix) = &filter.email_prefix {
-            let begins = |first: &str| {
-                // No character comes behind this one.
-                let behind_last = format!("{first}\u{10ffff}");
-                sql::<Bool>("users.id IN (SELECT n.user_id FROM login_names n WHERE n.tenant_id = ")
-                    .bind::<Id, _>(tenant_id)
-                    .sql(concat!(" AND n.email_normalized ", by_bytes!($database), ">= "))
-                    .bind::<Text, _>(first.to_owned())
-                    .sql(concat!(" AND n.email_normalized ", by_bytes!($database), "< "))
-                    .bind::<Text, _>(behind_last)
-                    .sql(")")
-            };
-            found = match prefix.going_on() {
-                Some(going_on) => found.filter(begins(prefix.as_str()).or(begins(going_on))),
-                None => found.filter(begins(prefix.as_str())),
-            };
-        }
-        found
-    }};
-}
-
-/// How texts are compared byte by byte, which is how SQLite does it anyway.
-macro_rules! by_bytes {
-    (Pg) => {
-        "COLLATE \"C\" "
-    };
-    (Sqlite) => {
-        ""
-    };
-}
-
-/// Lists users of a tenant: at most `limit`, from behind `after` on.
+/// Lists users of a tenant by role and time, whatever their e-mail: at most `limit`, from behind `after` on.
+/// Those whose e-mail begins in some way, [`super::user_scans`] finds.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails or a row makes no sense.
@@ -93,8 +47,19 @@ pub async fn list(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     macro_rules! page {
         ($database:ident) => {{
-            let start = users::table.inner_join(tenants::table).select((USER, TENANT));
-            let mut found = matching!(start, filter, $database).limit(limit);
+            let of_tenant = users::tenant_id.eq(DbId::from(filter.tenant_id));
+            let start = users::table.inner_join(tenants::table).select((USER, TENANT)).filter(of_tenant);
+            // Only what is asked for gets into the query, so that the database can choose an index for it.
+            let mut found = start.into_boxed::<$database>().limit(limit);
+            if let Some(role) = filter.role {
+                found = found.filter(users::role.eq(role.as_str()));
+            }
+            if let Some(from) = filter.created_from {
+                found = found.filter(users::created_at.ge(DbInstant::from(from)));
+            }
+            if let Some(until) = filter.created_until {
+                found = found.filter(users::created_at.lt(DbInstant::from(until)));
+            }
             // One comparison of both columns, since that is what an index can begin at.
             let behind = |comparison: &str, (created_at, id): UserCursor| {
                 sql::<Bool>("(users.created_at, users.id)")
@@ -120,18 +85,6 @@ pub async fn list(
         sqlite: |c| page!(Sqlite).load::<(UserRow, TenantRow)>(c)
     )?;
     rows.into_iter().map(|(user, tenant)| user.into_user(tenant)).collect()
-}
-
-/// How many users of a tenant satisfy a filter.
-///
-/// # Errors
-/// [`StorageError`] when the database fails.
-pub async fn count(conn: &mut Conn, filter: &UserFilter) -> Result<u64, StorageError> {
-    let count = query!(conn,
-        postgres: |c| matching!(users::table.count(), filter, Pg).get_result::<i64>(c),
-        sqlite: |c| matching!(users::table.count(), filter, Sqlite).get_result::<i64>(c)
-    )?;
-    Ok(u64::try_from(count).unwrap_or(0))
 }
 
 /// Lists the users of these ids, in no order: those of a tenant, or of all tenants when none is given.

@@ -53,6 +53,7 @@ pub async fn find_standing(
     let its_user = users::tenant_id.eq(sessions::tenant_id).and(users::id.eq(sessions::user_id));
     let found = sessions::table
         .inner_join(users::table.on(its_user))
+        .inner_join(tenants::table.on(tenants::id.eq(sessions::tenant_id)))
         .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
         .filter(sessions::id.eq(DbId::from(session_id)))
         .filter(sessions::user_id.eq(DbId::from(user_id)))
@@ -175,7 +176,10 @@ pub async fn find_state_locked(
     tenant_id: TenantId,
     id: UserId,
 ) -> Result<Option<UserState>, StorageError> {
-    let found = users::table.find((DbId::from(tenant_id), DbId::from(id))).select(users::state);
+    // Not a join, which would lock the tenant as well.
+    let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(users::tenant_id)));
+    let found =
+        users::table.find((DbId::from(tenant_id), DbId::from(id))).filter(is_live).select(users::state);
     // SQLite's transaction holds the lock of the whole file already.
     let row = query!(tx,
         postgres: |c| optional(found.for_no_key_update().get_result::<String>(c)),
@@ -289,26 +293,4 @@ pub async fn delete(tx: &mut Tx, tenant_id: TenantId, ids: &[UserId]) -> Result<
     delete_of!(login_names);
     let rows = users::table.filter(users::tenant_id.eq(tenant_id)).filter(users::id.eq_any(ids));
     query!(tx, |c| diesel::delete(rows).execute(c))
-}
-
-/// Lists ids of a tenant's users, at most `limit`, in no order, and keeps these users from being changed or
-/// deleted until the transaction ends: whoever ends sessions locks their user first.
-///
-/// # Errors
-/// [`StorageError`] when the database fails.
-pub async fn list_ids_locked(
-    tx: &mut Tx,
-    tenant_id: TenantId,
-    limit: usize,
-) -> Result<Vec<UserId>, StorageError> {
-    let found = users::table
-        .filter(users::tenant_id.eq(DbId::from(tenant_id)))
-        .select(users::id)
-        .limit(i64::try_from(limit).unwrap_or(i64::MAX));
-    // SQLite's transaction holds the lock of the whole file already.
-    let ids = query!(tx,
-        postgres: |c| found.for_update().load::<DbId>(c),
-        sqlite: |c| found.load::<DbId>(c)
-    )?;
-    Ok(ids.into_iter().map(UserId::from).collect())
 }

@@ -65,7 +65,10 @@ async fn a_sweep_that_fails_is_warned_of() {
     let warnings: Vec<_> = log
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect(line))
-        .filter(|line| line["level"] == "WARN" && text(&line["message"]).contains("cannot be deleted"))
+        .filter(|line| {
+            line["level"] == "WARN"
+                && text(&line["message"]).contains("cannot remove expired and deleted rows")
+        })
         .collect();
     assert_eq!(warnings.len(), 1, "{log}");
 }

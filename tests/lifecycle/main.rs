@@ -10,6 +10,7 @@ mod audit;
 mod clients;
 mod crash;
 mod crowds;
+mod deletion;
 mod http;
 mod keys;
 mod leaving;

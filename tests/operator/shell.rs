@@ -115,7 +115,8 @@ pub(crate) async fn events(database: &TestDatabase, tenant: Option<&str>) -> Vec
     let tenant_id = tenant.map(|id| TenantId::parse(id).unwrap());
     let filter = EventFilter { tenant_id, ..EventFilter::default() };
     let storage = storage(database);
-    let mut events = audit::list(&mut storage.read().await.unwrap(), &filter, None, 10_000).await.unwrap();
+    let mut events =
+        audit::list(&mut storage.read().await.unwrap(), &filter, None, 10_000, 10_000).await.unwrap().events;
     events.reverse();
     events
 }

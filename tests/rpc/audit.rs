@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use identity::domain::{Action, Actor, AuditEvent as DomainEvent, Clock as _, TenantId};
 use identity::proto::v1::{
     ActorKind, AuditChange, AuditEvent, DeleteTenantRequest, DeleteUserRequest, ListAuditEventsRequest,
     LoginRequest, RevokeUserSessionsRequest, Role, SetPasswordRequest, SetUserStateRequest, Tenant,
     UpdateTenantRequest, UpdateUserRequest, User, UserState,
 };
+use identity::storage;
 use prost_types::FieldMask;
 use tonic::{Code, Request, Response, Status};
 
-use crate::database::{count, values};
+use crate::database::{census_becomes, count, storage, values};
 use crate::fixture::{TestClock, claim, new_id, refusal, refused};
 use crate::services::{SERVICE_TOKEN, token, with};
 use crate::support::service::{
@@ -27,6 +29,7 @@ on_both_databases!(
     refusals_for_want_of_room_are_counted_too,
     events_are_filtered_and_paged,
     the_events_of_a_tenant_outlive_it,
+    events_are_kept_as_long_as_the_setting_says,
     bad_fields_are_named,
     no_secret_is_in_the_log,
 );
@@ -125,10 +128,14 @@ async fn every_change_of_the_directory_is_told_with_who_made_it(engine: Engine) 
     };
     directory.set_password(ada.request(message)).await.unwrap();
     let password_set = expected_of("user.password_set", "user", &bob.id, vec![]);
-    let message = RevokeUserSessionsRequest { user_id: bob.id.clone(), ..Default::default() };
-    directory.revoke_user_sessions(ada.request(message)).await.unwrap();
+    log_in(&client, "robert@example.com", "another good one").await;
+    // The second time there is nothing to end, and nothing to tell.
+    for _ in 0..2 {
+        let message = RevokeUserSessionsRequest { user_id: bob.id.clone(), ..Default::default() };
+        directory.revoke_user_sessions(ada.request(message)).await.unwrap();
+    }
     let revoked =
-        expected_of("user.sessions_revoked", "user", &bob.id, vec![changed("sessions_ended", "", "0")]);
+        expected_of("user.sessions_revoked", "user", &bob.id, vec![changed("sessions_ended", "", "1")]);
     let message = DeleteUserRequest { user_id: bob.id.clone(), ..Default::default() };
     let mut request = ada.request(message);
     request.metadata_mut().insert("x-request-id", "delete-bob".parse().unwrap());
@@ -401,8 +408,71 @@ async fn the_events_of_a_tenant_outlive_it(engine: Engine) {
     let told = events_for_service(&service, &tenant_id).await;
     let deleted = told.iter().find(|event| event.action == "tenant.deleted").unwrap();
     assert_eq!(deleted.actor_id, ada.user.id);
-    assert_eq!(deleted.changes, [changed("name", "ada@example.com's", ""), changed("users", "2", "")]);
+    assert_eq!(deleted.changes, [changed("name", "ada@example.com's", "")]);
     assert!(told.iter().any(|event| event.action == "user.created"));
+
+    // When its last row is removed, that is told, too.
+    census_becomes(&service.database, [0; 5]).await;
+    let told = events_for_service(&service, &tenant_id).await;
+    let erased = told.iter().find(|event| event.action == "tenant.erased").unwrap();
+    assert_eq!(erased.actor_kind(), ActorKind::System);
+    assert_eq!((erased.target_kind.as_str(), &erased.target_id), ("tenant", &tenant_id));
+    assert_eq!(erased.changes, [changed("users_removed", "", "2")]);
+}
+
+async fn events_are_kept_as_long_as_the_setting_says(engine: Engine) {
+    /// More than is deleted at once.
+    const OLD: usize = 600;
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let clock = TestClock::new();
+    let now = clock.now();
+    let service = TestService::start_at(TestDatabase::migrated(engine).await, &[], clock.clone()).await;
+    let tenant = TenantId::generate(now);
+    let event = |n, age| {
+        let tenant = (n % 2 == 0).then_some(tenant);
+        DomainEvent::new(now.minus(age), tenant, Actor::System, Action::LoginFailed)
+    };
+    let old: Vec<_> = (0..OLD).map(|n| event(n, 32 * DAY)).collect();
+    let young = [event(0, 29 * DAY), event(1, 29 * DAY)];
+    let mut tx = storage(&service.database).begin("fill").await.unwrap();
+    storage::audit::insert_all(&mut tx, &[&old[..], &young[..]].concat()).await.unwrap();
+    tx.commit().await.unwrap();
+    let failures = "SELECT CAST(count(*) AS text) AS value FROM audit_events WHERE action = 'login.failed'";
+    let left = |database: &TestDatabase| values(database, failures).remove(0).parse::<usize>().unwrap();
+
+    // For ever, unless it is said how long.
+    let (_, database) = service.stop().await;
+    let retention = [("IDENTITY_AUDIT_RETENTION", "30d")];
+    let service = TestService::start_at(database, &[], clock.clone()).await;
+    assert_eq!(left(&service.database), OLD + 2);
+    let (_, database) = service.stop().await;
+    let service = TestService::start_at(database, &retention, clock.clone()).await;
+    let told = async |service: &TestService| {
+        let mut told = events_for_service(service, "").await;
+        told.retain(|event| event.action == "audit.pruned");
+        told
+    };
+    let waiting = async {
+        while told(&service).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("the old events are deleted");
+    assert_eq!(left(&service.database), 2);
+    let [pruned] = &told(&service).await[..] else { panic!("one event tells") };
+    assert_eq!(pruned.actor_kind(), ActorKind::System);
+    assert_eq!(pruned.changes[1], changed("events_deleted", "", "600"));
+
+    // Where nothing is too old, nothing is told.
+    let (_, database) = service.stop().await;
+    let service = TestService::start_at(database, &retention, clock.clone()).await;
+    assert_eq!((left(&service.database), told(&service).await.len()), (2, 1));
+    assert_eq!(count(&service.database, "audit_cutoffs"), 1);
+    // Two days later, the others are.
+    let (_, database) = service.stop().await;
+    clock.advance(3 * DAY);
+    let service = TestService::start_at(database, &retention, clock.clone()).await;
+    assert_eq!(left(&service.database), 0);
 }
 
 async fn bad_fields_are_named(engine: Engine) {

@@ -46,6 +46,17 @@ pub(crate) fn census(database: &TestDatabase) -> [usize; 5] {
     ["tenants", "users", "login_names", "passwords", "sessions"].map(|table| count(database, table))
 }
 
+/// Waits until that is what there is: what is left of a deleted tenant is removed in the background.
+pub(crate) async fn census_becomes(database: &TestDatabase, expected: [usize; 5]) {
+    let waiting = async {
+        while census(database) != expected {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let is_in_time = tokio::time::timeout(Duration::from_secs(60), waiting).await.is_ok();
+    assert!(is_in_time, "{:?} are there, and not {expected:?}", census(database));
+}
+
 /// Runs SQL that returns nothing.
 pub(crate) fn execute(database: &TestDatabase, sql: &str) {
     block_in_place(|| match &database.postgres {
@@ -156,6 +167,6 @@ pub(crate) async fn revoke(database: &TestDatabase, user: &v1::User, session_id:
 pub(crate) async fn delete_tenant(database: &TestDatabase, user: &v1::User) {
     let (tenant_id, _) = ids(user);
     let mut tx = storage(database).begin("delete tenant").await.unwrap();
-    assert!(storage::tenants::delete(&mut tx, tenant_id).await.unwrap());
+    assert!(storage::tenants::delete(&mut tx, tenant_id, SystemClock.now()).await.unwrap());
     tx.commit().await.unwrap();
 }

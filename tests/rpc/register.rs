@@ -173,7 +173,6 @@ async fn an_email_is_free_again_when_its_tenant_is_deleted(engine: Engine) {
     let again = request();
     let first = service.client().register(again.clone()).await.unwrap().user.unwrap();
     delete_tenant(&service.database, &first).await;
-    assert_eq!(census(&service.database), [0; 5]);
     clock.advance(Duration::from_secs(1));
     let second = service.client().register(again).await.unwrap().user.unwrap();
     assert_ne!((second.id, second.tenant_id), (first.id, first.tenant_id));

@@ -236,7 +236,6 @@ async fn what_is_remembered_says_nothing_of_the_password(engine: Engine) {
     assert_eq!(values(&service.database, columns), expected);
     let first = values(&service.database, digest);
     crate::database::delete_tenant(&service.database, &user).await;
-    assert_eq!(values(&service.database, digest), [""; 0]);
     assert_ne!(request.password, format!("{PASSWORD}!"));
     let other = RegisterRequest { password: format!("{PASSWORD}!"), ..request };
     service.client().register(other).await.unwrap();

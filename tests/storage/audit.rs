@@ -32,7 +32,21 @@ async fn write(fixture: &Fixture, events: &[&AuditEvent]) {
 
 async fn list(fixture: &Fixture, filter: &EventFilter, after: Option<AuditEventId>) -> Vec<AuditEvent> {
     let mut conn = fixture.storage.read().await.unwrap();
-    audit::list(&mut conn, filter, after, 100).await.unwrap()
+    let listed = audit::list(&mut conn, filter, after, 100, 1_000).await.unwrap();
+    assert_eq!(listed.to, None);
+    // In pieces of a row or two, it is the same.
+    for (limit, rows) in [(100, 1), (100, 2), (1, 2), (2, 100)] {
+        let (mut after, mut events) = (after, Vec::new());
+        loop {
+            let piece = audit::list(&mut conn, filter, after, limit, rows).await.unwrap();
+            assert!(piece.events.len() <= limit);
+            events.extend(piece.events);
+            let Some(to) = piece.to else { break };
+            after = Some(to);
+        }
+        assert_eq!(events, listed.events, "{filter:?} {limit} {rows}");
+    }
+    listed.events
 }
 
 async fn an_event_is_read_as_it_was_written(engine: Engine) {
@@ -130,14 +144,20 @@ async fn nobody_changes_or_deletes_an_event_above_the_cutoff(engine: Engine) {
         assert!(outside.try_run(sql).await.is_err(), "{sql}");
     }
     let mut tx = fixture.begin().await;
-    assert!(audit::delete_before(&mut tx, at(3), 10).await.is_err(), "no cutoff was recorded");
+    assert!(audit::delete_before(&mut tx, at(0), at(3), 10).await.is_err(), "no cutoff was recorded");
     drop(tx);
 
     let mut tx = fixture.begin().await;
     audit::insert_cutoff(&mut tx, at(3), at(9)).await.unwrap();
-    assert_eq!(audit::delete_before(&mut tx, at(3), 1).await.unwrap(), 1);
-    assert_eq!(audit::delete_before(&mut tx, at(3), 10).await.unwrap(), 1);
-    assert_eq!(audit::delete_before(&mut tx, at(3), 10).await.unwrap(), 0);
+    assert_eq!(audit::find_oldest(&mut tx, at(0)).await.unwrap(), Some(at(1)));
+    assert_eq!(audit::find_oldest(&mut tx, at(2)).await.unwrap(), Some(at(2)));
+    assert_eq!(audit::find_oldest(&mut tx, at(5)).await.unwrap(), None);
+    assert!(audit::lock_cutoff(&mut tx, at(3)).await.unwrap());
+    assert!(!audit::lock_cutoff(&mut tx, at(2)).await.unwrap(), "no such cutoff was recorded");
+    assert_eq!(audit::delete_before(&mut tx, at(2), at(2), 10).await.unwrap(), 0);
+    assert_eq!(audit::delete_before(&mut tx, at(0), at(3), 1).await.unwrap(), 1);
+    assert_eq!(audit::delete_before(&mut tx, at(0), at(3), 10).await.unwrap(), 1);
+    assert_eq!(audit::delete_before(&mut tx, at(0), at(3), 10).await.unwrap(), 0);
     tx.commit().await.unwrap();
     for sql in &forbidden {
         assert!(outside.try_run(sql).await.is_err(), "{sql}");

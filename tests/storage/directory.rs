@@ -13,7 +13,6 @@ on_both_databases!(
     a_user_is_locked_as_he_is_and_written_as_he_is_to_be,
     another_active_owner_is_found_and_nobody_else,
     users_are_deleted_with_all_that_is_theirs,
-    ids_of_a_tenant_are_listed_up_to_a_limit,
     how_a_session_stands_is_found_for_its_user_only,
     a_user_is_found_by_any_spelling_of_the_email,
     a_login_name_is_taken_away_and_given_anew,
@@ -139,26 +138,6 @@ async fn users_are_deleted_with_all_that_is_theirs(engine: Engine) {
     assert!(!fixture.can_log_in(&ada).await && !fixture.can_log_in(&second).await);
     assert!(fixture.can_log_in(&third).await && fixture.can_log_in(&eve).await);
     add(&fixture, &[&second]).await;
-}
-
-async fn ids_of_a_tenant_are_listed_up_to_a_limit(engine: Engine) {
-    let fixture = Fixture::new(engine).await;
-    let (ada, eve) = (user(1), user(2));
-    fixture.register(&ada).await;
-    fixture.register(&eve).await;
-    let (second, third) = (colleague(&ada, 8, 3), colleague(&ada, 9, 3));
-    add(&fixture, &[&second, &third]).await;
-    let mut tx = fixture.begin().await;
-    let mut all = storage::users::list_ids_locked(&mut tx, ada.tenant.id, 10).await.unwrap();
-    all.sort_unstable_by_key(|id| id.as_uuid());
-    assert_eq!(all, [ada.id, second.id, third.id]);
-    for limit in 0..=3 {
-        assert_eq!(
-            storage::users::list_ids_locked(&mut tx, ada.tenant.id, limit).await.unwrap().len(),
-            limit
-        );
-    }
-    assert_eq!(storage::users::list_ids_locked(&mut tx, user(3).tenant.id, 10).await.unwrap(), []);
 }
 
 async fn how_a_session_stands_is_found_for_its_user_only(engine: Engine) {

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use identity::domain::{Email, EmailPrefix, Order, Role, Tenant, TenantId, Timestamp, User, UserId};
+use identity::domain::{
+    Email, EmailPrefix, Order, PageSize, Role, Tenant, TenantId, Timestamp, User, UserId,
+};
+use identity::service::directory::pieces::Pieces;
+use identity::service::directory::user_search::{count_users, find_users};
 use identity::storage;
-use identity::storage::user_lists::{self, UserFilter};
+use identity::storage::user_lists::{self, UserCursor, UserFilter};
+use identity::storage::user_scans::{self, Scanned, scan};
 use uuid::Uuid;
 
 use crate::directory::{add, colleague};
@@ -15,8 +20,16 @@ on_both_databases!(
     users_are_filtered_ordered_and_counted,
     users_are_listed_from_behind_a_place_on,
     users_are_found_by_their_ids,
+    a_walk_reads_as_many_users_as_it_may_and_says_where_it_came_to,
+    names_are_looked_up_unless_there_are_too_many,
+    counts_end_where_they_are_told_to,
+    the_last_character_there_is_ends_no_prefix,
     tenants_are_listed_newest_first_and_counted,
 );
+
+fn place(user: &User) -> UserCursor {
+    (user.created_at, user.id)
+}
 
 fn all_of(tenant_id: TenantId) -> UserFilter {
     UserFilter { tenant_id, email_prefix: None, role: None, created_from: None, created_until: None }
@@ -52,15 +65,21 @@ async fn users_are_filtered_ordered_and_counted(engine: Engine) {
         (all_of(user(3).tenant.id), &[]),
     ];
     let mut conn = fixture.storage.read().await.unwrap();
+    let pieces = Pieces::of(&fixture.storage);
     for (filter, expected) in cases {
         let mut expected: Vec<User> = expected.iter().copied().cloned().collect();
-        let listed = user_lists::list(&mut conn, &filter, Order::OldestFirst, None, 9).await.unwrap();
-        assert_eq!(listed, expected, "{filter:?}");
-        expected.reverse();
-        let listed = user_lists::list(&mut conn, &filter, Order::NewestFirst, None, 9).await.unwrap();
-        assert_eq!(listed, expected, "{filter:?}");
-        let count = user_lists::count(&mut conn, &filter).await.unwrap();
-        assert_eq!(usize::try_from(count).unwrap(), expected.len(), "{filter:?}");
+        for order in [Order::OldestFirst, Order::NewestFirst] {
+            let found = find_users(&pieces, &filter, order, PageSize::DEFAULT, None).await.unwrap();
+            assert_eq!((found.entries.as_slice(), found.next), (expected.as_slice(), None), "{filter:?}");
+            if let Some(prefix) = &filter.email_prefix {
+                let places: Vec<_> = expected.iter().map(place).collect();
+                let scanned = scan(&mut conn, &filter, prefix, (order, None), 9).await.unwrap();
+                assert_eq!(scanned, Scanned { found: places, to: None }, "{filter:?}");
+            }
+            expected.reverse();
+        }
+        let count = count_users(&pieces, &filter).await.unwrap();
+        assert_eq!((count.number, count.is_estimate), (expected.len(), false), "{filter:?}");
     }
 }
 
@@ -86,6 +105,119 @@ async fn users_are_listed_from_behind_a_place_on(engine: Engine) {
         assert_eq!(before, expected[..place]);
         let some = user_lists::list(&mut conn, &filter, Order::OldestFirst, after, 1).await.unwrap();
         assert_eq!(some.first(), expected.get(place + 1));
+    }
+}
+
+/// Ada's tenant with one user a second, whose e-mails begin with `x` but for every third, and one of another
+/// tenant.
+async fn crowd(fixture: &Fixture) -> (UserFilter, Vec<User>) {
+    let (ada, eve) = (user(1), user(2));
+    fixture.register(&ada).await;
+    fixture.register(&eve).await;
+    let member = |n: u8| {
+        let initial = if n.is_multiple_of(3) { "y" } else { "x" };
+        let email = Email::parse(&format!("{initial}{n}@example.com")).unwrap();
+        User { email, role: Role::Member, ..colleague(&ada, n, 10 + i64::from(n)) }
+    };
+    let users: Vec<_> = (10..40).map(member).collect();
+    let other = User { email: Email::parse("x@example.com").unwrap(), ..colleague(&eve, 9, 11) };
+    add(fixture, &users.iter().chain([&other]).collect::<Vec<_>>()).await;
+    let prefix = Some(EmailPrefix::parse("x").unwrap());
+    (UserFilter { email_prefix: prefix, role: Some(Role::Member), ..all_of(ada.tenant.id) }, users)
+}
+
+async fn a_walk_reads_as_many_users_as_it_may_and_says_where_it_came_to(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (filter, mut users) = crowd(&fixture).await;
+    let prefix = filter.email_prefix.clone().unwrap();
+    let mut conn = fixture.storage.read().await.unwrap();
+    for order in [Order::OldestFirst, Order::NewestFirst] {
+        for rows in [1, 4, 29, 30, 31] {
+            let (mut after, mut found, mut read) = (None, Vec::new(), 0);
+            loop {
+                let scanned = scan(&mut conn, &filter, &prefix, (order, after), rows).await.unwrap();
+                found.extend(scanned.found);
+                let Some(to) = scanned.to else { break };
+                read += rows;
+                assert_eq!(to, place(&users[read - 1]));
+                after = Some(to);
+            }
+            let expected = users.iter().filter(|user| user.email.as_given().starts_with('x'));
+            assert_eq!(found, expected.map(place).collect::<Vec<_>>(), "{rows} at once");
+            assert_eq!(read, 30 / rows * rows);
+        }
+        users.reverse();
+    }
+}
+
+async fn names_are_looked_up_unless_there_are_too_many(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (filter, users) = crowd(&fixture).await;
+    let prefix = filter.email_prefix.clone().unwrap();
+    let mut conn = fixture.storage.read().await.unwrap();
+    let mut found = user_scans::find_named(&mut conn, &filter, &prefix, 20).await.unwrap().unwrap();
+    found.sort_unstable();
+    let expected = users.iter().filter(|user| user.email.as_given().starts_with('x')).map(place);
+    assert_eq!(found, expected.collect::<Vec<_>>());
+    assert_eq!(user_scans::find_named(&mut conn, &filter, &prefix, 19).await.unwrap(), None);
+    let owners = UserFilter { role: Some(Role::Owner), ..filter };
+    assert_eq!(user_scans::find_named(&mut conn, &owners, &prefix, 20).await.unwrap(), Some(vec![]));
+}
+
+async fn counts_end_where_they_are_told_to(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (filter, _) = crowd(&fixture).await;
+    let prefix = filter.email_prefix.clone().unwrap();
+    let mut conn = fixture.storage.read().await.unwrap();
+    for (most, of_filter, of_names) in [(7, 7, 7), (20, 20, 20), (21, 21, 20), (30, 30, 20), (31, 30, 20)] {
+        assert_eq!(user_scans::count(&mut conn, &filter, most).await.unwrap(), of_filter);
+        let names = user_scans::count_names(&mut conn, &filter, &prefix, most).await.unwrap();
+        assert_eq!(names, of_names);
+        assert_eq!(storage::tenants::count(&mut conn, most).await.unwrap(), 2);
+    }
+    assert_eq!(storage::tenants::count(&mut conn, 1).await.unwrap(), 1);
+    // In pieces, the names in the order of their bytes, those of a time alone.
+    let late = UserFilter { created_from: Some(at(30)), ..filter };
+    let [(from, end)] = &prefix.ranges()[..] else { panic!("one range") };
+    for rows in [1, 7, 20, 21] {
+        let (mut after, mut count, mut pieces) = (None::<String>, 0, 0);
+        loop {
+            let range = (from.as_str(), end.as_str());
+            let counted = user_scans::count_some_names(&mut conn, &late, range, after.as_deref(), rows);
+            let counted = counted.await.unwrap();
+            count += counted.count;
+            pieces += 1;
+            after = counted.to;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!((count, pieces), (13, 20 / rows + 1), "{rows} at once");
+    }
+}
+
+async fn the_last_character_there_is_ends_no_prefix(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let ada = user(1);
+    fixture.register(&ada).await;
+    let named = |n, email: &str| User { email: Email::parse(email).unwrap(), ..colleague(&ada, n, 10) };
+    let last = char::MAX;
+    let one = named(1, &format!("a{last}@example.com"));
+    let two = named(2, &format!("a{last}{last}b@example.com"));
+    let three = named(3, "b@example.com");
+    add(&fixture, &[&one, &two, &three]).await;
+    let pieces = Pieces::of(&fixture.storage);
+    for (prefix, expected) in [
+        ("a".to_owned(), vec![one.id, two.id]),
+        (format!("a{last}"), vec![one.id, two.id]),
+        (format!("a{last}{last}"), vec![two.id]),
+        (last.to_string(), vec![]),
+    ] {
+        let email_prefix = Some(EmailPrefix::parse(&prefix).unwrap());
+        let filter = UserFilter { email_prefix, ..all_of(ada.tenant.id) };
+        let found = find_users(&pieces, &filter, Order::OldestFirst, PageSize::DEFAULT, None).await.unwrap();
+        assert_eq!(found.entries.iter().map(|user| user.id).collect::<Vec<_>>(), expected, "{prefix:?}");
+        assert_eq!(count_users(&pieces, &filter).await.unwrap().number, expected.len(), "{prefix:?}");
     }
 }
 
@@ -123,7 +255,7 @@ async fn tenants_are_listed_newest_first_and_counted(engine: Engine) {
         ..user(n).tenant
     };
     let mut conn = fixture.storage.read().await.unwrap();
-    assert_eq!(storage::tenants::count(&mut conn).await.unwrap(), 0);
+    assert_eq!(storage::tenants::count(&mut conn, 9).await.unwrap(), 0);
     drop(conn);
     // Three of the same moment: the greater id first.
     let expected =
@@ -134,7 +266,7 @@ async fn tenants_are_listed_newest_first_and_counted(engine: Engine) {
     }
     tx.commit().await.unwrap();
     let mut conn = fixture.storage.read().await.unwrap();
-    assert_eq!(storage::tenants::count(&mut conn).await.unwrap(), 5);
+    assert_eq!(storage::tenants::count(&mut conn, 9).await.unwrap(), 5);
     assert_eq!(storage::tenants::list(&mut conn, None, 9).await.unwrap(), expected);
     assert_eq!(storage::tenants::list(&mut conn, None, 2).await.unwrap(), expected[..2]);
     for (place, tenant) in expected.iter().enumerate() {

@@ -12,6 +12,7 @@ mod fixture;
 mod lists;
 mod migrations;
 mod pool;
+mod removal;
 mod rows;
 mod rules;
 mod schema;

@@ -26,7 +26,6 @@ on_both_databases!(
     a_taken_login_name_leaves_the_transaction_usable,
     ids_are_taken_once,
     one_id_in_two_tenants_is_two_users,
-    a_tenant_goes_with_all_that_is_its,
     rows_that_make_no_sense_name_their_column_and_not_their_value,
 );
 
@@ -303,7 +302,7 @@ async fn what_is_absent_is_none(engine: Engine) {
     assert_eq!(changed_at.unwrap(), None);
     let request_id = RequestId::from(user_id.as_uuid());
     assert_eq!(storage::outcomes::find(&mut tx, request_id).await.unwrap(), None);
-    assert!(!storage::tenants::delete(&mut tx, tenant_id).await.unwrap());
+    assert!(!storage::tenants::delete(&mut tx, tenant_id, at(9)).await.unwrap());
     let ended = storage::sessions::update_revoked(&mut tx, tenant_id, session(&absent).id, at(0)).await;
     assert!(!ended.unwrap());
     let replaced = storage::logins::update_hash(&mut tx, tenant_id, user_id, &password(), &password()).await;
@@ -371,25 +370,6 @@ async fn one_id_in_two_tenants_is_two_users(engine: Engine) {
         let found = storage::users::find(&mut conn, user.tenant.id, user.id).await.unwrap();
         assert_eq!(found, Some(user));
     }
-}
-
-async fn a_tenant_goes_with_all_that_is_its(engine: Engine) {
-    let fixture = Fixture::new(engine).await;
-    let (goes, stays) = (user(1), user(2));
-    fixture.register(&goes).await;
-    fixture.register(&stays).await;
-    let mut tx = fixture.begin().await;
-    assert!(storage::tenants::delete(&mut tx, goes.tenant.id).await.unwrap());
-    tx.commit().await.unwrap();
-    assert!(!fixture.can_log_in(&goes).await);
-    assert!(fixture.can_log_in(&stays).await);
-    let mut outside = fixture.outside().await;
-    for table in ["tenants", "users", "login_names", "passwords", "sessions", "request_outcomes"] {
-        assert_eq!(outside.count(table).await, 1, "{table}");
-    }
-    // The login name is free again, and so are the ids.
-    fixture.register(&goes).await;
-    assert!(fixture.can_log_in(&goes).await);
 }
 
 async fn rows_that_make_no_sense_name_their_column_and_not_their_value(engine: Engine) {

@@ -69,6 +69,7 @@ fn good(n: u8) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
             [("id", Id(n)), ("name", text("T")), ("version", Int(1))]
                 .into_iter()
                 .chain(person.clone())
+                .chain([("deleted_at", Null), ("users_removed", Int(0))])
                 .collect(),
         ),
         (
@@ -196,6 +197,7 @@ fn bad(engine: Engine) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     one("tenants", "name", vec![text(""), long(201)]);
     one("tenants", "version", vec![Int(0)]);
     one("tenants", "updated_at", vec![Time(9)]);
+    one("tenants", "users_removed", vec![Int(-1)]);
     one("users", "tenant_id", vec![Id(9)]);
     one("users", "email", vec![long(2), long(255), text(&"\u{e9}".repeat(128))]);
     one("users", "first_name", vec![text(""), long(101)]);

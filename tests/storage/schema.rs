@@ -3,11 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::fixture::Fixture;
+use identity::storage;
+
+use crate::fixture::{Fixture, at, user};
 use crate::sql::Outside;
 use crate::support::service::{Engine, on_both_databases};
 
-on_both_databases!(the_tables_are_those_that_the_queries_are_written_for, the_indexes_are_the_same);
+on_both_databases!(
+    the_tables_are_those_that_the_queries_are_written_for,
+    the_view_has_the_tenants_that_are_not_deleted,
+    the_indexes_are_the_same,
+);
 
 /// A table of `src/storage/schema.rs`.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,16 +30,26 @@ pub(crate) struct Column {
     pub(crate) nullable: bool,
 }
 
-/// The tables of `src/storage/schema.rs`, diesel's own aside.
+/// The tables of `src/storage/schema.rs`, diesel's own and the view aside.
 pub(crate) fn tables() -> Vec<Table> {
+    let mut tables = tables_and_view();
+    tables.retain(|table| table.name != VIEW);
+    tables
+}
+
+fn tables_and_view() -> Vec<Table> {
     parse(include_str!("../../src/storage/schema.rs"))
 }
 
 /// Reads diesel's `table!` notation, as far as that file uses it: one line a column.
 fn parse(source: &'static str) -> Vec<Table> {
     let mut tables: Vec<Table> = Vec::new();
+    let mut sql_name = None;
     for line in source.lines().map(str::trim) {
-        if let Some((name, key)) = line.strip_suffix(") {").and_then(|line| line.split_once(" (")) {
+        if let Some(name) = line.strip_prefix("#[sql_name = \"") {
+            sql_name = name.strip_suffix("\"]");
+        } else if let Some((name, key)) = line.strip_suffix(") {").and_then(|line| line.split_once(" (")) {
+            let name = sql_name.take().unwrap_or(name);
             tables.push(Table { name, key: key.split(", ").collect(), columns: Vec::new() });
         } else if let Some((name, kind)) = line.strip_suffix(',').and_then(|line| line.split_once(" -> ")) {
             let required = kind.strip_prefix("Nullable<").and_then(|kind| kind.strip_suffix('>'));
@@ -44,6 +60,9 @@ fn parse(source: &'static str) -> Vec<Table> {
     tables.retain(|table| !table.name.starts_with("__diesel"));
     tables
 }
+
+/// What the file has that is no table in the database but a view: its rules are those of its table.
+const VIEW: &str = "live_tenants";
 
 /// What a type of the schema file is in a database.
 fn native(kind: &str, engine: Engine) -> &'static str {
@@ -83,7 +102,7 @@ async fn live(outside: &mut Outside) -> BTreeSet<String> {
                  SELECT group_concat(name, ', ' ORDER BY pk) FROM pragma_table_info(t.name) WHERE pk > 0
              ) AS cell
              FROM pragma_table_list AS t
-             WHERE t.schema = 'main' AND t.name NOT LIKE 'sqlite_%' AND t.name NOT LIKE '\\_\\_diesel%' ESCAPE '\\'"
+             WHERE t.schema = 'main' AND t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name NOT LIKE '\\_\\_diesel%' ESCAPE '\\'"
         }
         Outside::Postgres(_) => {
             "SELECT t.table_name || ': ' || (
@@ -99,7 +118,7 @@ async fn live(outside: &mut Outside) -> BTreeSet<String> {
                    AND p.constraint_type = 'PRIMARY KEY'
              ) AS cell
              FROM information_schema.tables t
-             WHERE t.table_schema = 'public' AND t.table_name NOT LIKE '\\_\\_diesel%'"
+             WHERE t.table_schema = 'public' AND t.table_type = 'BASE TABLE' AND t.table_name NOT LIKE '\\_\\_diesel%'"
         }
     };
     outside.texts(sql).await.into_iter().collect()
@@ -110,6 +129,25 @@ async fn the_tables_are_those_that_the_queries_are_written_for(engine: Engine) {
     let live = live(&mut fixture.outside().await).await;
     assert_eq!(live, described(engine));
     assert_eq!(live.len(), 11);
+}
+
+/// The columns of the view are the first of its table: what is left out tells of deleted tenants.
+async fn the_view_has_the_tenants_that_are_not_deleted(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let mut outside = fixture.outside().await;
+    let find = |name| tables_and_view().into_iter().find(|table: &Table| table.name == name).unwrap();
+    let (view, table) = (find(VIEW), find("tenants"));
+    assert_eq!(view.columns, table.columns[..view.columns.len()]);
+    for n in [1, 2] {
+        fixture.register(&user(n)).await;
+    }
+    let mut tx = fixture.begin().await;
+    assert!(storage::tenants::delete(&mut tx, user(1).tenant.id, at(9)).await.unwrap());
+    tx.commit().await.unwrap();
+    let columns: Vec<_> = view.columns.iter().map(|column| column.name).collect();
+    let listed = format!("(SELECT {} FROM {VIEW}) AS listed", columns.join(", "));
+    assert_eq!(outside.count(&listed).await, 1);
+    assert_eq!(outside.count("tenants").await, 2);
 }
 
 async fn the_indexes_are_the_same(engine: Engine) {
@@ -134,7 +172,10 @@ async fn the_indexes_are_the_same(engine: Engine) {
         "users (tenant_id, role, created_at, id)",
         "login_names (tenant_id, email_normalized)",
         "tenants (created_at, id)",
+        "tenants (created_at, id) WHERE deleted_at IS NULL",
+        "tenants (deleted_at, id) WHERE deleted_at IS NOT NULL",
         "audit_events (occurred_at)",
+        "audit_events (tenant_id, action, id)",
         "audit_events (tenant_id, target_id, id)",
         "audit_events (tenant_id, actor_id, id) WHERE actor_id IS NOT NULL",
         "sessions (tenant_id, user_id)",

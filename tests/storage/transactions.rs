@@ -144,7 +144,7 @@ async fn readers_do_not_wait_for_a_writer(engine: Engine) {
     let fixture = Fixture::with_connections(engine, 5).await;
     fixture.register(&user(1)).await;
     let mut tx = fixture.begin().await;
-    assert!(storage::tenants::delete(&mut tx, user(1).tenant.id).await.unwrap());
+    assert!(storage::tenants::delete(&mut tx, user(1).tenant.id, at(9)).await.unwrap());
     let mut readers = JoinSet::new();
     for _ in 0..32 {
         let storage = fixture.storage.clone();

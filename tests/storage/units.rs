@@ -17,8 +17,8 @@ use identity::domain::{
 };
 use identity::service::accounts::Registration;
 use identity::service::{
-    CallContext, ChangeRules, Changes, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules, Service,
-    SessionRules, Turns, UnitsOfWork,
+    CallContext, ChangeRules, Changes, Deletions, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules,
+    Service, SessionRules, Turns, UnitsOfWork,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -67,6 +67,8 @@ fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -
         password_policy: PasswordPolicy::new(8),
         session_rules: SessionRules { idle: hour, max: hour, refresh_grace: Duration::ZERO, per_user: 9 },
         clock,
+        deletions: Deletions::default(),
+        audit_retention: None,
         units,
     })
 }

@@ -193,7 +193,8 @@ impl Client {
     }
 
     /// The caller's open sessions, the newest first: `page_size` at most (0: 50; never more than 1,000),
-    /// from the beginning or from where [`SessionPage::next_page_token`] says.
+    /// from the beginning or from where [`SessionPage::next_page_token`] says. A page may have fewer sessions, or
+    /// none, and not be the last: the list ends where there is no token.
     ///
     /// # Errors
     /// [`TokenInvalid`](crate::ErrorKind::TokenInvalid), `InvalidFields` (the page token is none of this

@@ -133,9 +133,9 @@ pub struct Session {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionPage {
-    /// The sessions.
+    /// The sessions. May be none on any page.
     pub sessions: Vec<Session>,
-    /// Gets the page after this one; `None` when this is the last.
+    /// Gets the page after this one; `None` when this is the last. It alone tells that.
     pub next_page_token: Option<String>,
 }
 

@@ -61,6 +61,7 @@ fn an_empty_environment_gives_the_defaults() {
     assert_eq!(settings.log.format, LogFormat::Auto);
     let registration = RegistrationSettings { mode: RegistrationMode::Open, limit: None };
     assert_eq!(settings.registration, registration);
+    assert_eq!(settings.audit_retention, None);
     assert_eq!(warnings, [""; 0]);
 }
 
@@ -103,13 +104,14 @@ fn every_fault_is_reported_at_once() {
             ("IDENTITY_ACCESS_TTL", "59s"),
             ("IDENTITY_SESSION_IDLE", "1s"),
             ("IDENTITY_SESSION_MAX", "forever"),
+            ("IDENTITY_AUDIT_RETENTION", "1d"),
             ("IDENTITY_LOG", "loud=very"),
             ("IDENTITY_LOG_FORMAT", "xml"),
         ],
     )
     .unwrap_err();
     let names: Vec<_> = faults.iter().map(|fault| fault.name.split(' ').next().unwrap()).collect();
-    assert_eq!(names.len(), 23, "{names:?}");
+    assert_eq!(names.len(), 24, "{names:?}");
     let shown = format!("{faults:?}");
     assert!(shown.contains("IDENTITY_BCRYPT_COST (--bcrypt-cost)"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
@@ -136,6 +138,7 @@ fn limits_are_included() {
         ("IDENTITY_CONNECTION_MAX_AGE", ["1s", "1d"], ["999ms", "25h"]),
         ("IDENTITY_WRITE_TIMEOUT", ["100ms", "1m"], ["99ms", "61s"]),
         ("IDENTITY_CALL_MEMORY", ["16", "16384"], ["15", "16385"]),
+        ("IDENTITY_AUDIT_RETENTION", ["30d", "36500d"], ["29d", "36501d"]),
     ] {
         assert!(inside.iter().all(|value| at(name, value)), "{name}");
         assert!(!outside.iter().any(|value| at(name, value)), "{name}");

@@ -8,7 +8,7 @@ use crate::domain::{
     Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState, Violations,
 };
 use crate::proto::v1;
-use crate::service::directory::{NewUser, PageQuery, TenantChanges, Total, UserChanges, UserQuery};
+use crate::service::directory::{Counted, NewUser, PageQuery, TenantChanges, Total, UserChanges, UserQuery};
 
 /// A user by his id, and by his tenant where that is named.
 type Whose = (UserId, Option<TenantId>);
@@ -321,22 +321,24 @@ pub(in crate::rpc) fn users(users: Vec<User>) -> Vec<v1::User> {
     users.into_iter().map(user).collect()
 }
 
-pub(in crate::rpc) fn user_page((page, total): (Page<User>, Option<u64>)) -> v1::ListUsersResponse {
+pub(in crate::rpc) fn user_page((page, total): (Page<User>, Option<Counted>)) -> v1::ListUsersResponse {
     v1::ListUsersResponse {
         users: users(page.entries),
         next_page_token: page.next.unwrap_or_default(),
         total_size: total_size(total),
+        total_size_is_estimate: total.is_some_and(|total| total.is_estimate),
     }
 }
 
-pub(in crate::rpc) fn tenant_list((page, total): (Page<Tenant>, Option<u64>)) -> v1::ListTenantsResponse {
+pub(in crate::rpc) fn tenant_list((page, total): (Page<Tenant>, Option<Counted>)) -> v1::ListTenantsResponse {
     v1::ListTenantsResponse {
         tenants: page.entries.iter().map(tenant).collect(),
         next_page_token: page.next.unwrap_or_default(),
         total_size: total_size(total),
+        total_size_is_estimate: total.is_some_and(|total| total.is_estimate),
     }
 }
 
-fn total_size(total: Option<u64>) -> i32 {
-    total.map_or(0, |total| i32::try_from(total).unwrap_or(i32::MAX))
+fn total_size(total: Option<Counted>) -> i32 {
+    total.map_or(0, |total| i32::try_from(total.number).unwrap_or(i32::MAX))
 }

@@ -241,7 +241,8 @@ impl Service {
         self.0.units.run(permit, unit).await
     }
 
-    /// Deletes a tenant with its users and everything that belongs to them.
+    /// Deletes a tenant with its users and everything that belongs to them. It exists for nobody once this
+    /// returns; its rows are removed in the background.
     ///
     /// # Errors
     /// Those of an unauthorised caller and of [`changes::delete_tenant`].
@@ -261,7 +262,9 @@ impl Service {
             let Authorized { mut tx, by, now } = authorized.await?;
             let tenant_id = by.tenant("tenant_id", Some(tenant_id))?;
             changes::delete_tenant(&mut tx, &by, tenant_id, etag.as_ref(), now).await?;
-            commit(tx, changing).await
+            commit(tx, changing).await?;
+            service.tell_deleted();
+            Ok(())
         };
         self.0.units.run(permit, unit).await
     }

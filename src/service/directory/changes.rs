@@ -13,9 +13,6 @@ use crate::storage;
 use crate::storage::tenants::TenantLock;
 use crate::storage::{Conn, Inserted, Tx};
 
-/// How many users of a tenant are deleted in one statement.
-const BATCH: usize = 1_000;
-
 /// A user who is to be.
 #[derive(Clone, Debug)]
 pub struct NewUser {
@@ -234,7 +231,7 @@ pub async fn set_password(
     Ok(storage::audit::insert(tx, &AuditEvent { target: Some(Target::User(id)), ..event }).await?)
 }
 
-/// Ends all sessions of a user.
+/// Ends all sessions of a user. Where all have ended already, nothing is written.
 ///
 /// # Errors
 /// [`ServiceError::UserNotFound`]; [`ServiceError::RoleTooLow`].
@@ -248,6 +245,9 @@ pub async fn revoke_user_sessions(
     by.require_role(user.role)?;
     let (tenant_id, id) = (user.tenant.id, user.id);
     let ended = storage::sessions::update_others_revoked(tx, tenant_id, id, None, now).await?;
+    if ended == 0 {
+        return Ok(());
+    }
     let event = by.event(now, Some(tenant_id), Action::SessionsRevoked);
     let changes = vec![FieldChange::set("sessions_ended", ended.to_string())];
     Ok(storage::audit::insert(tx, &AuditEvent { target: Some(Target::User(id)), changes, ..event }).await?)
@@ -304,6 +304,9 @@ pub async fn update_tenant(
 
 /// Deletes a tenant with its users and everything that belongs to them. Its audit events stay.
 ///
+/// From the commit on nobody sees anything of it, and its e-mails and ids are free. Its rows are removed
+/// afterwards: see [`crate::service::removal`].
+///
 /// # Errors
 /// [`ServiceError::TenantNotFound`]; [`ServiceError::EtagStale`].
 pub async fn delete_tenant(
@@ -316,20 +319,8 @@ pub async fn delete_tenant(
     let tenant = storage::tenants::find_locked(tx, id, TenantLock::Delete).await?;
     let tenant = tenant.ok_or(ServiceError::TenantNotFound)?;
     require_current(etag, tenant.version)?;
-    // A few at a time: no statement takes long, however many there are.
-    let mut users = 0;
-    loop {
-        let some = storage::users::list_ids_locked(tx, id, BATCH).await?;
-        if some.is_empty() {
-            break;
-        }
-        users += storage::users::delete(tx, id, &some).await?;
-    }
-    storage::tenants::delete(tx, id).await?;
-    let changes = vec![
-        FieldChange::removed("name", tenant.name.as_str()),
-        FieldChange::removed("users", users.to_string()),
-    ];
+    storage::tenants::delete(tx, id, now).await?;
+    let changes = vec![FieldChange::removed("name", tenant.name.as_str())];
     let event = by.event(now, Some(id), Action::TenantDeleted);
     let target = Some(Target::Tenant(id));
     Ok(storage::audit::insert(tx, &AuditEvent { target, changes, ..event }).await?)

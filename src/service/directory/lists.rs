@@ -1,4 +1,6 @@
 //! Users and tenants, found and listed.
+//!
+//! A list is authorised on one connection and read on others: see [`super::pieces`].
 
 use std::collections::HashMap;
 
@@ -6,13 +8,15 @@ use uuid::Uuid;
 
 use super::super::access;
 use super::super::{CallContext, Caller, Service, ServiceError};
+use super::pieces::{Cursor, Found, Piece, Pieced, Pieces};
+use super::user_search::{self, Counted, MOST_COUNTED};
 use crate::crypto::page_token::InvalidPageToken;
 use crate::domain::{
     Email, EmailPrefix, FieldViolation, Order, Page, PageSize, Role, Tenant, TenantId, Timestamp, User,
     UserId,
 };
-use crate::storage;
 use crate::storage::user_lists::UserFilter;
+use crate::storage::{self, Conn, StorageError};
 
 /// What is asked of a list of users.
 #[derive(Clone, Debug)]
@@ -106,13 +110,19 @@ impl Service {
         page: PageQuery,
         total: Total,
         context: &CallContext,
-    ) -> Result<(Page<User>, Option<u64>), ServiceError> {
-        let mut conn = self.lister(context).await?;
-        let by = self.authorize(&mut conn, access::LIST_USERS, caller, context).await?;
-        let tenant_id = by.tenant("tenant_id", query.tenant_id)?;
+    ) -> Result<(Page<User>, Option<Counted>), ServiceError> {
+        let by = {
+            let mut conn = self.lister(context).await?;
+            let by = self.authorize(&mut conn, access::LIST_USERS, caller, context).await?;
+            let tenant_id = by.tenant("tenant_id", query.tenant_id)?;
+            if !by.is_user() {
+                storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
+            }
+            by
+        };
         let order = query.order;
         let filter = UserFilter {
-            tenant_id,
+            tenant_id: by.tenant("tenant_id", query.tenant_id)?,
             email_prefix: query.email_prefix,
             role: query.role,
             created_from: query.created_from,
@@ -120,18 +130,13 @@ impl Service {
         };
         let scope = user_scope(&by.scope(), &filter, order);
         let after = self.cursor(&scope, page.token.as_deref())?;
-        let after = after.map(|(at, id)| (at, UserId::from(id)));
-        let limit = page.size.entries() + 1;
-        let found = storage::user_lists::list(&mut conn, &filter, order, after, limit).await?;
-        if found.is_empty() && !by.is_user() {
-            storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
-        }
+        let pieces = self.pieces(context);
+        let found = user_search::find_users(&pieces, &filter, order, page.size, after).await?;
         let total = match total {
-            Total::Counted => Some(storage::user_lists::count(&mut conn, &filter).await?),
+            Total::Counted => Some(user_search::count_users(&self.pieces(context), &filter).await?),
             Total::Unasked => None,
         };
-        let behind = |user: &User| (user.created_at, user.id.as_uuid());
-        Ok((self.page(&scope, found, page.size, behind), total))
+        Ok((self.page(&scope, found), total))
     }
 
     /// Finds a tenant: the caller's, or the one named.
@@ -162,40 +167,36 @@ impl Service {
         page: PageQuery,
         total: Total,
         context: &CallContext,
-    ) -> Result<(Page<Tenant>, Option<u64>), ServiceError> {
-        let mut conn = self.lister(context).await?;
-        let by = self.authorize(&mut conn, access::LIST_TENANTS, caller, context).await?;
+    ) -> Result<(Page<Tenant>, Option<Counted>), ServiceError> {
+        let by = {
+            let mut conn = self.lister(context).await?;
+            self.authorize(&mut conn, access::LIST_TENANTS, caller, context).await?
+        };
         let scope = ["tenants".to_owned(), by.scope()];
         let after = self.cursor(&scope, page.token.as_deref())?;
-        let after = after.map(|(at, id)| (at, TenantId::from(id)));
-        let found = storage::tenants::list(&mut conn, after, page.size.entries() + 1).await?;
+        let pieces = self.pieces(context);
+        let found = find_tenants(&pieces, page.size, after).await?;
         let total = match total {
-            Total::Counted => Some(storage::tenants::count(&mut conn).await?),
+            Total::Counted => {
+                let mut conn = pieces.connection().await?;
+                let count = storage::tenants::count(&mut conn, MOST_COUNTED + 1).await?;
+                Some(Counted::up_to_most(count))
+            }
             Total::Unasked => None,
         };
-        let behind = |tenant: &Tenant| (tenant.created_at, tenant.id.as_uuid());
-        Ok((self.page(&scope, found, page.size, behind), total))
+        Ok((self.page(&scope, found), total))
     }
 
-    /// The page of `found`, which has one entry too many when there is another page.
-    pub(in crate::service) fn page<T>(
-        &self,
-        scope: &[String],
-        mut found: Vec<T>,
-        size: PageSize,
-        behind: impl FnOnce(&T) -> (Timestamp, Uuid),
-    ) -> Page<T> {
-        let is_last = found.len() <= size.entries();
-        found.truncate(size.entries());
-        let next = found.last().filter(|_| !is_last).map(|last| {
-            let (at, id) = behind(last);
+    /// The page of what was found, with the token of the next one.
+    pub(in crate::service) fn page<T>(&self, scope: &[String], found: Found<T>) -> Page<T> {
+        let next = found.next.map(|(at, id)| {
             let cursor = [at.as_unix_micros().to_be_bytes().as_slice(), id.as_bytes()].concat();
             self.0.page_tokens.issue(scope, &cursor)
         });
-        Page { entries: found, next }
+        Page { entries: found.entries, next }
     }
 
-    /// Where a list goes on: behind the entry of that time and id.
+    /// Where a list goes on: behind the entry of that time and id, which need not belong to it.
     ///
     /// # Errors
     /// [`ServiceError::FieldInvalid`] when the page token was not issued for this list.
@@ -203,7 +204,7 @@ impl Service {
         &self,
         scope: &[String],
         token: Option<&str>,
-    ) -> Result<Option<(Timestamp, Uuid)>, ServiceError> {
+    ) -> Result<Option<Cursor>, ServiceError> {
         let Some(token) = token else { return Ok(None) };
         let cursor = self.0.page_tokens.parse(scope, token).and_then(|cursor| {
             let (at, id) = cursor.split_first_chunk().ok_or(InvalidPageToken)?;
@@ -216,6 +217,35 @@ impl Service {
                 description: problem.to_string(),
             })
         })
+    }
+}
+
+/// Finds a page of all tenants, the newest first.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or a row makes no sense.
+pub async fn find_tenants(
+    pieces: &Pieces<'_>,
+    size: PageSize,
+    after: Option<Cursor>,
+) -> Result<Found<Tenant>, StorageError> {
+    pieces.page(&Tenants, size, after).await
+}
+
+/// All tenants, the newest first.
+struct Tenants;
+
+impl Pieced for Tenants {
+    type Entry = Tenant;
+
+    async fn read(
+        &self,
+        conn: &mut Conn,
+        after: Option<Cursor>,
+        most: usize,
+    ) -> Result<Piece<Tenant>, StorageError> {
+        let after = after.map(|(at, id)| (at, TenantId::from(id)));
+        Ok(Piece::whole(storage::tenants::list(conn, after, most).await?, most))
     }
 }
 

@@ -14,7 +14,8 @@ use super::{Counts, ImportError, Incoming, Kind, Ledger, Refusal};
 use crate::domain::{
     Action, Actor, AuditEvent, Clock, FieldChange, Reason, Target, Tenant, TenantId, Timestamp,
 };
-use crate::storage::bulk::{self, Batch, NewUser, Written};
+use crate::service::removal;
+use crate::storage::bulk::{self, Batch, Keys, Known, NewUser, Written};
 use crate::storage::{Storage, StorageError, Tx, audit};
 
 /// How to import.
@@ -129,8 +130,7 @@ impl Importer<'_> {
             self.land().await?;
         }
         self.taken.begin_batch();
-        let mut tx = self.storage.begin("import").await?;
-        let known = bulk::find_known(&mut tx, keys).await?;
+        let (tx, known) = self.look(keys).await?;
         let Decision { verdicts, tenants, users } = decide(&candidates, &known, &mut self.taken);
         let batch = self.with_events(tenants, users);
         let tenants = batch.tenants.iter().map(|tenant| tenant.id).collect();
@@ -159,14 +159,30 @@ impl Importer<'_> {
     /// Decides on a batch anew, and writes it, while no other is under way.
     async fn repeat(&self, candidates: &[Candidate]) -> Result<Vec<Verdict>, ImportError> {
         for _ in 0..ATTEMPTS {
-            let mut tx = self.storage.begin("import").await?;
-            let known = bulk::find_known(&mut tx, keys(candidates)).await?;
+            let (tx, known) = self.look(keys(candidates)).await?;
             let Decision { verdicts, tenants, users } = decide(candidates, &known, &mut Taken::default());
             if write(tx, self.with_events(tenants, users)).await? == Written::All {
                 return Ok(verdicts);
             }
         }
         Err(StorageError::Unavailable("others write the same users all the time".to_owned()).into())
+    }
+
+    /// Begins the transaction that writes a batch, and looks what is there of it. What deleted tenants have is
+    /// free, but the rows of one whose own id comes again have to go first.
+    async fn look(&self, keys: Keys) -> Result<(Tx, Known), ImportError> {
+        loop {
+            let mut tx = self.storage.begin("import").await?;
+            let in_the_way = bulk::make_room(&mut tx, keys.clone()).await?;
+            if in_the_way.is_empty() {
+                let known = bulk::find_known(&mut tx, keys).await?;
+                return Ok((tx, known));
+            }
+            drop(tx);
+            for id in in_the_way {
+                removal::remove_now(self.storage, self.clock, id).await?;
+            }
+        }
     }
 
     fn with_events(&self, tenants: Vec<Tenant>, users: Vec<NewUser>) -> Batch {

@@ -1,12 +1,13 @@
 //! What users do about their own sessions.
 
 use crate::domain::{
-    Action, AuditEvent, Page, PageSize, Reason, Session, SessionId, Target, TenantId, Timestamp,
+    Action, AuditEvent, Page, PageSize, Reason, Session, SessionId, Target, TenantId, Timestamp, UserId,
 };
-use crate::storage;
-use crate::storage::{Permit, Tx};
+use crate::storage::sessions::OpenAt;
+use crate::storage::{self, Conn, Permit, StorageError, Tx};
 
 use super::super::caller::{CallContext, Caller, TokenHolder};
+use super::super::directory::pieces::{Cursor, Piece, Pieced};
 use super::super::{Service, ServiceError};
 
 /// One of the caller's sessions.
@@ -33,23 +34,18 @@ impl Service {
         page_token: Option<&str>,
         context: &CallContext,
     ) -> Result<Page<OwnSession>, ServiceError> {
-        let mut conn = self.lister(context).await?;
-        self.require_session_on(&mut conn, caller).await?;
+        {
+            let mut conn = self.lister(context).await?;
+            self.require_session_on(&mut conn, caller).await?;
+        }
         let holder = caller.holder()?;
         let scope = scope(holder);
-        let after = self.cursor(&scope, page_token)?.map(|(at, id)| (at, SessionId::from(id)));
+        let after = self.cursor(&scope, page_token)?;
         let rules = self.0.session_rules;
-        let found = storage::sessions::list_open(
-            &mut conn,
-            holder.tenant_id,
-            holder.user_id,
-            rules.open_at(self.0.clock.now()),
-            after,
-            size.entries() + 1,
-        )
-        .await?;
-        let behind = |last: &Session| (last.created_at, last.id.as_uuid());
-        let Page { entries, next } = self.page(&scope, found, size, behind);
+        let (tenant_id, user_id) = (holder.tenant_id, holder.user_id);
+        let list = OpenSessions { tenant_id, user_id, open: rules.open_at(self.0.clock.now()) };
+        let found = self.pieces(context).page(&list, size, after).await?;
+        let Page { entries, next } = self.page(&scope, found);
         let own = |session: Session| OwnSession {
             ends_at: rules.ends_at(session.last_used_at, session.expires_at),
             is_current: session.id == holder.session_id,
@@ -135,6 +131,29 @@ impl Service {
             storage::audit::insert(tx, &event).await?;
         }
         Ok(is_first)
+    }
+}
+
+/// The open sessions of a user, the newest first.
+struct OpenSessions {
+    tenant_id: TenantId,
+    user_id: UserId,
+    open: OpenAt,
+}
+
+impl Pieced for OpenSessions {
+    type Entry = Session;
+
+    async fn read(
+        &self,
+        conn: &mut Conn,
+        after: Option<Cursor>,
+        most: usize,
+    ) -> Result<Piece<Session>, StorageError> {
+        let after = after.map(|(at, id)| (at, SessionId::from(id)));
+        let Self { tenant_id, user_id, open } = *self;
+        let some = storage::sessions::list_open(conn, tenant_id, user_id, open, after, most).await?;
+        Ok(Piece::whole(some, most))
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::columns::{DbId, DbInstant, Instant};
-use super::connection::{Conn, query};
+use super::connection::{Conn, optional, query};
 use super::error::StorageError;
 use super::schema::{audit_cutoffs, audit_events};
 use super::transaction::Tx;
@@ -136,7 +136,77 @@ pub async fn insert_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), Storag
     )
 }
 
-/// Lists events, the newest first: at most `limit`, from behind `after` on.
+/// What was found of a list of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The events, the newest first.
+    pub events: Vec<AuditEvent>,
+    /// The event that was read last; `None` when nothing is behind it.
+    pub to: Option<AuditEventId>,
+}
+
+impl EventFilter {
+    /// Whether one index has all events of the filter, and no others, in their order.
+    fn is_one_index(&self) -> bool {
+        let is_one_action = self.actions.len() <= 1;
+        let others = usize::from(self.actor.is_some()) + usize::from(self.target.is_some());
+        is_one_action && others + self.actions.len() <= 1
+    }
+
+    fn has_time(&self, event: &AuditEvent) -> bool {
+        self.from.is_none_or(|from| event.occurred_at >= from)
+            && self.until.is_none_or(|until| event.occurred_at < until)
+    }
+}
+
+/// The events of `$start`, a query, that an index leads to, the newest first: those of a tenant and of what the
+/// filter names first of target, actor and a single action.
+macro_rules! led {
+    ($start:expr, $filter:expr, $after:expr, $database:ty) => {{
+        let filter: &EventFilter = $filter;
+        let mut found = $start
+            .filter(audit_events::tenant_id.eq(tenant(filter.tenant_id)))
+            .order(audit_events::id.desc())
+            .into_boxed::<$database>();
+        if let Some(after) = $after {
+            found = found.filter(audit_events::id.lt(DbId::from(after)));
+        }
+        // The ids are in the order of the times, to the millisecond, and in each index. The times themselves are
+        // compared afterwards: by their index, the events of all tenants would be read.
+        if let Some(from) = filter.from {
+            found = found.filter(audit_events::id.ge(DbId::from(AuditEventId::first_of(from))));
+        }
+        if let Some(until) = filter.until {
+            let last = until.plus(Duration::from_millis(1));
+            found = found.filter(audit_events::id.lt(DbId::from(AuditEventId::first_of(last))));
+        }
+        match (filter.target, filter.actor, &filter.actions[..]) {
+            (Some(target), _, _) => found.filter(audit_events::target_id.eq(DbId(target))),
+            (None, Some(actor), _) => found.filter(audit_events::actor_id.eq(DbId::from(actor))),
+            (None, None, [action]) => found.filter(audit_events::action.eq(action.as_str())),
+            (None, None, _) => found,
+        }
+    }};
+}
+
+/// What the filter says beside what [`led`] looks at, and the limit.
+macro_rules! limited {
+    ($found:expr, $filter:expr, $limit:expr) => {{
+        let filter: &EventFilter = $filter;
+        let mut found = $found;
+        if let Some(actor) = filter.actor {
+            found = found.filter(audit_events::actor_id.eq(DbId::from(actor)));
+        }
+        if !filter.actions.is_empty() {
+            let actions: Vec<_> = filter.actions.iter().map(|action| action.as_str()).collect();
+            found = found.filter(audit_events::action.eq_any(actions));
+        }
+        found.limit(row_count($limit))
+    }};
+}
+
+/// Lists events, the newest first: at most `limit`, from behind `after` on, of the next `rows` that an index
+/// leads to.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails or a row makes no sense.
@@ -145,48 +215,50 @@ pub async fn list(
     filter: &EventFilter,
     after: Option<AuditEventId>,
     limit: usize,
-) -> Result<Vec<AuditEvent>, StorageError> {
-    // Only what is asked for gets into the query, so that the database can choose an index for it.
-    macro_rules! found {
-        ($database:ty) => {{
-            let mut found = audit_events::table
+    rows: usize,
+) -> Result<Listed, StorageError> {
+    let is_one_index = filter.is_one_index();
+    let (found, last) = query!(conn,
+        postgres: |c| async {
+            let last = if is_one_index {
+                None
+            } else {
+                let ids = led!(audit_events::table.select(audit_events::id), filter, after, Pg);
+                let last = ids.limit(1).offset(row_count(rows.saturating_sub(1)));
+                optional(last.get_result::<DbId>(c)).await?
+            };
+            let mut found = led!(audit_events::table, filter, after, Pg);
+            if let Some(last) = last {
+                found = found.filter(audit_events::id.ge(last));
+            }
+            let found = limited!(found, filter, limit).load::<Row>(c).await?;
+            Ok((found, last))
+        },
+        // Unless it is asked for nothing but the ids, SQLite reads the table itself, in the order of the ids,
+        // however many events are between those that are meant.
+        sqlite: |c| async {
+            let most = if is_one_index { limit } else { rows };
+            let ids = led!(audit_events::table.select(audit_events::id), filter, after, Sqlite);
+            let ids = ids.limit(row_count(most)).load::<DbId>(c).await?;
+            let last = ids.last().copied().filter(|_| ids.len() >= most);
+            let found = audit_events::table
                 .filter(audit_events::tenant_id.eq(tenant(filter.tenant_id)))
+                .filter(audit_events::id.eq_any(ids))
                 .order(audit_events::id.desc())
-                .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-                .into_boxed::<$database>();
-            if let Some(after) = after {
-                found = found.filter(audit_events::id.lt(DbId::from(after)));
-            }
-            if !filter.actions.is_empty() {
-                let actions: Vec<_> = filter.actions.iter().map(|action| action.as_str()).collect();
-                found = found.filter(audit_events::action.eq_any(actions));
-            }
-            if let Some(actor) = filter.actor {
-                found = found.filter(audit_events::actor_id.eq(DbId::from(actor)));
-            }
-            if let Some(target) = filter.target {
-                found = found.filter(audit_events::target_id.eq(DbId(target)));
-            }
-            // The ids are in the order of the times, to the millisecond, and lead the index.
-            if let Some(from) = filter.from {
-                found = found
-                    .filter(audit_events::occurred_at.ge(DbInstant::from(from)))
-                    .filter(audit_events::id.ge(DbId::from(AuditEventId::first_of(from))));
-            }
-            if let Some(until) = filter.until {
-                let last = until.plus(Duration::from_millis(1));
-                found = found
-                    .filter(audit_events::occurred_at.lt(DbInstant::from(until)))
-                    .filter(audit_events::id.lt(DbId::from(AuditEventId::first_of(last))));
-            }
-            found
-        }};
-    }
-    let rows = query!(conn,
-        postgres: |c| found!(Pg).load::<Row>(c),
-        sqlite: |c| found!(Sqlite).load::<Row>(c)
+                .into_boxed::<Sqlite>();
+            let found = limited!(found, filter, limit).load::<Row>(c).await?;
+            Ok((found, last))
+        }
     )?;
-    rows.into_iter().map(Row::into_event).collect()
+    // When the limit ended it, the last of these was read last.
+    let last = if found.len() >= limit { found.last().map(|row| row.id) } else { last };
+    let events = found.into_iter().map(Row::into_event).collect::<Result<Vec<_>, _>>()?;
+    let events = events.into_iter().filter(|event| filter.has_time(event)).collect();
+    Ok(Listed { events, to: last.map(AuditEventId::from) })
+}
+
+fn row_count(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
 /// Records that events from before `cutoff` may be deleted.
@@ -208,16 +280,54 @@ pub async fn insert_cutoff(tx: &mut Tx, cutoff: Timestamp, now: Timestamp) -> Re
     .map(drop)
 }
 
-/// Deletes at most `limit` events from before `cutoff`, which was recorded; returns how many.
+/// Finds when the first event occurred of those from `from` on, of all tenants.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn find_oldest(conn: &mut Conn, from: Timestamp) -> Result<Option<Timestamp>, StorageError> {
+    let found = audit_events::table
+        .filter(audit_events::occurred_at.ge(DbInstant::from(from)))
+        .order(audit_events::occurred_at)
+        .select(audit_events::occurred_at)
+        .limit(1);
+    Ok(query!(conn, |c| optional(found.get_result::<DbInstant>(c)))?.map(Timestamp::from))
+}
+
+/// Locks a recorded cutoff until the transaction ends; false when another transaction deletes by it.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn lock_cutoff(tx: &mut Tx, cutoff: Timestamp) -> Result<bool, StorageError> {
+    let found = audit_cutoffs::table.find(DbInstant::from(cutoff)).select(audit_cutoffs::cutoff);
+    // SQLite's transaction holds the lock of the whole file already.
+    let row = query!(tx,
+        postgres: |c| optional(found.for_no_key_update().skip_locked().get_result::<DbInstant>(c)),
+        sqlite: |c| optional(found.get_result::<DbInstant>(c))
+    )?;
+    Ok(row.is_some())
+}
+
+/// Deletes at most `limit` events from `from` on and before `cutoff`, which was recorded, the oldest first;
+/// returns how many.
+///
+/// Whoever deletes in pieces gives the time of the oldest event that is left: what was deleted before stays in
+/// PostgreSQL's index for a while, and would be passed again each time.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails, or refuses since no such cutoff was recorded.
-pub async fn delete_before(tx: &mut Tx, cutoff: Timestamp, limit: usize) -> Result<usize, StorageError> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+pub async fn delete_before(
+    tx: &mut Tx,
+    from: Timestamp,
+    cutoff: Timestamp,
+    limit: usize,
+) -> Result<usize, StorageError> {
+    let limit = row_count(limit);
     let is_chosen = sql::<Bool>(
         "(audit_events.tenant_id, audit_events.id) IN \
-         (SELECT e.tenant_id, e.id FROM audit_events e WHERE e.occurred_at < ",
+         (SELECT e.tenant_id, e.id FROM audit_events e WHERE e.occurred_at >= ",
     )
+    .bind::<Instant, _>(DbInstant::from(from))
+    .sql(" AND e.occurred_at < ")
     .bind::<Instant, _>(DbInstant::from(cutoff))
     .sql(" ORDER BY e.occurred_at LIMIT ")
     .bind::<BigInt, _>(limit)

@@ -145,6 +145,19 @@ pub async fn find_known(conn: &mut Conn, mut keys: Keys) -> Result<Known, Storag
     )
 }
 
+/// Makes the e-mails of `keys` free that users of deleted tenants have, and returns which of the tenants are
+/// themselves deleted: their ids are free once [`super::removal`] has removed their rows.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn make_room(tx: &mut Tx, mut keys: Keys) -> Result<Vec<TenantId>, StorageError> {
+    keys.sort();
+    query!(tx,
+        postgres: |c| postgres::make_room(c, keys),
+        sqlite: |c| c.spawn_blocking(move |c| sqlite::make_room(c, &keys))
+    )
+}
+
 /// Writes a batch.
 ///
 /// # Errors

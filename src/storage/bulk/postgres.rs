@@ -10,7 +10,7 @@ use super::{Batch, Keys, Known, KnownTenant, KnownUser, NewUser, Written};
 use crate::domain::{PasswordScheme, Role, Tenant, TenantId};
 use crate::storage::audit;
 use crate::storage::columns::{DbId, DbInstant, Id, Instant};
-use crate::storage::schema::{login_names, tenants, users};
+use crate::storage::schema::{all_tenants, login_names, tenants, users};
 
 pub(super) async fn find_known(c: &mut AsyncPgConnection, keys: Keys) -> QueryResult<Known> {
     let mut known = Known::default();
@@ -20,6 +20,8 @@ pub(super) async fn find_known(c: &mut AsyncPgConnection, keys: Keys) -> QueryRe
     let found = tenants::table
         .filter(tenants::id.eq_any(&of_tenants))
         .select((tenants::id, tenants::created_at))
+        // No tenant is deleted while users are added to it.
+        .for_key_share()
         .load::<(DbId, DbInstant)>(c)
         .await?;
     for (id, created_at) in found {
@@ -39,6 +41,7 @@ pub(super) async fn find_known(c: &mut AsyncPgConnection, keys: Keys) -> QueryRe
         }
     }
     let found = users::table
+        .inner_join(tenants::table)
         .filter(users::id.eq_any(&of_users))
         .select((users::id, users::tenant_id, users::created_at, users::email, users::version))
         .load::<(DbId, DbId, DbInstant, String, i64)>(c)
@@ -48,6 +51,7 @@ pub(super) async fn find_known(c: &mut AsyncPgConnection, keys: Keys) -> QueryRe
         known.users.entry(id.into()).or_default().push(user);
     }
     known.emails = login_names::table
+        .inner_join(tenants::table.on(tenants::id.eq(login_names::tenant_id)))
         .filter(login_names::email_normalized.eq_any(keys.emails))
         .select(login_names::email_normalized)
         .load::<String>(c)
@@ -55,6 +59,27 @@ pub(super) async fn find_known(c: &mut AsyncPgConnection, keys: Keys) -> QueryRe
         .into_iter()
         .collect();
     Ok(known)
+}
+
+pub(super) async fn make_room(c: &mut AsyncPgConnection, keys: Keys) -> QueryResult<Vec<TenantId>> {
+    let deleted = all_tenants::table.filter(all_tenants::deleted_at.is_not_null());
+    if !diesel::select(diesel::dsl::exists(deleted)).get_result::<bool>(c).await? {
+        return Ok(Vec::new());
+    }
+    let of_tenants: Vec<_> = keys.tenants.into_iter().map(DbId::from).collect();
+    let in_the_way = deleted
+        .filter(all_tenants::id.eq_any(of_tenants))
+        .select(all_tenants::id)
+        .load::<DbId>(c)
+        .await?
+        .into_iter()
+        .map(TenantId::from)
+        .collect();
+    let free = login_names::table
+        .filter(login_names::email_normalized.eq_any(keys.emails))
+        .filter(login_names::tenant_id.eq_any(deleted.select(all_tenants::id)));
+    diesel::delete(free).execute(c).await?;
+    Ok(in_the_way)
 }
 
 pub(super) async fn insert(c: &mut AsyncPgConnection, batch: &Batch) -> QueryResult<Written> {

@@ -3,10 +3,10 @@
 use diesel::prelude::*;
 
 use super::{Batch, Keys, Known, KnownTenant, KnownUser, NewUser, Written};
-use crate::domain::{Role, Tenant};
+use crate::domain::{Role, Tenant, TenantId};
 use crate::storage::audit;
 use crate::storage::columns::{DbId, DbInstant};
-use crate::storage::schema::{login_names, passwords, tenants, users};
+use crate::storage::schema::{all_tenants, login_names, passwords, tenants, users};
 
 pub(super) fn find_known(c: &mut SqliteConnection, keys: &Keys) -> QueryResult<Known> {
     let mut known = Known::default();
@@ -22,6 +22,7 @@ pub(super) fn find_known(c: &mut SqliteConnection, keys: &Keys) -> QueryResult<K
     }
     for id in &keys.users {
         let found = users::table
+            .inner_join(tenants::table)
             .filter(users::id.eq(DbId::from(*id)))
             .select((users::tenant_id, users::created_at, users::email, users::version))
             .load::<(DbId, DbInstant, String, i64)>(c)?;
@@ -32,12 +33,32 @@ pub(super) fn find_known(c: &mut SqliteConnection, keys: &Keys) -> QueryResult<K
         }
     }
     for email in &keys.emails {
-        let name = login_names::table.find(email).select(login_names::email_normalized);
+        let name = login_names::table
+            .find(email)
+            .inner_join(tenants::table.on(tenants::id.eq(login_names::tenant_id)))
+            .select(login_names::email_normalized);
         if let Some(email) = name.get_result::<String>(c).optional()? {
             known.emails.insert(email);
         }
     }
     Ok(known)
+}
+
+pub(super) fn make_room(c: &mut SqliteConnection, keys: &Keys) -> QueryResult<Vec<TenantId>> {
+    let deleted = all_tenants::table.filter(all_tenants::deleted_at.is_not_null());
+    if !diesel::select(diesel::dsl::exists(deleted)).get_result::<bool>(c)? {
+        return Ok(Vec::new());
+    }
+    let mut in_the_way = Vec::new();
+    for id in &keys.tenants {
+        let found = deleted.filter(all_tenants::id.eq(DbId::from(*id))).select(all_tenants::id);
+        in_the_way.extend(found.get_result::<DbId>(c).optional()?.map(TenantId::from));
+    }
+    for email in &keys.emails {
+        let is_free = login_names::tenant_id.eq_any(deleted.select(all_tenants::id));
+        diesel::delete(login_names::table.find(email).filter(is_free)).execute(c)?;
+    }
+    Ok(in_the_way)
 }
 
 /// The transaction has the write lock, so that nobody else can have been first since the look.
@@ -58,13 +79,13 @@ pub(super) fn insert(c: &mut SqliteConnection, batch: &Batch) -> QueryResult<Wri
 
 fn insert_tenant(c: &mut SqliteConnection, tenant: &Tenant) -> QueryResult<()> {
     let row = (
-        tenants::id.eq(DbId::from(tenant.id)),
-        tenants::name.eq(tenant.name.as_str()),
-        tenants::version.eq(tenant.version),
-        tenants::created_at.eq(DbInstant::from(tenant.created_at)),
-        tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
+        all_tenants::id.eq(DbId::from(tenant.id)),
+        all_tenants::name.eq(tenant.name.as_str()),
+        all_tenants::version.eq(tenant.version),
+        all_tenants::created_at.eq(DbInstant::from(tenant.created_at)),
+        all_tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
     );
-    diesel::insert_into(tenants::table).values(row).execute(c).map(drop)
+    diesel::insert_into(all_tenants::table).values(row).execute(c).map(drop)
 }
 
 fn insert_user(c: &mut SqliteConnection, user: &NewUser) -> QueryResult<()> {

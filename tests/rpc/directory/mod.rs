@@ -1,6 +1,8 @@
 //! Users and tenants over the wire: created, found, listed, changed and removed.
 
 mod bad_input;
+mod bounded;
+mod deleted;
 mod etags;
 mod lists;
 mod masks;
