@@ -332,6 +332,7 @@ mod tests {
         watches.connection().watch_began();
         tokio::time::advance(Duration::from_secs(1)).await;
         let idle = admission.admit(source(1)).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
         let _fourth = admission.admit(source(2)).await;
         assert_eq!(
             [told(&calls), told(&watches), told(&idle)].map(|told| told.is_some()),
