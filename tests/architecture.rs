@@ -63,7 +63,7 @@ const SIBLINGS: [(&str, &[&str]); 13] = [
             "service::Authority",
             "service::ServiceError",
             "service::audit",
-            "service::directory::changes",
+            "service::directory",
             "service::keys",
             "service::moving",
             "storage",

@@ -32,9 +32,8 @@ impl Lane {
     /// How many calls wait for a connection at most. Each holds some kilobytes.
     pub(super) const fn queue(self) -> usize {
         match self {
-            Self::Reads => 512,
-            Self::Writes => 256,
-            Self::Lists => 64,
+            Self::Reads | Self::Writes => 1024,
+            Self::Lists => 128,
             Self::Operators => 128,
         }
     }

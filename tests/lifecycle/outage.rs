@@ -19,7 +19,7 @@ use crate::support::wire::CountingProxy;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 
 /// What the service may open, its health probe's connection included.
-const CONNECTIONS: i64 = 11;
+const CONNECTIONS: i64 = 17;
 
 /// Lets the tests here run one after the other: each measures how long calls take, with a cluster of its
 /// own.

@@ -163,9 +163,10 @@ impl Collector for Database {
             for pool in &pools {
                 let labels = [("lane", pool.name)];
                 let metric = family.encode_family(&labels)?;
-                match kind {
-                    MetricType::Counter => ConstCounter::new(value(pool)).encode(metric)?,
-                    _ => ConstGauge::new(i64::try_from(value(pool)).unwrap_or(i64::MAX)).encode(metric)?,
+                if matches!(kind, MetricType::Counter) {
+                    ConstCounter::new(value(pool)).encode(metric)?;
+                } else {
+                    ConstGauge::new(i64::try_from(value(pool)).unwrap_or(i64::MAX)).encode(metric)?;
                 }
             }
             fmt::Result::Ok(())

@@ -128,7 +128,7 @@ pub(super) enum Checked {
 /// What came of asking for a place.
 enum Reserved {
     Place(Box<(Attempt, Option<Login>)>),
-    Awaited(Hold),
+    Awaited(Box<Hold>),
     Full { limit: LimitKind, until: Timestamp },
 }
 
@@ -194,7 +194,7 @@ impl Service {
             let unit = async move |permit: Permit| service.try_reserve(permit, key, &whose, hold).await;
             match self.0.units.run(permit, unit).await? {
                 Reserved::Place(reserved) => return Ok(*reserved),
-                Reserved::Awaited(still) => hold = still,
+                Reserved::Awaited(still) => hold = *still,
                 Reserved::Full { limit, until } => {
                     let full = if limit == LimitKind::Account { strangers } else { key };
                     self.0.turns.close(full, until);
@@ -230,7 +230,7 @@ impl Service {
         own.attempts.forget(OWN, now);
         match own.attempts.room(OWN, now) {
             Room::Free => {}
-            Room::Awaited => return Ok(Reserved::Awaited(hold)),
+            Room::Awaited => return Ok(Reserved::Awaited(Box::new(hold))),
             Room::Full { until } => return Ok(Reserved::Full { limit: LimitKind::Attempts, until }),
         }
         own.attempts.pending.push(now);
@@ -241,7 +241,7 @@ impl Service {
             tried.attempts.forget(STRANGERS, now);
             match tried.attempts.room(STRANGERS, now) {
                 Room::Free => {}
-                Room::Awaited => return Ok(Reserved::Awaited(hold)),
+                Room::Awaited => return Ok(Reserved::Awaited(Box::new(hold))),
                 Room::Full { until } => return Ok(Reserved::Full { limit: LimitKind::Account, until }),
             }
             tried.attempts.pending.push(now);

@@ -124,7 +124,7 @@ impl Dice {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 17;
         self.0 ^= self.0 << 5;
-        self.0 % many == 0
+        self.0.is_multiple_of(many)
     }
 }
 
