@@ -1,11 +1,15 @@
 //! What commands have in common that work on the database and need no running server.
 
 use std::error::Error;
+use std::time::Duration;
 
 use super::Outcome;
 use crate::config::{DatabaseSettings, LogSettings};
 use crate::storage::{LaneSizes, Storage, StorageSettings, migrate};
 use crate::telemetry::logs;
+
+/// How long a command waits for a connection: nobody but itself can be in its way, however slow the database is.
+const QUEUE_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// Runs `command` on the database, which is closed in order afterwards, with logging on.
 ///
@@ -36,6 +40,6 @@ async fn open(settings: &DatabaseSettings) -> Result<Storage, Box<dyn Error + Se
         url: settings.url.clone(),
         connections: LaneSizes::of_command(settings.connections),
         statement_limit: settings.statement_limit,
-        queue_limit: settings.queue_limit,
+        queue_limit: QUEUE_LIMIT,
     })?)
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::StorageError;
-use super::reachability::Reachability;
+use super::reachability::{Moment, Reachability};
 use super::usage::PoolUsage;
 use crate::budget::{Gate, Place, Refused};
 use crate::domain::Party;
@@ -83,6 +83,7 @@ impl<C: PoolableConnection + 'static> Pool<C> {
             limit: limits.connect,
             rest: limits.rest,
             statement: limits.statement,
+            database: database.clone(),
             failures: failures.clone(),
             failed_at: Mutex::new(None),
         };
@@ -242,6 +243,7 @@ impl Limits<'_> {
         };
         let Ok(answer) = outcome else {
             self.standing.abandoned = true;
+            self.standing.unanswered_since.into_iter().for_each(|since| self.database.suspect(since));
             self.database.failed();
             return Err(StorageError::Unavailable("a statement took too long".into()));
         };
@@ -250,7 +252,7 @@ impl Limits<'_> {
         self.standing.abandoned |= answer.as_ref().is_err_and(is_read_only);
         let value = answer?;
         *self.failed = failed_before;
-        self.database.answered();
+        self.standing.answered_at = self.database.answered();
         Ok(value)
     }
 }
@@ -266,13 +268,14 @@ pub(super) struct Link<C> {
 }
 
 /// What is known of the statements on a connection.
-#[derive(Default)]
 struct Standing {
     /// A statement was given up for good while the server may still be busy with it.
     abandoned: bool,
     /// When the first statement began that has had no answer. It may have been dropped by a caller
     /// who did not wait for long.
     unanswered_since: Option<Instant>,
+    /// When a statement was last answered, or the connection opened.
+    answered_at: Moment,
 }
 
 impl Standing {
@@ -291,6 +294,7 @@ pub(super) struct Manager<C> {
     limit: Duration,
     rest: Duration,
     statement: Option<Duration>,
+    database: Reachability,
     failures: Failures,
     /// When opening one failed last.
     failed_at: Mutex<Option<Instant>>,
@@ -308,19 +312,29 @@ impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
         if let Err(error) = &connected {
             self.failures.send_replace(error.cause().to_owned());
         }
-        connected.map(|inner| Link { inner, standing: Standing::default() })
+        let connected_at = |inner| {
+            let answered_at = self.database.answered();
+            Link { inner, standing: Standing { abandoned: false, unanswered_since: None, answered_at } }
+        };
+        connected.map(connected_at)
     }
 
     /// Asks what is known on this side only: a lost TCP connection is noticed without a query.
     async fn is_valid(&self, link: &mut Link<C>) -> Result<(), StorageError> {
-        if self.has_broken(link) {
+        // One that was idle while another fell silent is not tried: where the way to the server has forgotten
+        // one, it may have forgotten all.
+        if self.has_broken(link) || self.database.is_suspect(link.standing.answered_at) {
             return Err(StorageError::Unavailable("the connection was lost".into()));
         }
         Ok(())
     }
 
     fn has_broken(&self, link: &mut Link<C>) -> bool {
-        !link.standing.is_good(self.statement) || link.inner.is_broken()
+        let is_good = link.standing.is_good(self.statement);
+        if let (false, Some(since)) = (is_good, link.standing.unanswered_since) {
+            self.database.suspect(since);
+        }
+        !is_good || link.inner.is_broken()
     }
 }
 

@@ -19,10 +19,16 @@ const SILENCE: Duration = Duration::from_millis(1_400);
 #[derive(Clone)]
 pub(super) struct Reachability(Arc<Seen>);
 
+/// A moment at which a connection answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment(u64);
+
 struct Seen {
     since: Instant,
-    /// Milliseconds after `since`.
+    /// In milliseconds after `since`.
     last_answer: AtomicU64,
+    /// When the last statement began that was given up, likewise.
+    suspect_since: AtomicU64,
     is_away: watch::Sender<bool>,
 }
 
@@ -31,15 +37,30 @@ impl Reachability {
     pub(super) fn new() -> Self {
         // An answer is as good as long ago: the first failure counts.
         let since = Instant::now().checked_sub(SILENCE).unwrap_or_else(Instant::now);
-        Self(Arc::new(Seen { since, last_answer: AtomicU64::new(0), is_away: watch::Sender::new(false) }))
+        let (last_answer, suspect_since) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Seen { since, last_answer, suspect_since, is_away: watch::Sender::new(false) }))
     }
 
-    /// Notes that the database has just answered.
-    pub(super) fn answered(&self) {
-        self.0.last_answer.store(self.now(), Relaxed);
+    /// Notes that the database has just answered, and returns when that was.
+    pub(super) fn answered(&self) -> Moment {
+        let now = self.now();
+        self.0.last_answer.store(now, Relaxed);
         if self.is_away() {
             self.0.is_away.send_replace(false);
         }
+        Moment(now)
+    }
+
+    /// Notes that a statement which began at `since` was given up: something on the way may have forgotten
+    /// every connection that was open then.
+    pub(super) fn suspect(&self, since: Instant) {
+        let since = self.millis(since.saturating_duration_since(self.0.since));
+        self.0.suspect_since.fetch_max(since, Relaxed);
+    }
+
+    /// Whether a connection that answered at `last` has not done so since another one fell silent.
+    pub(super) fn is_suspect(&self, last: Moment) -> bool {
+        last.0 < self.0.suspect_since.load(Relaxed)
     }
 
     /// Notes that a statement or a connection has just failed for want of an answer.
@@ -62,7 +83,11 @@ impl Reachability {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.millis(self.0.since.elapsed())
+    }
+
+    fn millis(&self, after: Duration) -> u64 {
+        u64::try_from(after.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -86,6 +111,19 @@ mod tests {
         assert!(database.is_away());
         database.answered();
         assert!(!database.is_away());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_suspect_that_has_not_answered_since_another_fell_silent() {
+        let database = Reachability::new();
+        let idle = database.answered();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let began = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let busy = database.answered();
+        assert!(!database.is_suspect(idle));
+        database.suspect(began);
+        assert!(database.is_suspect(idle) && !database.is_suspect(busy));
     }
 
     #[tokio::test(start_paused = true)]

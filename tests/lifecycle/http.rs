@@ -141,8 +141,8 @@ async fn metrics_are_well_formed_and_each_is_explained(engine: Engine) {
             assert!(seen.insert(name), "{line}");
         }
     }
-    let database = if engine == Engine::Sqlite { "write" } else { "main" };
-    assert!(metric(&text, &format!(r#"identity_database_connections{{pool="{database}"}}"#)) >= 1.0);
+    let lane = if engine == Engine::Sqlite { "reads" } else { "operators" };
+    assert!(metric(&text, &format!(r#"identity_database_connections{{lane="{lane}"}}"#)) >= 1.0);
     assert!(metric(&text, "process_start_time_seconds") > 1_700_000_000.0);
 }
 
