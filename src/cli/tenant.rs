@@ -9,9 +9,10 @@ use super::{Outcome, prompt};
 use crate::config::{Environment, Fault, Flags};
 use crate::domain::{Etag, SystemClock, Tenant, TenantId, TenantName};
 use crate::service::directory::changes::{self, TenantChanges};
+use crate::service::directory::find_tenants;
 use crate::service::directory::pieces::Pieces;
 use crate::service::directory::user_search::count_users;
-use crate::service::{ServiceError, directory, removal};
+use crate::service::{ServiceError, removal};
 use crate::storage;
 use crate::storage::user_lists::UserFilter;
 
@@ -33,9 +34,7 @@ pub(super) fn run(
             print_one(operator.form, &ShownTenant::of(&tenant.await?))
         }),
         TenantAction::List(length) => start.run(async |operator| {
-            let page = async |size, after| {
-                directory::find_tenants(&Pieces::of(&operator.storage), size, after).await
-            };
+            let page = async |size, after| find_tenants(&Pieces::of(&operator.storage), size, after).await;
             print_list(operator.form, length.most(), ShownTenant::of, page).await
         }),
         TenantAction::Show { id } => start

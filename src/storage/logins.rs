@@ -80,25 +80,42 @@ pub async fn insert_name(
     tenant_id: TenantId,
     user_id: UserId,
 ) -> Result<Inserted, StorageError> {
+    if insert_free_name(tx, email, tenant_id, user_id).await? == Inserted::Yes {
+        return Ok(Inserted::Yes);
+    }
+    let is_of_deleted_tenant = diesel::dsl::exists(
+        all_tenants::table
+            .filter(all_tenants::id.eq(login_names::tenant_id))
+            .filter(all_tenants::deleted_at.is_not_null()),
+    );
+    let row = login_names::table.find(email.as_normalized()).filter(is_of_deleted_tenant);
+    let changes =
+        (login_names::tenant_id.eq(DbId::from(tenant_id)), login_names::user_id.eq(DbId::from(user_id)));
+    // Not as a part of the insert: diesel would prepare that anew each time.
+    if query!(tx, |c| diesel::update(row).set(changes).execute(c))? > 0 {
+        return Ok(Inserted::Yes);
+    }
+    // The row may have been removed since the insert.
+    insert_free_name(tx, email, tenant_id, user_id).await
+}
+
+async fn insert_free_name(
+    tx: &mut Tx,
+    email: &Email,
+    tenant_id: TenantId,
+    user_id: UserId,
+) -> Result<Inserted, StorageError> {
     let row = (
         login_names::email_normalized.eq(email.as_normalized()),
         login_names::tenant_id.eq(DbId::from(tenant_id)),
         login_names::user_id.eq(DbId::from(user_id)),
     );
-    let is_free = diesel::dsl::exists(
-        all_tenants::table
-            .filter(all_tenants::id.eq(login_names::tenant_id))
-            .filter(all_tenants::deleted_at.is_not_null()),
-    );
-    let taken_over =
-        (login_names::tenant_id.eq(DbId::from(tenant_id)), login_names::user_id.eq(DbId::from(user_id)));
     query!(tx, |c| {
-        let insert = diesel::insert_into(login_names::table)
+        diesel::insert_into(login_names::table)
             .values(row)
             .on_conflict(login_names::email_normalized)
-            .do_update()
-            .set(taken_over);
-        diesel::query_dsl::methods::FilterDsl::filter(insert, is_free).execute(c)
+            .do_nothing()
+            .execute(c)
     })
     .map(Inserted::from_count)
 }

@@ -53,7 +53,7 @@ pub(crate) async fn census_becomes(database: &TestDatabase, expected: [usize; 5]
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let is_in_time = tokio::time::timeout(Duration::from_secs(60), waiting).await.is_ok();
+    let is_in_time = tokio::time::timeout(Duration::from_secs(120), waiting).await.is_ok();
     assert!(is_in_time, "{:?} are there, and not {expected:?}", census(database));
 }
 
