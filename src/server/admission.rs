@@ -202,12 +202,10 @@ impl Admission {
             self.count_closed(reason);
             self.warn(reason);
             victim.tell_to_go(reason);
-            if registry.leaving() > settings.max_leaving() {
-                victim.tell_to_go_now();
-            }
         }
         let all = registry.staying() + registry.leaving();
         if all >= settings.max_connections.get() + settings.max_leaving() {
+            registry.hurry();
             return None;
         }
         let place = registry.add(source, |source_use| {
@@ -350,13 +348,14 @@ mod tests {
         let second = admission.admit(source(1)).await;
         let _third = admission.admit(source(1)).await;
         assert!(!told(&first).unwrap().at_once);
-        // One may linger, and does; the next has to be gone before its place is taken.
+        // One may linger, and does until the next has to.
         let fourth = admission.admit(source(1));
         let mut fourth = std::pin::pin!(fourth);
         assert!(futures_util::poll!(&mut fourth).is_pending());
-        assert!(told(&second).is_some_and(|told| told.at_once));
+        assert!(told(&first).is_some_and(|told| told.at_once));
+        assert!(told(&second).is_some_and(|told| !told.at_once));
         assert!(admission.open() < AdmissionSettings::max_descriptors(&admission.0.settings));
-        drop(second);
+        drop(first);
         let _fourth = fourth.await;
     }
 

@@ -210,11 +210,9 @@ impl Life {
     /// How long a connection may take to end after its client was told.
     fn time_to_leave(&self, reason: Closed) -> Duration {
         match reason {
-            // Calls in flight may end.
-            Closed::Age | Closed::Certificate => self.grace,
-            Closed::Limit | Closed::Share | Closed::Idle | Closed::Resets | Closed::Stalled => {
-                SOON.min(self.grace)
-            }
+            // Calls in flight may end, and those that were on their way when the client was told.
+            Closed::Age | Closed::Certificate | Closed::Idle => self.grace,
+            Closed::Limit | Closed::Share | Closed::Resets | Closed::Stalled => SOON.min(self.grace),
         }
     }
 }

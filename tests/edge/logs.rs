@@ -3,14 +3,15 @@
 //! These tests run on one thread, so that a subscriber of their own sees the server's lines.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use http::Request;
 use http_body_util::Full;
 use identity::proto::v1::GetUserRequest;
 use identity::proto::v1::identity_service_client::IdentityServiceClient;
 use serde_json::Value;
-use tracing::subscriber::DefaultGuard;
+use tracing::Dispatch;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::raw::{RawClient, grpc};
@@ -21,6 +22,10 @@ pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     pub(crate) fn collect() -> (Self, DefaultGuard) {
+        // Were the collector the only one, a line that another thread is the first to come to, which
+        // collects none, would be switched off for all threads.
+        static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+        ANOTHER.get_or_init(|| Dispatch::new(NoSubscriber::new()));
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt()
             .json()

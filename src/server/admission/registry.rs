@@ -20,7 +20,10 @@ pub(super) struct Registry {
     /// How many connections that may stay each source has.
     by_size: BTreeSet<(usize, Source)>,
     staying: usize,
-    leaving: usize,
+    /// Those that have been told to go and may linger, the oldest first.
+    lingering: BTreeMap<u64, Arc<OpenConnection>>,
+    /// How many have been told to go at once.
+    hurried: usize,
     next: u64,
 }
 
@@ -59,7 +62,7 @@ impl Registry {
 
     /// How many have been told to go, and have not gone.
     pub(super) fn leaving(&self) -> usize {
-        self.leaving
+        self.lingering.len() + self.hurried
     }
 
     /// How many of `source` may stay.
@@ -100,10 +103,22 @@ impl Registry {
         self.move_out(place.source, place.number);
     }
 
+    /// Lets the oldest of those that linger do so no longer, unless one is on its way already.
+    pub(super) fn hurry(&mut self) {
+        if self.hurried == 0
+            && let Some((_, connection)) = self.lingering.pop_first()
+        {
+            connection.tell_to_go_now();
+            self.hurried += 1;
+        }
+    }
+
     /// Forgets a connection that has gone.
     pub(super) fn remove(&mut self, place: &Place) {
         self.move_out(place.source, place.number);
-        self.leaving -= 1;
+        if self.lingering.remove(&place.number).is_none() {
+            self.hurried -= 1;
+        }
         if let Some(entry) = self.sources.get_mut(&place.source) {
             entry.leaving -= 1;
             if entry.leaving == 0 && entry.staying.is_empty() {
@@ -123,7 +138,7 @@ impl Registry {
         }
         entry.leaving += 1;
         self.staying -= 1;
-        self.leaving += 1;
+        self.lingering.insert(number, Arc::clone(&connection));
         Some(connection)
     }
 }
@@ -133,24 +148,28 @@ impl Entry {
     /// one among them that is used least.
     fn most_dispensable(&mut self) -> Option<u64> {
         let mut best: Option<(Use, u64)> = None;
-        for _ in 0..LOOKS.min(self.staying.len()) {
-            let (key, connection) = self.staying.pop_first()?;
-            let (_, number) = key;
+        let mut looked_at = Vec::new();
+        while looked_at.len() < LOOKS
+            && let Some(((listed_at, number), connection)) = self.staying.pop_first()
+        {
             let (usage, last_call) = (connection.usage(), connection.last_call());
-            let is_in_order = usage == Use::Idle && last_call <= key.0;
-            let now_at = match usage {
+            let is_longest_idle = usage == Use::Idle && last_call <= listed_at;
+            let key = match usage {
                 Use::Idle => (last_call, number),
                 Use::Watched | Use::Called => (Instant::now(), number),
             };
-            let key = if is_in_order { key } else { now_at };
-            self.staying.insert(key, connection);
-            self.keys.insert(number, key);
-            if is_in_order {
-                return Some(number);
-            }
-            if best.is_none_or(|(least, _)| usage < least) {
+            looked_at.push((key, connection));
+            if is_longest_idle || best.is_none_or(|(least, _)| usage < least) {
                 best = Some((usage, number));
             }
+            if is_longest_idle {
+                break;
+            }
+        }
+        // Put back afterwards, so that none is looked at twice.
+        for (key, connection) in looked_at {
+            self.keys.insert(key.1, key);
+            self.staying.insert(key, connection);
         }
         best.map(|(_, number)| number)
     }
