@@ -6,6 +6,7 @@
 //! are good enough, and who may try how often, is decided elsewhere.
 
 mod admission;
+mod contention;
 mod engine;
 mod line;
 mod pace;

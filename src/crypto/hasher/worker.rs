@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::contention::Contention;
 use super::engine::Engine;
 use super::queue::{Next, Queue, Report};
 use super::task::Caller;
@@ -59,11 +60,13 @@ struct Worker<E> {
 
 impl<E: Engine<Caller>> Worker<E> {
     fn work(mut self) {
+        let mut contention = Contention::of_this_thread();
         while self.fill() {
             let began = Instant::now();
             self.advance();
-            if self.duty == Duty::Half {
-                std::thread::sleep(began.elapsed());
+            match self.duty {
+                Duty::Full => contention.give_way(),
+                Duty::Half => std::thread::sleep(began.elapsed()),
             }
         }
     }
