@@ -21,15 +21,15 @@ use crate::storage::{Conn, Lane, Permit};
 /// Something that there is so much of, for all calls together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
-    /// A change of data, of so many a second: [`Service::charge_change`].
+    /// A change of data, of so many a second: `Service::charge_change`.
     Change,
-    /// A password hash, held to the end of the call: [`Service::reserve_hash`].
+    /// A password hash, held to the end of the call: `Service::reserve_hash`.
     Hash,
-    /// A connection for look-ups: [`Service::reader`].
+    /// A connection for look-ups: `Service::reader`.
     Reads,
-    /// A connection for a unit of work that writes: [`Service::unit`].
+    /// A connection for a unit of work that writes: `Service::unit`.
     Writes,
-    /// A connection for lists: [`Service::lister`].
+    /// A connection for lists: `Service::lister`.
     Lists,
 }
 
@@ -107,7 +107,7 @@ impl Service {
     /// Takes a connection for a list.
     ///
     /// # Errors
-    /// As [`Service::reader`].
+    /// As `Service::reader`.
     pub(super) async fn lister(&self, context: &CallContext) -> Result<Conn, ServiceError> {
         Ok(self.0.storage.reader(Lane::Lists, context.party).await?)
     }
@@ -116,7 +116,7 @@ impl Service {
     /// [`UnitsOfWork::run`](super::UnitsOfWork::run).
     ///
     /// # Errors
-    /// As [`Service::reader`].
+    /// As `Service::reader`.
     pub(super) async fn unit(&self, context: &CallContext) -> Result<Permit, ServiceError> {
         self.unit_of(context.party).await
     }
