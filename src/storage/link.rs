@@ -86,6 +86,7 @@ impl<C: PoolableConnection + 'static> Pool<C> {
             database: database.clone(),
             failures: failures.clone(),
             failed_at: Mutex::new(None),
+            open: Arc::new(()),
         };
         let connections = bb8::Pool::builder()
             .max_size(limits.connections)
@@ -200,7 +201,7 @@ fn does_not_answer() -> StorageError {
 impl<C: PoolableConnection + 'static> Loan<C> {
     /// The connection itself, and the limits that a statement on it is to be awaited under.
     pub(super) fn parts(&mut self) -> (&mut C, Limits<'_>) {
-        let Link { inner, standing } = &mut *self.connection;
+        let Link { inner, standing, .. } = &mut *self.connection;
         let failed = &mut self.failed;
         (inner, Limits { statement: self.statement, standing, failed, database: &self.database })
     }
@@ -265,6 +266,7 @@ fn is_read_only(error: &DieselError) -> bool {
 pub(super) struct Link<C> {
     inner: C,
     standing: Standing,
+    _open: Arc<()>,
 }
 
 /// What is known of the statements on a connection.
@@ -298,6 +300,8 @@ pub(super) struct Manager<C> {
     failures: Failures,
     /// When opening one failed last.
     failed_at: Mutex<Option<Instant>>,
+    /// Held by each open connection as well.
+    open: Arc<()>,
 }
 
 impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
@@ -314,7 +318,8 @@ impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
         }
         let connected_at = |inner| {
             let answered_at = self.database.answered();
-            Link { inner, standing: Standing { abandoned: false, unanswered_since: None, answered_at } }
+            let standing = Standing { abandoned: false, unanswered_since: None, answered_at };
+            Link { inner, standing, _open: Arc::clone(&self.open) }
         };
         connected.map(connected_at)
     }
@@ -348,8 +353,12 @@ impl<C> Manager<C> {
         connected
     }
 
-    /// Why opening a connection failed a moment ago, if it did.
+    /// Why opening a connection failed a moment ago, if it did. Without any that is open, each call tries
+    /// anew: the database may be back.
     fn last_failure(&self) -> Option<String> {
+        if Arc::strong_count(&self.open) == 1 {
+            return None;
+        }
         let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         failed_at.filter(|at| at.elapsed() < self.rest).map(|_| self.failures.borrow().clone())
     }

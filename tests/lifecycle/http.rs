@@ -141,7 +141,7 @@ async fn metrics_are_well_formed_and_each_is_explained(engine: Engine) {
             assert!(seen.insert(name), "{line}");
         }
     }
-    let lane = if engine == Engine::Sqlite { "reads" } else { "operators" };
+    let lane = if engine == Engine::Sqlite { "writes" } else { "operators" };
     assert!(metric(&text, &format!(r#"identity_database_connections{{lane="{lane}"}}"#)) >= 1.0);
     assert!(metric(&text, "process_start_time_seconds") > 1_700_000_000.0);
 }
