@@ -1,6 +1,8 @@
 //! A large tenant is deleted: the reply comes at once, its rows go in the background, whatever becomes of the
 //! process.
 
+use std::time::Duration;
+
 use identity::proto::v1::{DeleteTenantRequest, RegisterResponse, Tenant, UpdateTenantRequest};
 use prost_types::FieldMask;
 
@@ -14,8 +16,8 @@ on_both_databases!(
     others_go_on_while_a_large_tenant_is_removed,
 );
 
-/// Beside the owner: what thirty transactions remove.
-const USERS: i64 = 3_000;
+/// Beside the owner: what twenty transactions remove.
+const USERS: i64 = 2_000;
 
 const DELETED: &str = "SELECT count(*) FROM tenants WHERE deleted_at IS NOT NULL";
 /// Of those users, each of whom has a name and a password as the database was filled.
@@ -42,8 +44,17 @@ async fn delete(client: &Client, owner: &RegisterResponse) {
     client.directory.clone().delete_tenant(request).await.unwrap();
 }
 
+/// The slower the machine, the longer the pauses.
+const LONG: Duration = Duration::from_secs(240);
+
 async fn removed(database: &TestDatabase) {
-    eventually("the tenant is removed", async || database.number(DELETED) == 0).await;
+    let waiting = async {
+        while database.number(DELETED) > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let is_in_time = tokio::time::timeout(LONG, waiting).await.is_ok();
+    assert!(is_in_time, "{:?} are left", LEFT.map(|left| database.number(left)));
 }
 
 async fn a_removal_that_is_killed_goes_on_after_the_next_start(engine: Engine) {
