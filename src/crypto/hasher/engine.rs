@@ -4,10 +4,6 @@ use bcrypt_lanes::{Cost, Digest, Goal, Job, Key, Lanes, Measurement, Outcome, Wi
 
 use super::pace::Ideal;
 
-/// Expansions of each lane between two looks at the queue: 0.1 to 0.6 ms on processors of today, so
-/// that a new job begins, and an abandoned one ends, within a millisecond.
-const SLICE: u32 = 8;
-
 /// Computes bcrypt on the thread that calls it, in slices. Every worker has an engine of its own. `T`
 /// is what its owner knows a job by.
 pub(super) trait Engine<T>: Send + 'static {
@@ -20,8 +16,8 @@ pub(super) trait Engine<T>: Send + 'static {
     /// Takes a job in. For use only while fewer are in flight than the width.
     fn join(&mut self, tag: T, job: Job);
 
-    /// Goes on with all jobs in flight for a little while.
-    fn advance(&mut self) -> Slice<T>;
+    /// Goes on with all jobs in flight, by `expansions` each if that can be chosen.
+    fn advance(&mut self, expansions: u32) -> Slice<T>;
 
     /// Drops the jobs whose tag satisfies `is_gone`, and returns how many those were.
     fn abandon_if(&mut self, is_gone: impl FnMut(&T) -> bool) -> usize;
@@ -55,8 +51,8 @@ impl<T: Send + 'static> Engine<T> for Lanes<T> {
         }
     }
 
-    fn advance(&mut self) -> Slice<T> {
-        let advance = self.advance(SLICE);
+    fn advance(&mut self, expansions: u32) -> Slice<T> {
+        let advance = self.advance(expansions);
         Slice { lanes: advance.lanes, expansions: u64::from(advance.expansions), finished: advance.finished }
     }
 
@@ -107,7 +103,7 @@ where
         self.job = Some((tag, job));
     }
 
-    fn advance(&mut self) -> Slice<T> {
+    fn advance(&mut self, _expansions: u32) -> Slice<T> {
         let Some((tag, job)) = self.job.take() else {
             return Slice { lanes: 0, expansions: 0, finished: Vec::new() };
         };

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use bcrypt_lanes::Lanes;
 
 use self::admission::Limits;
+use self::contention::HashTime;
 use self::engine::{Engine, Serial};
 use self::pace::Ideal;
 use self::queue::Queue;
@@ -199,8 +200,10 @@ impl Hasher {
         let limits = Limits { capacity: settings.queue_capacity, max_wait: settings.max_wait };
         let queue = Arc::new(Queue::new(settings.threads, ideal, limits));
         let hasher = Self { front: Arc::new(Front { queue, cost: settings.cost }) };
+        let hash_time = HashTime::default();
         for index in 0..settings.threads.get() {
-            worker::spawn(index, Arc::clone(&hasher.front.queue), engine(), settings.duty)?;
+            let queue = Arc::clone(&hasher.front.queue);
+            worker::spawn(index, queue, engine(), settings.duty, hash_time.clone())?;
         }
         Ok(hasher)
     }

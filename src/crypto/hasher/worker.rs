@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::contention::Contention;
+use super::contention::{Contention, HashTime};
 use super::engine::Engine;
 use super::queue::{Next, Queue, Report};
 use super::task::Caller;
@@ -19,17 +19,18 @@ pub enum Duty {
     Half,
 }
 
-/// Starts a thread that takes jobs from `queue` until that is closed.
+/// Starts a thread that takes jobs from `queue` until that is closed. Its time is added to `hash_time`.
 pub(super) fn spawn(
     index: usize,
     queue: Arc<Queue>,
     engine: impl Engine<Caller>,
     duty: Duty,
+    hash_time: HashTime,
 ) -> std::io::Result<()> {
     let worker = Worker { index, queue, engine, duty };
     std::thread::Builder::new().name(format!("hash-{index}")).spawn(move || {
         lower_priority();
-        worker.work();
+        worker.work(Contention::of_this_thread(hash_time));
     })?;
     Ok(())
 }
@@ -59,11 +60,10 @@ struct Worker<E> {
 }
 
 impl<E: Engine<Caller>> Worker<E> {
-    fn work(mut self) {
-        let mut contention = Contention::of_this_thread();
+    fn work(mut self, mut contention: Contention) {
         while self.fill() {
             let began = Instant::now();
-            self.advance();
+            self.advance(contention.slice());
             match self.duty {
                 Duty::Full => contention.give_way(),
                 Duty::Half => std::thread::sleep(began.elapsed()),
@@ -84,10 +84,10 @@ impl<E: Engine<Caller>> Worker<E> {
         true
     }
 
-    /// Goes on with what is in flight for a slice, and answers those whose jobs are done.
-    fn advance(&mut self) {
+    /// Goes on with what is in flight, by `expansions` each, and answers those whose jobs are done.
+    fn advance(&mut self, expansions: u32) {
         let began = Instant::now();
-        let (slice, abandoned) = match catch_unwind(AssertUnwindSafe(|| self.engine.advance())) {
+        let (slice, abandoned) = match catch_unwind(AssertUnwindSafe(|| self.engine.advance(expansions))) {
             Ok(slice) => (Some(slice), self.engine.abandon_if(Caller::has_left)),
             Err(_) => {
                 // Nobody knows what state they are in. Their callers learn it by the closed channel; it
