@@ -199,7 +199,9 @@ async fn an_outage_amid_password_checks_leaves_the_account_open() {
     let mut database = TestDatabase::migrated(Engine::Postgres).await;
     let proxy = CountingProxy::start(Cluster::shared().addr());
     database.url = database.postgres.as_ref().unwrap().url_via(proxy.addr());
-    let service = TestService::start_with(database, &[SLOW_HASHES]).await;
+    // A connection for each of them.
+    let variables = [SLOW_HASHES, ("IDENTITY_DATABASE_CONNECTIONS", "40")];
+    let service = TestService::start_with(database, &variables).await;
     let client = Client::patient(&format!("http://{}", service.server.address()));
     client.register(registration("ada@example.com")).await.unwrap();
     // As many as may be under way; right or wrong, none of them can tell the database how it ended.
