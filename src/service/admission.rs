@@ -16,7 +16,7 @@ use super::{Service, ServiceError};
 use crate::budget::{Charge, Rate, Rates};
 use crate::crypto::hasher::Slot;
 use crate::domain::{Party, ServiceName, TenantId, UserId};
-use crate::storage::{Conn, Lane, Permit};
+use crate::storage::{Conn, Lane, Listing, Permit};
 
 /// Something that there is so much of, for all calls together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +29,13 @@ pub enum Budget {
     Reads,
     /// A connection for a unit of work that writes: `Service::unit`.
     Writes,
-    /// A connection for lists: `Service::lister`.
+    /// A page of a list, held until it is together: `Service::listing`.
+    Pages,
+    /// A connection for lists, for each piece of a page anew: `Listing::connection`.
     Lists,
 }
 
-use Budget::{Change, Hash, Lists, Reads, Writes};
+use Budget::{Change, Hash, Lists, Pages, Reads, Writes};
 
 /// The budgets of each RPC, in the order in which a call takes them. A call with a service token takes a
 /// connection for look-ups before, and one whose fields are invalid takes no other budget than that.
@@ -44,7 +46,7 @@ const BUDGETS: [(&str, &[Budget]); RPCS] = [
     (access::GET_USER,             &[Reads]),
     (access::REFRESH_SESSION,      &[Writes]),
     (access::LOGOUT,               &[Writes]),
-    (access::LIST_SESSIONS,        &[Lists]),
+    (access::LIST_SESSIONS,        &[Pages, Lists]),
     (access::REVOKE_SESSION,       &[Change, Writes]),
     (access::CHANGE_PASSWORD,      &[Change, Hash, Reads, Writes]),
     (access::VERIFY_TOKEN,         &[Reads]),
@@ -54,14 +56,14 @@ const BUDGETS: [(&str, &[Budget]); RPCS] = [
     (access::SET_PASSWORD,         &[Change, Hash, Reads, Writes]),
     (access::REVOKE_USER_SESSIONS, &[Change, Writes]),
     (access::DELETE_USER,          &[Change, Writes]),
-    (access::BATCH_GET_USERS,      &[Lists]),
+    (access::BATCH_GET_USERS,      &[Pages, Lists]),
     (access::GET_USER_BY_EMAIL,    &[Reads]),
-    (access::LIST_USERS,           &[Lists]),
+    (access::LIST_USERS,           &[Pages, Lists]),
     (access::GET_TENANT,           &[Reads]),
     (access::UPDATE_TENANT,        &[Change, Writes]),
     (access::DELETE_TENANT,        &[Change, Writes]),
-    (access::LIST_TENANTS,         &[Lists]),
-    (access::LIST_AUDIT_EVENTS,    &[Lists]),
+    (access::LIST_TENANTS,         &[Pages, Lists]),
+    (access::LIST_AUDIT_EVENTS,    &[Pages, Lists]),
 ];
 
 /// The budgets that a call of `rpc` takes, in this order; none for an RPC that there is not.
@@ -104,12 +106,12 @@ impl Service {
         Ok(self.0.storage.reader(Lane::Reads, context.party).await?)
     }
 
-    /// Takes a connection for a list.
+    /// Takes a page of a list, whose connections are asked for as they are needed.
     ///
     /// # Errors
     /// As `Service::reader`.
-    pub(super) async fn lister(&self, context: &CallContext) -> Result<Conn, ServiceError> {
-        Ok(self.0.storage.reader(Lane::Lists, context.party).await?)
+    pub(super) async fn listing(&self, context: &CallContext) -> Result<Listing, ServiceError> {
+        Ok(self.0.storage.listing(context.party).await?)
     }
 
     /// Takes the right to a unit of work that writes: to be awaited by the caller's own future, and handed to

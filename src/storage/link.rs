@@ -4,21 +4,19 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use diesel::QueryResult;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::pooled_connection::PoolableConnection;
 use futures_util::future::BoxFuture;
-use futures_util::poll;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::StorageError;
 use super::reachability::{Moment, Reachability};
 use super::usage::PoolUsage;
-use crate::budget::{Gate, Place, Refused};
+use crate::budget::{Gate, Place};
 use crate::domain::Party;
 
 /// How a pool makes a connection.
@@ -110,31 +108,12 @@ impl<C: PoolableConnection + 'static> Pool<C> {
     ///
     /// Dropping the future gives up the place in the queue.
     pub(super) async fn enter(&self, party: Party) -> Result<Place, StorageError> {
-        self.while_reachable(self.gate.enter(party)).await
+        self.database.while_reachable(self.gate.enter(party)).await
     }
 
     /// As [`Pool::enter`], shared among tenants first.
     pub(super) async fn enter_by_group(&self, party: Party) -> Result<Place, StorageError> {
-        self.while_reachable(self.gate.enter_by_group(party)).await
-    }
-
-    async fn while_reachable(
-        &self,
-        entering: impl Future<Output = Result<Place, Refused>>,
-    ) -> Result<Place, StorageError> {
-        let mut entering = pin!(entering);
-        // Somebody has to try whether the database is back: those who need not wait do.
-        if let Poll::Ready(outcome) = poll!(entering.as_mut()) {
-            return Ok(outcome?);
-        }
-        tokio::select! {
-            // Who found the database away gives a place back right after the news: to take it would be to
-            // wait as long again.
-            place = entering => place.map_err(StorageError::from).and_then(|place| {
-                if self.database.is_away() { Err(does_not_answer()) } else { Ok(place) }
-            }),
-            () = self.database.away() => Err(does_not_answer()),
-        }
+        self.database.while_reachable(self.gate.enter_by_group(party)).await
     }
 
     /// The connection that a place at the gate stands for, opened if need be.
@@ -192,10 +171,6 @@ impl<C: PoolableConnection + 'static> Pool<C> {
             connection.standing.abandoned = true;
         }
     }
-}
-
-fn does_not_answer() -> StorageError {
-    StorageError::Unavailable("the database does not answer".into())
 }
 
 impl<C: PoolableConnection + 'static> Loan<C> {

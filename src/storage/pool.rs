@@ -14,6 +14,7 @@ use super::connection::{AsyncSqliteConnection, Backend, Conn, query};
 use super::error::StorageError;
 use super::lane::{Lane, LaneSizes};
 use super::link::{Loan, Pool, PoolLimits};
+use super::listing::Listing;
 use super::migrate;
 use super::postgres::Connector;
 use super::reachability::Reachability;
@@ -22,7 +23,7 @@ use super::sqlite::{self, Access};
 use super::transaction::Tx;
 use super::url::{DatabaseUrl, PostgresTarget};
 use super::usage::PoolUsage;
-use crate::budget::Place;
+use crate::budget::{Gate, GateUsage, Place};
 use crate::domain::Party;
 
 /// Which database to use, and how much of it.
@@ -46,6 +47,8 @@ pub struct Storage(Arc<Database>);
 
 struct Database {
     pools: Pools,
+    /// Pages of lists that are being put together.
+    pages: Gate,
     reachability: Reachability,
 }
 
@@ -160,6 +163,10 @@ const SQLITE_READERS: u32 = 16;
 /// waiting whose pages are in memory.
 const SQLITE_READ_THREADS: usize = 2;
 
+/// Pages that are put together at once, for each connection that lists: most of what a page takes is memory, some
+/// megabytes, while it waits for its next connection.
+const PAGES_PER_LISTER: u32 = 4;
+
 /// Connections that list. They share a thread of their own, so more would not be faster.
 const SQLITE_LISTERS: u32 = 2;
 
@@ -174,11 +181,17 @@ impl Storage {
     /// [`StorageError::Refused`] when the certificates that the URL names cannot be read.
     pub fn new(settings: &StorageSettings) -> Result<Self, StorageError> {
         let reachability = Reachability::new();
-        let pools = match &settings.url {
-            DatabaseUrl::Postgres(target) => postgres_pools(target, settings, &reachability)?,
-            DatabaseUrl::Sqlite { path } => sqlite_pools(path, settings.queue_limit, &reachability)?,
+        let (pools, listers) = match &settings.url {
+            DatabaseUrl::Postgres(target) => {
+                (postgres_pools(target, settings, &reachability)?, settings.connections.lists.get())
+            }
+            DatabaseUrl::Sqlite { path } => {
+                (sqlite_pools(path, settings.queue_limit, &reachability)?, SQLITE_LISTERS)
+            }
         };
-        Ok(Self(Arc::new(Database { pools, reachability })))
+        let pages = (listers * PAGES_PER_LISTER) as usize;
+        let pages = Gate::with_room_for_newcomers(pages, Lane::Lists.queue(), settings.queue_limit);
+        Ok(Self(Arc::new(Database { pools, pages, reachability })))
     }
 
     /// Waits for a connection of `lane` that reads. On SQLite it cannot write, but for that of
@@ -202,6 +215,17 @@ impl Storage {
                 Backend::Sqlite(enter_and_loan(pool, lane, party).await?)
             }
         }))
+    }
+
+    /// Waits for the right to put a page of a list together; tenants come before users. Dropping the future
+    /// leaves the queue.
+    ///
+    /// # Errors
+    /// As [`Storage::permit`].
+    pub async fn listing(&self, party: Party) -> Result<Listing, StorageError> {
+        let Database { pages, reachability, .. } = &*self.0;
+        let place = reachability.while_reachable(pages.enter_by_group(party)).await?;
+        Ok(Listing::new(self.clone(), party, place))
     }
 
     /// Waits for the right to one unit of work that writes in `lane`. Dropping the future leaves the queue.
@@ -311,9 +335,15 @@ impl Storage {
         }
     }
 
+    /// How many pages of lists are being put together, and wait for that.
+    pub fn pages(&self) -> GateUsage {
+        self.0.pages.usage()
+    }
+
     /// Closes all connections, once those in use have been given back; none is to be had from then
     /// on. SQLite writes its log back into the file with that, and removes it.
     pub async fn close(&self) {
+        self.0.pages.close().await;
         match &self.0.pools {
             Pools::Postgres { lanes, probe } => {
                 for lane in Lane::ALL {

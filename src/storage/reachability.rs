@@ -4,12 +4,18 @@
 //! by the thousand. So the database counts as away only when an attempt has failed and nothing has succeeded
 //! lately, whoever tried it. The health probe tries every second, so that there is always something to go by.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::poll;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use super::error::StorageError;
+use crate::budget::{Place, Refused};
 
 /// After a failure, this long without any answer means that the database is away: longer than the health
 /// probe's period, shorter than the longest wait for one statement.
@@ -80,6 +86,30 @@ impl Reachability {
     pub(super) async fn away(&self) {
         // The sender lives in `self`, so the wait can only end by the value.
         let _ = self.0.is_away.subscribe().wait_for(|is_away| *is_away).await;
+    }
+
+    /// Waits for a place at a gate, no longer than the database is there.
+    ///
+    /// # Errors
+    /// [`StorageError::Busy`]; [`StorageError::Unavailable`] when the database is found to be away meanwhile.
+    pub(super) async fn while_reachable(
+        &self,
+        entering: impl Future<Output = Result<Place, Refused>>,
+    ) -> Result<Place, StorageError> {
+        let mut entering = pin!(entering);
+        // Somebody has to try whether the database is back: calls that need not wait do.
+        if let Poll::Ready(outcome) = poll!(entering.as_mut()) {
+            return Ok(outcome?);
+        }
+        let does_not_answer = || StorageError::Unavailable("the database does not answer".into());
+        tokio::select! {
+            // A call that finds the database away gives its place back right after the news: to take it would
+            // be to wait as long again.
+            place = entering => place.map_err(StorageError::from).and_then(|place| {
+                if self.is_away() { Err(does_not_answer()) } else { Ok(place) }
+            }),
+            () = self.away() => Err(does_not_answer()),
+        }
     }
 
     fn now(&self) -> u64 {

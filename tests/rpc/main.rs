@@ -11,6 +11,7 @@ mod audit;
 mod bad_input;
 mod database;
 mod directory;
+mod fairness;
 mod fixture;
 mod get_user;
 mod interruptions;

@@ -183,7 +183,24 @@ impl Collector for Database {
         let help = "Connections handed to calls";
         family("database_connections_lent", help, counter, |pool| pool.calls.granted)?;
         let help = "Calls refused because too many wait, or for too long";
-        family("database_refused", help, counter, |pool| pool.calls.refused)
+        family("database_refused", help, counter, |pool| pool.calls.refused)?;
+        let pages = self.0.pages();
+        let gauges = [
+            ("list_pages", "Pages of lists that are being put together", pages.in_use),
+            ("list_pages_limit", "How many those may be", pages.limit),
+            ("list_pages_waiting", "Lists that wait for others to end", pages.waiting),
+        ];
+        for (name, help, value) in gauges {
+            write(&mut encoder, name, help, &ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)))?;
+        }
+        let counters = [
+            ("list_pages_begun", "Pages that were begun", pages.granted),
+            ("list_pages_refused", "Lists refused because too many wait, or for too long", pages.refused),
+        ];
+        for (name, help, value) in counters {
+            write(&mut encoder, name, help, &ConstCounter::new(value))?;
+        }
+        Ok(())
     }
 }
 

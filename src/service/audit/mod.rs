@@ -47,8 +47,9 @@ impl Service {
         page: PageQuery,
         context: &CallContext,
     ) -> Result<Page<AuditEvent>, ServiceError> {
+        let listing = self.listing(context).await?;
         let by = {
-            let mut conn = self.lister(context).await?;
+            let mut conn = listing.connection().await?;
             self.authorize(&mut conn, access::LIST_AUDIT_EVENTS, caller, context).await?
         };
         let tenant_id = match query.tenant_id {
@@ -59,7 +60,7 @@ impl Service {
         let filter = EventFilter { tenant_id, actions, actor, target, from, until };
         let scope = scope(&by.scope(), &filter);
         let after = self.cursor(&scope, page.token.as_deref())?;
-        let found = find_events(&self.pieces(context), &filter, page.size, after).await?;
+        let found = find_events(&Pieces::on(&listing), &filter, page.size, after).await?;
         Ok(self.page(&scope, found))
     }
 }

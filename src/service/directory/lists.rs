@@ -65,7 +65,8 @@ impl Service {
         ids: &[UserId],
         context: &CallContext,
     ) -> Result<Vec<User>, ServiceError> {
-        let mut conn = self.lister(context).await?;
+        let listing = self.listing(context).await?;
+        let mut conn = listing.connection().await?;
         let by = self.authorize(&mut conn, access::BATCH_GET_USERS, caller, context).await?;
         let tenant_id = match (by.bound_to(), tenant_id) {
             (Some(own), Some(named)) if own != named => return Ok(Vec::new()),
@@ -111,8 +112,9 @@ impl Service {
         total: Total,
         context: &CallContext,
     ) -> Result<(Page<User>, Option<Counted>), ServiceError> {
+        let listing = self.listing(context).await?;
         let by = {
-            let mut conn = self.lister(context).await?;
+            let mut conn = listing.connection().await?;
             let by = self.authorize(&mut conn, access::LIST_USERS, caller, context).await?;
             let tenant_id = by.tenant("tenant_id", query.tenant_id)?;
             if !by.is_user() {
@@ -130,10 +132,9 @@ impl Service {
         };
         let scope = user_scope(&by.scope(), &filter, order);
         let after = self.cursor(&scope, page.token.as_deref())?;
-        let pieces = self.pieces(context);
-        let found = user_search::find_users(&pieces, &filter, order, page.size, after).await?;
+        let found = user_search::find_users(&Pieces::on(&listing), &filter, order, page.size, after).await?;
         let total = match total {
-            Total::Counted => Some(user_search::count_users(&self.pieces(context), &filter).await?),
+            Total::Counted => Some(user_search::count_users(&Pieces::on(&listing), &filter).await?),
             Total::Unasked => None,
         };
         Ok((self.page(&scope, found), total))
@@ -168,17 +169,17 @@ impl Service {
         total: Total,
         context: &CallContext,
     ) -> Result<(Page<Tenant>, Option<Counted>), ServiceError> {
+        let listing = self.listing(context).await?;
         let by = {
-            let mut conn = self.lister(context).await?;
+            let mut conn = listing.connection().await?;
             self.authorize(&mut conn, access::LIST_TENANTS, caller, context).await?
         };
         let scope = ["tenants".to_owned(), by.scope()];
         let after = self.cursor(&scope, page.token.as_deref())?;
-        let pieces = self.pieces(context);
-        let found = find_tenants(&pieces, page.size, after).await?;
+        let found = find_tenants(&Pieces::on(&listing), page.size, after).await?;
         let total = match total {
             Total::Counted => {
-                let mut conn = pieces.connection().await?;
+                let mut conn = listing.connection().await?;
                 let count = storage::tenants::count(&mut conn, MOST_COUNTED + 1).await?;
                 Some(Counted::up_to_most(count))
             }

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::domain::{AuditEvent, PageSize, Party, Session, Tenant, Timestamp, User};
-use crate::service::{CallContext, Service};
-use crate::storage::{Conn, Lane, Storage, StorageError};
+use crate::domain::{AuditEvent, PageSize, Session, Tenant, Timestamp, User};
+use crate::storage::{Conn, Listing, Storage, StorageError};
 
 /// The most bytes of a page, as it is encoded.
 pub const MAX_PAGE_BYTES: usize = 1 << 20;
@@ -25,12 +24,16 @@ const MOST_ENTRIES: usize = 250;
 pub type Cursor = (Timestamp, Uuid);
 
 /// Where the statements of one list run, and for how long.
-#[derive(Clone, Copy)]
 pub struct Pieces<'s> {
-    storage: &'s Storage,
-    lane: Lane,
-    party: Party,
+    connections: Connections<'s>,
     end: Instant,
+}
+
+enum Connections<'s> {
+    /// Those for lists of callers.
+    Callers(&'s Listing),
+    /// Those for operators.
+    Operators(&'s Storage),
 }
 
 /// What a statement found.
@@ -77,16 +80,24 @@ pub trait Listed {
 impl<'s> Pieces<'s> {
     /// The pieces of an operator's list that begins now.
     pub fn of(storage: &'s Storage) -> Self {
-        Self::new(storage, Lane::Operators, Party::System)
+        Self::begin(Connections::Operators(storage))
     }
 
-    fn new(storage: &'s Storage, lane: Lane, party: Party) -> Self {
-        Self { storage, lane, party, end: Instant::now() + LIST_TIME }
+    /// The pieces of a caller's list that begins now.
+    pub(in crate::service) fn on(listing: &'s Listing) -> Self {
+        Self::begin(Connections::Callers(listing))
+    }
+
+    fn begin(connections: Connections<'s>) -> Self {
+        Self { connections, end: Instant::now() + LIST_TIME }
     }
 
     /// A connection for the next piece. To be given back after it.
     pub(in crate::service) async fn connection(&self) -> Result<Conn, StorageError> {
-        self.storage.reader(self.lane, self.party).await
+        match self.connections {
+            Connections::Callers(listing) => listing.connection().await,
+            Connections::Operators(storage) => storage.read().await,
+        }
     }
 
     /// Whether another piece may be read that may find nothing.
@@ -124,13 +135,6 @@ impl<'s> Pieces<'s> {
             }
             after = Some(to);
         }
-    }
-}
-
-impl Service {
-    /// The pieces of a list that a call asks for, and that begins now.
-    pub(in crate::service) fn pieces(&self, context: &CallContext) -> Pieces<'_> {
-        Pieces::new(&self.0.storage, Lane::Lists, context.party)
     }
 }
 

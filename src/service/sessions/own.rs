@@ -7,7 +7,7 @@ use crate::storage::sessions::OpenAt;
 use crate::storage::{self, Conn, Permit, StorageError, Tx};
 
 use super::super::caller::{CallContext, Caller, TokenHolder};
-use super::super::directory::pieces::{Cursor, Piece, Pieced};
+use super::super::directory::pieces::{Cursor, Piece, Pieced, Pieces};
 use super::super::{Service, ServiceError};
 
 /// One of the caller's sessions.
@@ -34,8 +34,9 @@ impl Service {
         page_token: Option<&str>,
         context: &CallContext,
     ) -> Result<Page<OwnSession>, ServiceError> {
+        let listing = self.listing(context).await?;
         {
-            let mut conn = self.lister(context).await?;
+            let mut conn = listing.connection().await?;
             self.require_session_on(&mut conn, caller).await?;
         }
         let holder = caller.holder()?;
@@ -44,7 +45,7 @@ impl Service {
         let rules = self.0.session_rules;
         let (tenant_id, user_id) = (holder.tenant_id, holder.user_id);
         let list = OpenSessions { tenant_id, user_id, open: rules.open_at(self.0.clock.now()) };
-        let found = self.pieces(context).page(&list, size, after).await?;
+        let found = Pieces::on(&listing).page(&list, size, after).await?;
         let Page { entries, next } = self.page(&scope, found);
         let own = |session: Session| OwnSession {
             ends_at: rules.ends_at(session.last_used_at, session.expires_at),
