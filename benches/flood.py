@@ -110,6 +110,14 @@ def locked(run: dict, engine: str) -> Iterator[Row]:
     yield served("logins of others that are served", run["others"]["logins"], 0.9)
 
 
+def hammer(run: dict, engine: str) -> Iterator[Row]:
+    yield lookups(run, 20)
+    yield served("logins of others that are served", run["others"]["logins"], 0.9)
+    answers = run["calls"]["logins of the attacker"]
+    yield Row("logins of the attacker, a second", "", f"{answers['ok'] / run['seconds']:.0f} answered, "
+              f"{answers['failed'] / run['seconds']:.0f} refused or failed", True)
+
+
 def lists(run: dict, engine: str) -> Iterator[Row]:
     yield lookups(run, 20 if engine == "postgres" else 50)
     for name, answers in run["calls"].items():
@@ -198,6 +206,7 @@ SCENARIOS = {
     "resets": Scenario("resets", resets),
     "paced": Scenario("resets", resets, ("--resets-per-second", str(PACED_RESETS))),
     "guesses": Scenario("guesses", guesses),
+    "hammer": Scenario("hammer", hammer),
     "connections": Scenario("connections", connections, ("--connections", str(CONNECTIONS)), longer=4),
     "unread": Scenario("unread", unread),
     "reflection": Scenario("unread", unread, ("--reflection",)),

@@ -7,6 +7,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::refusals::Refusals;
+use crate::budget::Rate;
 
 /// Limits of what calls may hold.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +25,8 @@ pub struct BudgetSettings {
     pub watches: usize,
     /// How many reflection streams may be open.
     pub reflections: usize,
+    /// How many calls of one source are refused for want of room without delay.
+    pub refusals: Rate,
 }
 
 impl BudgetSettings {
@@ -30,8 +38,10 @@ impl BudgetSettings {
             call_bytes_per_connection: call_bytes / 4,
             // One for each connection, as clients have them that check health themselves.
             watches: 10_000,
-            // Whoever explores the service by hand has one.
+            // Somebody who explores the service by hand has one.
             reflections: 64,
+            // Some percent of a core.
+            refusals: Rate { burst: 1_000, per_second: 1_000 },
         }
     }
 }
@@ -140,12 +150,14 @@ struct Process {
     bytes: AtomicUsize,
     streams: [AtomicUsize; StreamKind::ALL.len()],
     refused: [AtomicU64; Exhausted::ALL.len()],
+    held_back: AtomicU64,
     cut_short: [AtomicU64; CutShort::ALL.len()],
 }
 
 /// What the calls of one source hold.
 #[derive(Debug, Default)]
 pub(super) struct SourceUse {
+    refusals: Refusals,
     bytes: AtomicUsize,
     streams: [AtomicUsize; StreamKind::ALL.len()],
 }
@@ -166,6 +178,7 @@ impl Budgets {
             bytes: AtomicUsize::new(0),
             streams: Default::default(),
             refused: Default::default(),
+            held_back: AtomicU64::new(0),
             cut_short: Default::default(),
         }))
     }
@@ -196,6 +209,11 @@ impl Budgets {
     /// How many calls were refused for want of room in a budget.
     pub fn refused(&self, budget: Exhausted) -> u64 {
         self.0.refused[budget as usize].load(Relaxed)
+    }
+
+    /// How many refusals were held back.
+    pub fn held_back(&self) -> u64 {
+        self.0.held_back.load(Relaxed)
     }
 
     /// How many streams ended before their reply was complete.
@@ -262,6 +280,16 @@ impl ConnectionBytes {
         self.budgets.0.bytes.fetch_sub(amount, Relaxed);
     }
 
+    /// Counts a call that is refused, and returns how long the refusal is to be held back, if it is.
+    pub(super) fn refusal_delay(&self) -> Option<Duration> {
+        let rate = self.budgets.0.settings.refusals;
+        let delay = self.source.refusals.delay(rate, Instant::now());
+        (!delay.is_zero()).then(|| {
+            self.budgets.0.held_back.fetch_add(1, Relaxed);
+            delay
+        })
+    }
+
     /// Takes room for one more stream of `kind`.
     ///
     /// # Errors
@@ -318,6 +346,7 @@ mod tests {
             call_bytes_per_connection: 40,
             watches: 10,
             reflections: 3,
+            refusals: Rate { burst: 10, per_second: 10 },
         })
     }
 

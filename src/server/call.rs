@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use prost::bytes::{Buf, Bytes};
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ pub(super) const REPLY_OVERHEAD_BYTES: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Call {
     connection: Arc<OpenConnection>,
+    /// Bytes of its headers, and of its refusal while that is held back.
     header_bytes: AtomicUsize,
     /// Bytes of the reply that are not written yet.
     unwritten: AtomicUsize,
@@ -70,6 +72,16 @@ impl Call {
         self.connection.reply_waits(bytes.len());
         let charge = Charge { call: Arc::clone(self), bytes: bytes.len(), overhead: REPLY_OVERHEAD_BYTES };
         Ok(ReplyBytes { bytes, charge: Some(charge) })
+    }
+
+    /// How long the refusal of the call is to be held back, if it is and there is room for that.
+    pub(super) fn hold_refusal(&self) -> Option<Duration> {
+        let bytes = self.connection.bytes();
+        let delay = bytes.refusal_delay()?;
+        bytes.take(REPLY_OVERHEAD_BYTES).ok()?;
+        self.header_bytes.fetch_add(REPLY_OVERHEAD_BYTES, Relaxed);
+        let left = self.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        Some(left.map_or(delay, |left| left.min(delay)))
     }
 
     /// Gives the headers back, which nobody holds any more.

@@ -24,6 +24,7 @@ pub mod tls;
 mod connection;
 mod http2;
 mod preface;
+mod refusals;
 mod stall;
 mod stream_task;
 

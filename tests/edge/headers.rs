@@ -1,6 +1,10 @@
 //! Large headers: they cost their own call, and no other on the same connection.
 
+use std::time::Duration;
+
+use identity::budget::Rate;
 use identity::server::budgets::{BudgetSettings, Exhausted};
+use tokio::time::Instant;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -36,6 +40,41 @@ async fn a_call_with_large_headers_is_refused_and_others_on_its_connection_are_n
     server.gate.add_permits(1);
     assert_eq!(other.await.unwrap().status().code(), Code::Ok);
     assert_eq!(server.budgets.refused(Exhausted::Headers), 3);
+}
+
+#[tokio::test]
+async fn refusals_come_late_once_there_were_too_many_and_good_calls_do_not() {
+    let refusals = Rate { burst: 20, per_second: 10 };
+    let server = Server::limited(Limits {
+        budgets: BudgetSettings { refusals, ..Default::default() },
+        ..Limits::default()
+    });
+    let mut client = RawClient::connect(server.addr).await;
+    let refuse = async |client: &mut RawClient| {
+        let reply = call_with(client, "", 3, 5_500).await;
+        assert_eq!(reply.refusal(), (Code::ResourceExhausted, "HEADERS_TOO_LARGE".to_owned()));
+    };
+    let began = Instant::now();
+    for _ in 0..35 {
+        refuse(&mut client).await;
+    }
+    // One at once, a burst, and those that came back meanwhile.
+    assert!(began.elapsed() >= Duration::from_millis(1_300), "{:?}", began.elapsed());
+    let held_back = server.budgets.held_back();
+    assert!((1..=14).contains(&held_back), "{held_back}");
+
+    let mut late = client.clone();
+    let late = tokio::spawn(async move { call_with(&mut late, "", 3, 5_500).await });
+    while server.budgets.held_back() == held_back {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(client.get_user("", &[]).await.status().code(), Code::Ok);
+    assert!(!late.is_finished(), "a good call does not wait for a refusal");
+    assert_eq!(late.await.unwrap().status().code(), Code::ResourceExhausted);
+    // The stream ends a moment after its reply.
+    while server.budgets.call_bytes() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Clients that call without a pause, each waiting for its answer before it calls again.
+//! Clients that call without a pause, each waiting for its answer before it calls again. Polite ones wait as well
+//! for as long as a refusal asks for.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep_until;
 use tonic::Code;
 
-use crate::calls::Call;
+use crate::calls::{Call, Outcome};
 use crate::tally::Tally;
 
 /// How long clients call before it counts: until connections, caches and queues are as they stay.
@@ -38,16 +40,22 @@ impl Reached {
 pub(crate) async fn run(clients: u32, seconds: u32, call: impl Call) -> Reached {
     let measured_from = Instant::now() + WARM_UP;
     let until = measured_from + Duration::from_secs(seconds.into());
-    let (measured, outside) = run_until(clients, measured_from..until, call).await;
+    let (measured, outside) =
+        run_until(clients, measured_from..until, call, |outcome| outcome.retry_after).await;
     Reached { clients, seconds, measured, outside }
 }
 
-/// Lets `clients` call from now to the end of `measured`, and returns, when each has its last answer, the calls
+/// Lets `clients` call from now to the end of `measured`, with a `pause` after each call, and returns, when each has its last answer, the calls
 /// that ended within `measured` and those that did not.
 ///
 /// # Panics
 /// A call panicked.
-pub(crate) async fn run_until(clients: u32, measured: Range<Instant>, call: impl Call) -> (Tally, Tally) {
+pub(crate) async fn run_until(
+    clients: u32,
+    measured: Range<Instant>,
+    call: impl Call,
+    pause: fn(&Outcome) -> Option<Duration>,
+) -> (Tally, Tally) {
     let until = measured.end;
     let (outcomes, mut ended) = mpsc::unbounded_channel();
     let call = Arc::new(call);
@@ -58,8 +66,15 @@ pub(crate) async fn run_until(clients: u32, measured: Range<Instant>, call: impl
             let mut index = u64::from(client);
             loop {
                 let now = Instant::now();
-                if now >= until || outcomes.send(call.call(index, now).await).is_err() {
+                if now >= until {
                     return;
+                }
+                let outcome = call.call(index, now).await;
+                if outcomes.send(outcome).is_err() {
+                    return;
+                }
+                if let Some(pause) = pause(&outcome) {
+                    sleep_until((Instant::now() + pause).min(until).into()).await;
                 }
                 index += u64::from(clients);
             }

@@ -160,7 +160,7 @@ mod tests {
         async fn call(&self, index: u64, due: Instant) -> Outcome {
             tokio::time::sleep(Duration::from_millis(index % 20)).await;
             let code = if index.is_multiple_of(3) { Code::Unavailable } else { Code::Ok };
-            Outcome { code, due, ended: Instant::now(), late: false, invites_retry: false }
+            Outcome { code, due, ended: Instant::now(), late: false, retry_after: None }
         }
     }
 

@@ -64,7 +64,8 @@ impl Tally {
         let times = self.times.entry(code_name(outcome.code)).or_insert_with(Times::new);
         times.record(outcome.ended.saturating_duration_since(outcome.due));
         self.late += u64::from(outcome.late);
-        self.refused_for_good += u64::from(outcome.code == Code::ResourceExhausted && !outcome.invites_retry);
+        self.refused_for_good +=
+            u64::from(outcome.code == Code::ResourceExhausted && outcome.retry_after.is_none());
     }
 
     /// Counts the calls of `other` as well.
@@ -117,7 +118,7 @@ mod tests {
     fn ended(code: Code, millis: u64) -> Outcome {
         let due = Instant::now();
         let ended = due + Duration::from_millis(millis);
-        Outcome { code, due, ended, late: false, invites_retry: false }
+        Outcome { code, due, ended, late: false, retry_after: None }
     }
 
     #[test]
@@ -187,7 +188,10 @@ mod tests {
     fn refusals_without_a_word_about_a_retry_are_told_apart() {
         let mut tally = Tally::default();
         tally.record(&ended(Code::ResourceExhausted, 1));
-        tally.record(&Outcome { invites_retry: true, ..ended(Code::ResourceExhausted, 1) });
+        tally.record(&Outcome {
+            retry_after: Some(Duration::from_secs(1)),
+            ..ended(Code::ResourceExhausted, 1)
+        });
         tally.record(&ended(Code::Internal, 1));
         assert_eq!(tally.refused_for_good, 1);
     }

@@ -118,7 +118,7 @@ mod tests {
                 sleep_until(self.0.end.into()).await;
                 code = Code::Unavailable;
             }
-            Outcome { code, due, ended: Instant::now(), late: false, invites_retry: false }
+            Outcome { code, due, ended: Instant::now(), late: false, retry_after: None }
         }
     }
 

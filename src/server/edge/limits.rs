@@ -1,5 +1,6 @@
 //! Takes the budgets of a call's connection, source and process: its headers, its stream if that stays open,
-//! and its reply. A call that finds no room is refused, and nothing of it is held.
+//! and its reply. A call that finds no room is refused, and nothing of it is held. Where a source is refused too
+//! often, by this or by what is further in, refusals are held back for a moment.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, Request, Response, Uri};
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tower::Service;
 
@@ -52,7 +54,7 @@ where
         let call = request.extensions().get::<CallHandle>().map(|CallHandle(call)| Arc::clone(call));
         match admit(&request, call.as_ref()) {
             Ok(slot) => LimitsFuture::Going { inner: self.inner.call(request), call, slot },
-            Err(exhausted) => LimitsFuture::Refused { status: Some(Box::new(refusal(exhausted))) },
+            Err(exhausted) => LimitsFuture::Refused { status: refusal(exhausted).into_http(), call },
         }
     }
 }
@@ -90,6 +92,15 @@ fn refusal(exhausted: Exhausted) -> Status {
     }
 }
 
+/// Whether a response refuses its call for want of room.
+fn is_refusal<B>(response: &Response<B>) -> bool {
+    let status = response.headers().get(Status::GRPC_STATUS);
+    status.is_some_and(|status| status.as_bytes() == EXHAUSTED)
+}
+
+/// RESOURCE_EXHAUSTED as `grpc-status` has it.
+const EXHAUSTED: &[u8] = b"8";
+
 pin_project! {
     #[project = LimitsProjection]
     pub(super) enum LimitsFuture<F> {
@@ -100,7 +111,15 @@ pin_project! {
             slot: Option<StreamSlot>,
         },
         Refused {
-            status: Option<Box<Status>>,
+            status: Response<ReplyBody>,
+            call: Option<Arc<Call>>,
+        },
+        HeldBack {
+            status: Response<ReplyBody>,
+            // What the call holds until then.
+            call: Option<Arc<Call>>,
+            #[pin]
+            until: Sleep,
         },
     }
 }
@@ -111,20 +130,27 @@ where
 {
     type Output = Result<Response<ReplyBody>, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(Ok(match self.project() {
-            LimitsProjection::Refused { status } => {
-                let status = status.take().expect("a future is not polled after it has ended");
-                status.into_http()
-            }
-            LimitsProjection::Going { inner, call, slot } => {
-                let (head, body) = ready!(inner.poll(cx))?.into_parts();
-                match ReplyBody::of_ready(body, call.take(), slot.take(), cx) {
-                    Ok(body) => Response::from_parts(head, body),
-                    Err(exhausted) => refusal(exhausted).into_http(),
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let (response, call) = match self.as_mut().project() {
+                LimitsProjection::HeldBack { status, until, .. } => {
+                    ready!(until.poll(cx));
+                    return Poll::Ready(Ok(std::mem::take(status)));
                 }
-            }
-        }))
+                LimitsProjection::Refused { status, call } => (std::mem::take(status), call.take()),
+                LimitsProjection::Going { inner, call, slot } => {
+                    let (head, body) = ready!(inner.poll(cx))?.into_parts();
+                    let response = match ReplyBody::of_ready(body, call.clone(), slot.take(), cx) {
+                        Ok(body) => Response::from_parts(head, body),
+                        Err(exhausted) => refusal(exhausted).into_http(),
+                    };
+                    (response, call.take())
+                }
+            };
+            let delay = call.as_ref().filter(|_| is_refusal(&response)).and_then(|call| call.hold_refusal());
+            let Some(delay) = delay else { return Poll::Ready(Ok(response)) };
+            self.set(Self::HeldBack { status: response, call, until: sleep(delay) });
+        }
     }
 }
 

@@ -73,6 +73,14 @@ impl Connections {
             let labels = [("budget", budget.name())];
             ConstCounter::new(budgets.refused(budget)).encode(refused.encode_family(&labels)?)?;
         }
+        let held_back = ConstCounter::new(budgets.held_back());
+        let help = "Refusals that were held back, since their source was refused too often";
+        held_back.encode(encoder.encode_descriptor(
+            "calls_refused_late",
+            help,
+            None,
+            MetricType::Counter,
+        )?)?;
         let help = "Streams that ended before their reply was complete";
         let mut cut = encoder.encode_descriptor("streams_cut_short", help, None, MetricType::Counter)?;
         for cause in CutShort::ALL {

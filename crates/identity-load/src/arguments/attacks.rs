@@ -123,6 +123,20 @@ pub(crate) struct Guesses {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Hammer {
+    #[command(flatten)]
+    pub(crate) attack: Attack,
+
+    /// How many clients of the attacker log in at once
+    #[arg(long, default_value_t = 64, value_name = "NUMBER", value_parser = value_parser!(u32).range(1..=2_000))]
+    pub(crate) clients: u32,
+
+    /// How long each of these logins may take
+    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = hold)]
+    pub(crate) deadline: Duration,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Locked {
     #[command(flatten)]
     pub(crate) attack: Attack,

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use crate::target::{Origin, Target};
 
 pub(crate) use attacks::{
-    Attack, Connections, DeleteTenant, Guesses, ImportFile, Lists, Locked, Resets, Unread,
+    Attack, Connections, DeleteTenant, Guesses, Hammer, ImportFile, Lists, Locked, Resets, Unread,
 };
 
 /// The longest that a call may be given: what the service itself cuts deadlines down to.
@@ -62,6 +62,8 @@ pub(crate) enum Scenario {
     Unread(Unread),
     /// Guess passwords of a domain's users, while they log in from elsewhere
     Guesses(Guesses),
+    /// Log in without a pause, also after refusals, while others look up and log in
+    Hammer(Hammer),
     /// Log a user in whose row is locked in PostgreSQL, while others look up and log in
     Locked(Locked),
 }
@@ -79,6 +81,7 @@ impl Scenario {
             Self::Connections(arguments) => &arguments.attack.common,
             Self::Unread(arguments) => &arguments.attack.common,
             Self::Guesses(arguments) => &arguments.attack.common,
+            Self::Hammer(arguments) => &arguments.attack.common,
             Self::Locked(arguments) => &arguments.attack.common,
         }
     }

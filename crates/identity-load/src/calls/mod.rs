@@ -30,8 +30,8 @@ pub(crate) struct Outcome {
     pub(crate) ended: Instant,
     /// It was given up at its deadline, or succeeded after it.
     pub(crate) late: bool,
-    /// Its status carried a google.rpc.RetryInfo with a delay.
-    pub(crate) invites_retry: bool,
+    /// The delay of the google.rpc.RetryInfo that its status carried.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// A kind of call that can be made again and again.
@@ -96,8 +96,8 @@ pub(crate) fn outcome<R>(answer: Result<Response<R>, Status>, due: Instant, dead
         Err(status) => status.code(),
     };
     let late = code == Code::DeadlineExceeded || (code == Code::Ok && ended > deadline);
-    let invites_retry = answer.is_err_and(|status| retry_delay(&status).is_some());
-    Outcome { code, due, ended, late, invites_retry }
+    let retry_after = answer.err().and_then(|status| retry_delay(&status));
+    Outcome { code, due, ended, late, retry_after }
 }
 
 /// When the service wants the call to be tried again, if it does.
@@ -144,9 +144,9 @@ mod tests {
     fn a_refusal_is_never_late_and_tells_whether_it_invites_a_retry() {
         let told = identity::rpc::status::overloaded(Duration::from_secs(1));
         let untold = Status::resource_exhausted("no more");
-        for (status, invites_retry) in [(told, true), (untold, false)] {
+        for (status, retry_after) in [(told, Some(Duration::from_secs(1))), (untold, None)] {
             let outcome = ended_as(Err(status), Duration::from_millis(500));
-            assert_eq!((outcome.late, outcome.invites_retry), (false, invites_retry));
+            assert_eq!((outcome.late, outcome.retry_after), (false, retry_after));
         }
     }
 }

@@ -167,7 +167,7 @@ mod tests {
             let due = Instant::now();
             let ended = due + Duration::from_millis(20);
             let late = code == Code::DeadlineExceeded;
-            tally.record(&Outcome { code, due, ended, late, invites_retry: false });
+            tally.record(&Outcome { code, due, ended, late, retry_after: None });
         }
         let offer = Offer { rate: 4, seconds: 1 };
         Offered { offer, tally, achieved: 4.0, behind: Times::new() }

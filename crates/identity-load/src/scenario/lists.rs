@@ -34,7 +34,7 @@ pub(super) async fn run(stage: &Stage, arguments: &arguments::Lists) -> Result<R
     let Range { start, end } = timeline.attack();
     let keep_calling = async |clients, call: Lists| {
         timeline.attack_begins().await;
-        let (mut within, outside) = closed_loop::run_until(clients, start..end, call).await;
+        let (mut within, outside) = closed_loop::run_until(clients, start..end, call, |_| None).await;
         // A list that outlives the attack is the longest of all.
         within.add(outside);
         within

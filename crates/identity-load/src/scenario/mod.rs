@@ -4,6 +4,7 @@ mod connections;
 mod delete_tenant;
 mod flood;
 mod guesses;
+mod hammer;
 mod lists;
 mod locked;
 mod logins;
@@ -50,6 +51,7 @@ pub(crate) async fn run(scenario: &Scenario) -> Result<Report, Box<dyn Error>> {
         Scenario::Connections(arguments) => connections::run(&stage, arguments).await,
         Scenario::Unread(arguments) => unread::run(&stage, arguments).await,
         Scenario::Guesses(arguments) => guesses::run(&stage, arguments).await,
+        Scenario::Hammer(arguments) => hammer::run(&stage, arguments).await,
         Scenario::Locked(arguments) => locked::run(&stage, arguments).await,
     }
 }
