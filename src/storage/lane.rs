@@ -59,14 +59,14 @@ impl LaneSizes {
     /// The fewest connections that give each lane one.
     pub const MIN_TOTAL: u32 = 4;
 
-    /// Shares out `total` connections: one for operators, an eighth for lists, and of the rest a third for writes,
+    /// Shares out `total` connections: one for operators, a sixteenth for lists, and of the rest a third for writes,
     /// but four or half of it where that is more. Every lane gets one, whatever the total.
     ///
-    /// Writers are few on purpose: each has a back end that computes, and where PostgreSQL shares its processors
-    /// with the service, look-ups wait for those.
+    /// Those that write or list are few on purpose: each has a back end that computes, and where PostgreSQL shares
+    /// its processors with the service, look-ups wait for those.
     pub fn of(total: NonZeroU32) -> Self {
         let at_least_one = |size: u32| NonZeroU32::new(size).unwrap_or(NonZeroU32::MIN);
-        let lists = at_least_one(total.get() / 8);
+        let lists = at_least_one(total.get() / 16);
         let rest = total.get().saturating_sub(lists.get() + 1);
         let writes = at_least_one((rest / 3).max(rest.div_ceil(2).min(FEW_WRITERS)));
         let reads = at_least_one(rest.saturating_sub(writes.get()));
@@ -108,8 +108,8 @@ mod tests {
         };
         assert_eq!(sizes(4), [1, 1, 1, 1]);
         assert_eq!(sizes(10), [4, 4, 1, 1]);
-        assert_eq!(sizes(16), [9, 4, 2, 1]);
-        assert_eq!(sizes(64), [37, 18, 8, 1]);
+        assert_eq!(sizes(16), [10, 4, 1, 1]);
+        assert_eq!(sizes(64), [40, 19, 4, 1]);
         for total in LaneSizes::MIN_TOTAL..1_000 {
             assert_eq!(sizes(total).iter().sum::<u32>(), total);
         }
