@@ -26,6 +26,8 @@ USERS = 200_000
 LOOKUPS, LOGINS = 1_000, 1_000
 PACED_RESETS = 2_000
 CONNECTIONS = 10_100
+# What one source may have of them; beyond that each new one takes the place of an idle one.
+SHARE = 5_000
 # On four connections.
 UNREAD = 1_000
 # Whose owners are the ordinary callers.
@@ -87,9 +89,9 @@ def connections(run: dict, engine: str) -> Iterator[Row]:
         yield Row(name, "within a second, none fails", f"max {ms(longest)}, {failures(during)}",
                   longest <= 1_000 and during["failed"] == 0)
     counts = run["counts"]
-    yield Row("connections opened, served, ended", f"{CONNECTIONS} opened",
+    yield Row("connections opened, served, ended", f"more than {SHARE} opened",
               ", ".join(str(counts[f"connections {what}"]) for what in ("opened", "served", "ended")),
-              counts["connections opened"] == CONNECTIONS)
+              counts["connections opened"] > SHARE)
     memory = run["memory"]
     yield Row("memory", "", f"+{memory['peak_mb'] - memory['before_mb']:.0f} MB", True)
 
