@@ -225,6 +225,10 @@ impl Budgets {
         self.0.refused[budget as usize].fetch_add(1, Relaxed);
     }
 
+    pub(super) fn count_held_back(&self) {
+        self.0.held_back.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn count_cut_short(&self, cause: CutShort) {
         self.0.cut_short[cause as usize].fetch_add(1, Relaxed);
     }
@@ -280,14 +284,9 @@ impl ConnectionBytes {
         self.budgets.0.bytes.fetch_sub(amount, Relaxed);
     }
 
-    /// Counts a call that is refused, and returns how long the refusal is to be held back, if it is.
-    pub(super) fn refusal_delay(&self) -> Option<Duration> {
-        let rate = self.budgets.0.settings.refusals;
-        let delay = self.source.refusals.delay(rate, Instant::now());
-        (!delay.is_zero()).then(|| {
-            self.budgets.0.held_back.fetch_add(1, Relaxed);
-            delay
-        })
+    /// Counts a call of the source that is refused, and returns how long the refusal is to be held back.
+    pub(super) fn refusal_delay(&self) -> Duration {
+        self.source.refusals.delay(self.budgets.0.settings.refusals, Instant::now())
     }
 
     /// Takes room for one more stream of `kind`.

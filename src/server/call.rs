@@ -77,8 +77,9 @@ impl Call {
     /// How long the refusal of the call is to be held back, if it is and there is room for that.
     pub(super) fn hold_refusal(&self) -> Option<Duration> {
         let bytes = self.connection.bytes();
-        let delay = bytes.refusal_delay()?;
+        let delay = Some(bytes.refusal_delay()).filter(|delay| !delay.is_zero())?;
         bytes.take(REPLY_OVERHEAD_BYTES).ok()?;
+        bytes.budgets().count_held_back();
         self.header_bytes.fetch_add(REPLY_OVERHEAD_BYTES, Relaxed);
         let left = self.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         Some(left.map_or(delay, |left| left.min(delay)))

@@ -92,7 +92,7 @@ fn refusal(exhausted: Exhausted) -> Status {
     }
 }
 
-/// Whether a response refuses its call for want of room.
+/// Whether a response is RESOURCE_EXHAUSTED: by a budget, or by a limit on attempts or changes.
 fn is_refusal<B>(response: &Response<B>) -> bool {
     let status = response.headers().get(Status::GRPC_STATUS);
     status.is_some_and(|status| status.as_bytes() == EXHAUSTED)
