@@ -205,7 +205,7 @@ impl Service {
     }
 
     /// Opens a session for a user whose password was just found right, unless the user was disabled
-    /// or got another password in the meantime.
+    /// or got another password or e-mail in the meantime.
     async fn open_session(
         &self,
         login: Login,
@@ -229,11 +229,14 @@ impl Service {
         context: &CallContext,
         attempt: Attempt,
     ) -> Result<OpenedSession, ServiceError> {
-        let Login { user, password_changed_at, .. } = login;
         let mut tx = permit.begin("login").await?;
-        let state = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await?;
-        let changed_at = storage::logins::find_password_changed_at(&mut tx, user.tenant.id, user.id).await?;
-        if state != Some(UserState::Active) || changed_at != Some(password_changed_at) {
+        // As they are now: the hash took its time.
+        let found = storage::logins::find_locked(&mut tx, &login.user.tenant, login.user.id).await?;
+        let Some((user, password_changed_at)) = found else { return Err(ServiceError::LoginFailed) };
+        let is_whom_was_checked = user.state == UserState::Active
+            && password_changed_at == login.password_changed_at
+            && user.email.as_normalized() == login.user.email.as_normalized();
+        if !is_whom_was_checked {
             return Err(ServiceError::LoginFailed);
         }
         let events = self.end_surplus(&mut tx, &user).await?.into_iter().collect();

@@ -6,6 +6,7 @@ use diesel_async::RunQueryDsl;
 use super::columns::DbInstant;
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
+use super::prepared::Prepared;
 use super::schema::attempts;
 use super::times;
 use super::transaction::Tx;
@@ -52,23 +53,19 @@ pub async fn find(conn: &mut Conn, key: AttemptKey) -> Result<Option<Tried>, Sto
     query!(conn, |c| optional(found.get_result::<Row>(c)))?.map(into_tried).transpose()
 }
 
-async fn find_locked(tx: &mut Tx, key: AttemptKey) -> Result<Option<Tried>, StorageError> {
-    let found = attempts::table.find((key.subject.to_vec(), key.source.to_vec())).select(COLUMNS);
-    let row = query!(tx,
-        postgres: |c| optional(found.for_update().get_result::<Row>(c)),
-        sqlite: |c| optional(found.get_result::<Row>(c))
-    )?;
-    row.map(into_tried).transpose()
-}
-
 /// Finds what is remembered, and keeps others who want the same waiting until the transaction ends. Makes a
 /// row that may be swept at once when there is none.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails or the row makes no sense.
 pub async fn lock(tx: &mut Tx, key: AttemptKey, now: Timestamp) -> Result<Tried, StorageError> {
-    if let Some(tried) = find_locked(tx, key).await? {
-        return Ok(tried);
+    let found = attempts::table.find((key.subject.to_vec(), key.source.to_vec())).select(COLUMNS);
+    let row = query!(tx,
+        postgres: |c| optional(found.for_update().get_result::<Row>(c)),
+        sqlite: |c| optional(found.get_result::<Row>(c))
+    )?;
+    if let Some(row) = row {
+        return into_tried(row);
     }
     let row = (
         attempts::subject.eq(key.subject.to_vec()),
@@ -77,18 +74,20 @@ pub async fn lock(tx: &mut Tx, key: AttemptKey, now: Timestamp) -> Result<Tried,
         attempts::pending.eq(Vec::new()),
         attempts::expires_at.eq(DbInstant::from(now)),
     );
-    // Changes nothing in a row that another transaction made meanwhile, but takes its lock.
-    query!(tx, |c| {
-        diesel::insert_into(attempts::table)
-            .values(row)
-            .on_conflict((attempts::subject, attempts::source))
-            .do_update()
-            .set(attempts::source.eq(key.source.to_vec()))
-            .execute(c)
-    })?;
-    find_locked(tx, key)
-        .await?
-        .ok_or_else(|| StorageError::Corrupt("a row of attempts is gone in spite of its lock".into()))
+    let insert = diesel::insert_into(attempts::table).values(row);
+    let row = query!(tx,
+        // Changes nothing in a row that another transaction made meanwhile, but takes its lock and reads it.
+        postgres: |c| {
+            let upsert = insert
+                .on_conflict((attempts::subject, attempts::source))
+                .do_update()
+                .set(attempts::source.eq(key.source.to_vec()))
+                .returning(COLUMNS);
+            Prepared(upsert).get_result::<Row>(c)
+        },
+        sqlite: |c| async { insert.execute(c).await.map(|_| Row::default()) }
+    )?;
+    into_tried(row)
 }
 
 /// Notes that a subject is known at a source, unless anything is remembered of the two.
@@ -131,7 +130,7 @@ pub async fn update(
         attempts::known_until.eq(tried.known_until.map(DbInstant::from)),
         attempts::expires_at.eq(DbInstant::from(expires_at)),
     );
-    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(drop)
+    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(drop)
 }
 
 /// Forgets everything of a subject and a source, whose row is locked.
@@ -171,7 +170,7 @@ pub async fn update_surplus_unknown(
             attempts::known_until.eq(None::<DbInstant>),
             attempts::expires_at.eq(DbInstant::from(expires_at)),
         );
-        query!(tx, |c| diesel::update(row).set(changes).execute(c))?;
+        query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c))?;
     }
     Ok(())
 }

@@ -7,10 +7,11 @@ use super::Inserted;
 use super::columns::{DbId, DbInstant};
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
+use super::prepared::Prepared;
 use super::rows::{PasswordRow, TENANT, TenantRow, USER, UserRow};
 use super::schema::{all_tenants, login_names, passwords, tenants, users};
 use super::transaction::Tx;
-use crate::domain::{Email, PasswordHash, TenantId, Timestamp, User, UserId};
+use crate::domain::{Email, PasswordHash, Tenant, TenantId, Timestamp, User, UserId};
 
 /// A user with the hash of the password.
 #[derive(Clone, Debug)]
@@ -92,7 +93,7 @@ pub async fn insert_name(
     let changes =
         (login_names::tenant_id.eq(DbId::from(tenant_id)), login_names::user_id.eq(DbId::from(user_id)));
     // Not as a part of the insert: diesel would prepare that anew each time.
-    if query!(tx, |c| diesel::update(row).set(changes).execute(c))? > 0 {
+    if query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c))? > 0 {
         return Ok(Inserted::Yes);
     }
     // The row may have been removed since the insert.
@@ -141,6 +142,37 @@ pub async fn insert_password(
     query!(tx, |c| diesel::insert_into(passwords::table).values(row).execute(c)).map(drop)
 }
 
+/// Finds a user of `tenant` and when they last got another password, and keeps both from being changed until
+/// the transaction ends.
+///
+/// Whoever opens a session of somebody who logs in reads the user through this, and whoever ends sessions
+/// changes the user first, or locks it in the same way: so no session is opened with what was just taken away,
+/// and of two that are opened at once the second knows of the first.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or a row makes no sense.
+pub async fn find_locked(
+    tx: &mut Tx,
+    tenant: &Tenant,
+    user_id: UserId,
+) -> Result<Option<(User, Timestamp)>, StorageError> {
+    let its_password = passwords::tenant_id.eq(users::tenant_id).and(passwords::user_id.eq(users::id));
+    // Not a join, which would lock the tenant as well.
+    let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(users::tenant_id)));
+    let found = users::table
+        .inner_join(passwords::table.on(its_password))
+        .filter(users::tenant_id.eq(DbId::from(tenant.id)))
+        .filter(users::id.eq(DbId::from(user_id)))
+        .filter(is_live)
+        .select((USER, passwords::changed_at));
+    // Both rows are locked, so that PostgreSQL reads both as they are once it has waited for either.
+    let row = query!(tx,
+        postgres: |c| optional(found.for_no_key_update().get_result::<(UserRow, DbInstant)>(c)),
+        sqlite: |c| optional(found.get_result::<(UserRow, DbInstant)>(c))
+    )?;
+    row.map(|(user, changed_at)| Ok((user.into_user_of(tenant.clone())?, changed_at.into()))).transpose()
+}
+
 /// Finds when the user last got another password.
 ///
 /// # Errors
@@ -175,7 +207,7 @@ pub async fn update_password(
         passwords::hash.eq(password.text.as_str()),
         passwords::changed_at.eq(DbInstant::from(now)),
     );
-    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
+    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(|rows| rows > 0)
 }
 
 /// Replaces the hash `old` of the same password by `new`; false when it is no longer `old`. Leaves
@@ -195,7 +227,7 @@ pub async fn update_hash(
         .filter(passwords::hash.eq(old.text.as_str()))
         .filter(passwords::scheme.eq(old.scheme.as_str()));
     let changes = (passwords::scheme.eq(new.scheme.as_str()), passwords::hash.eq(new.text.as_str()));
-    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
+    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(|rows| rows > 0)
 }
 
 /// Takes a user's login name away.
@@ -233,12 +265,12 @@ pub async fn replace_password(
         passwords::changed_at.eq(DbInstant::from(now)),
     );
     query!(tx, |c| {
-        diesel::insert_into(passwords::table)
+        let insert = diesel::insert_into(passwords::table)
             .values(row)
             .on_conflict((passwords::tenant_id, passwords::user_id))
             .do_update()
-            .set(changes)
-            .execute(c)
+            .set(changes);
+        Prepared(insert).execute(c)
     })
     .map(drop)
 }

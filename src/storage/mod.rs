@@ -22,6 +22,7 @@ pub mod migrate;
 pub mod outcomes;
 mod pool;
 pub mod postgres;
+mod prepared;
 pub mod prisma;
 mod reachability;
 pub mod removal;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::columns::{DbId, DbInstant};
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
+use super::prepared::Prepared;
 use super::schema::{all_tenants, login_names, sessions, users};
 use super::transaction::Tx;
 use crate::domain::{TenantId, Timestamp, UserId};
@@ -103,7 +104,7 @@ pub async fn delete(
     let row = all_tenants::table.find(DbId::from(tenant_id));
     let count = i64::try_from(count).unwrap_or(i64::MAX);
     let more = all_tenants::users_removed.eq(all_tenants::users_removed + count);
-    query!(tx, |c| diesel::update(row).set(more).execute(c))?;
+    query!(tx, |c| Prepared(diesel::update(row).set(more)).execute(c))?;
     Ok(Removed::Some(Some(last)))
 }
 

@@ -96,9 +96,13 @@ impl TenantRow {
 
 impl UserRow {
     pub(super) fn into_user(self, tenant: TenantRow) -> Result<User, StorageError> {
+        self.into_user_of(tenant.into_tenant()?)
+    }
+
+    pub(super) fn into_user_of(self, tenant: Tenant) -> Result<User, StorageError> {
         Ok(User {
             id: self.id.into(),
-            tenant: tenant.into_tenant()?,
+            tenant,
             email: sense("users.email", Email::parse(&self.email).ok())?,
             first_name: sense("users.first_name", PersonName::parse(&self.first_name).ok())?,
             last_name: sense("users.last_name", PersonName::parse(&self.last_name).ok())?,

@@ -6,6 +6,7 @@ use diesel_async::RunQueryDsl;
 use super::columns::{DbId, DbInstant};
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
+use super::prepared::Prepared;
 use super::schema::service_tokens;
 use super::transaction::Tx;
 use crate::domain::{AllowedRpcs, ServiceName, ServiceToken, ServiceTokenId, Timestamp};
@@ -83,5 +84,5 @@ pub async fn list(conn: &mut Conn) -> Result<Vec<ServiceToken>, StorageError> {
 pub async fn update_revoked(tx: &mut Tx, id: ServiceTokenId, now: Timestamp) -> Result<bool, StorageError> {
     let row = service_tokens::table.find(DbId::from(id)).filter(service_tokens::revoked_at.is_null());
     let change = service_tokens::revoked_at.eq(DbInstant::from(now));
-    query!(tx, |c| diesel::update(row).set(change).execute(c)).map(|rows| rows > 0)
+    query!(tx, |c| Prepared(diesel::update(row).set(change)).execute(c)).map(|rows| rows > 0)
 }

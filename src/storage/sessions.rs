@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::columns::{DbId, DbInstant};
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
+use super::prepared::Prepared;
 use super::rows::{TENANT, TenantRow, USER, UserRow};
 use super::schema::{sessions, tenants, users};
 use super::times;
@@ -177,7 +178,7 @@ pub async fn update_rotated(tx: &mut Tx, rotated: &Session) -> Result<bool, Stor
         sessions::last_used_at.eq(DbInstant::from(rotated.last_used_at)),
         sessions::rotations.eq(times::write(&rotated.rotations)),
     );
-    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
+    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(|rows| rows > 0)
 }
 
 /// Ends a session that has not ended yet; true when there was one.
@@ -193,7 +194,7 @@ pub async fn update_revoked(
     let row =
         sessions::table.find((DbId::from(tenant_id), DbId::from(id))).filter(sessions::revoked_at.is_null());
     let change = sessions::revoked_at.eq(DbInstant::from(now));
-    query!(tx, |c| diesel::update(row).set(change).execute(c)).map(|rows| rows > 0)
+    query!(tx, |c| Prepared(diesel::update(row).set(change)).execute(c)).map(|rows| rows > 0)
 }
 
 /// Ends all sessions of a user but `kept`, if that is given; returns how many had not ended yet.
@@ -214,7 +215,7 @@ pub async fn update_others_revoked(
         .filter(sessions::id.ne(kept.map_or(DbId(Uuid::nil()), DbId::from)))
         .filter(sessions::revoked_at.is_null());
     let change = sessions::revoked_at.eq(DbInstant::from(now));
-    query!(tx, |c| diesel::update(rows).set(change).execute(c))
+    query!(tx, |c| Prepared(diesel::update(rows).set(change)).execute(c))
 }
 
 /// Deletes the sessions of a user beyond the `kept` that matter most: open before ended, then by age,

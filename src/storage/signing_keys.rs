@@ -6,6 +6,7 @@ use diesel_async::RunQueryDsl;
 use super::columns::DbInstant;
 use super::connection::{Conn, query};
 use super::error::StorageError;
+use super::prepared::Prepared;
 use super::schema::signing_keys;
 use super::transaction::Tx;
 use crate::domain::Timestamp;
@@ -124,7 +125,7 @@ pub async fn update(tx: &mut Tx, key: &StoredSigningKey) -> Result<(), StorageEr
         signing_keys::published_until.eq(key.published_until.map(DbInstant::from)),
     );
     let row = signing_keys::table.find(&key.kid);
-    query!(tx, |c| diesel::update(row).set(change).execute(c)).map(drop)
+    query!(tx, |c| Prepared(diesel::update(row).set(change)).execute(c)).map(drop)
 }
 
 /// Removes a key, if it is there.

@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use super::columns::{DbId, DbInstant, Id, Instant};
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
+use super::prepared::Prepared;
 use super::rows::{TENANT, TenantRow};
 use super::schema::{all_tenants, tenants};
 use super::transaction::Tx;
@@ -42,7 +43,7 @@ pub async fn insert(tx: &mut Tx, tenant: &Tenant) -> Result<(), StorageError> {
 pub async fn delete(tx: &mut Tx, id: TenantId, now: Timestamp) -> Result<bool, StorageError> {
     let row = all_tenants::table.find(DbId::from(id)).filter(all_tenants::deleted_at.is_null());
     let change = all_tenants::deleted_at.eq(DbInstant::from(now));
-    query!(tx, |c| diesel::update(row).set(change).execute(c)).map(|rows| rows > 0)
+    query!(tx, |c| Prepared(diesel::update(row).set(change)).execute(c)).map(|rows| rows > 0)
 }
 
 /// Takes back the insert of a tenant in the same transaction, with everything that was inserted for it.
@@ -110,7 +111,7 @@ pub async fn update(tx: &mut Tx, tenant: &Tenant) -> Result<(), StorageError> {
         all_tenants::version.eq(tenant.version),
         all_tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
     );
-    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(drop)
+    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(drop)
 }
 
 /// Lists tenants, the newest first: at most `limit`, from behind `after` on.

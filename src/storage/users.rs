@@ -6,6 +6,7 @@ use diesel_async::RunQueryDsl;
 use super::columns::{DbId, DbInstant};
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
+use super::prepared::Prepared;
 use super::rows::{self, TENANT, TenantRow, USER, UserRow};
 use super::schema::{login_names, passwords, request_outcomes, sessions, tenants, users, wanted};
 use super::transaction::Tx;
@@ -226,7 +227,7 @@ pub async fn update_state(
         users::version.eq(users::version + 1),
         users::updated_at.eq(DbInstant::from(now)),
     );
-    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(|rows| rows > 0)
+    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(|rows| rows > 0)
 }
 
 /// Finds a user of a tenant, and keeps it from being changed until the transaction ends.
@@ -256,7 +257,7 @@ pub async fn update(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
         users::version.eq(user.version),
         users::updated_at.eq(DbInstant::from(user.updated_at)),
     );
-    query!(tx, |c| diesel::update(row).set(changes).execute(c)).map(drop)
+    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(drop)
 }
 
 /// Whether a tenant has an active owner besides this user.

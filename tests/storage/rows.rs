@@ -298,6 +298,7 @@ async fn what_is_absent_is_none(engine: Engine) {
     assert_eq!(storage::signing_keys::list(&mut conn).await.unwrap(), []);
     let mut tx = fixture.begin().await;
     assert_eq!(storage::users::find_state_locked(&mut tx, tenant_id, user_id).await.unwrap(), None);
+    assert_eq!(storage::logins::find_locked(&mut tx, &absent.tenant, user_id).await.unwrap(), None);
     let changed_at = storage::logins::find_password_changed_at(&mut tx, tenant_id, user_id).await;
     assert_eq!(changed_at.unwrap(), None);
     let request_id = RequestId::from(user_id.as_uuid());

@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use identity::domain::UserState;
+use identity::domain::{Email, Session, SessionId, User, UserState};
+use identity::storage::sessions::OpenAt;
 use identity::storage::{self, Inserted, StorageError};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::fixture::{Fixture, LONG, at, eventually, outcome, register, session, user};
+use crate::fixture::{Fixture, LONG, at, eventually, outcome, password, register, session, user};
 use crate::sql::Outside;
 use crate::support::service::{Engine, on_both_databases};
 
@@ -217,8 +218,8 @@ async fn whoever_opens_a_session_keeps_the_state_from_changing(engine: Engine) {
     let order = Arc::new(Mutex::new(Vec::new()));
 
     let mut opening = fixture.begin().await;
-    let state = storage::users::find_state_locked(&mut opening, user.tenant.id, user.id).await.unwrap();
-    assert_eq!(state, Some(UserState::Active));
+    let found = storage::logins::find_locked(&mut opening, &user.tenant, user.id).await.unwrap();
+    assert_eq!(found, Some((user.clone(), at(5))));
     let disabling = tokio::spawn({
         let (storage, user, order) = (fixture.storage.clone(), user.clone(), Arc::clone(&order));
         async move {
@@ -244,10 +245,7 @@ async fn whoever_opens_a_session_keeps_the_state_from_changing(engine: Engine) {
             }
         }
     }
-    let second = identity::domain::Session {
-        id: identity::domain::SessionId::from(user.tenant.id.as_uuid()),
-        ..session(&user)
-    };
+    let second = Session { id: SessionId::from(user.tenant.id.as_uuid()), ..session(&user) };
     storage::sessions::insert(&mut opening, &second).await.unwrap();
     order.lock().unwrap().push("opened");
     opening.commit().await.unwrap();
@@ -259,17 +257,58 @@ async fn whoever_opens_a_session_keeps_the_state_from_changing(engine: Engine) {
     assert_eq!(state, Some(UserState::Disabled));
 }
 
-/// Two may open sessions of one user at once: a phone and a laptop.
+/// A phone and a laptop: the second has to see the session of the first, or a user would have too many.
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_of_one_user_are_opened_beside_each_other() {
+async fn of_two_who_open_a_session_of_one_user_the_second_waits_for_the_first() {
     let fixture = Fixture::with_connections(Engine::Postgres, 2).await;
     let user = user(1);
     fixture.register(&user).await;
-    let (mut one, mut other) = (fixture.begin().await, fixture.begin().await);
-    for tx in [&mut one, &mut other] {
-        let state = storage::users::find_state_locked(tx, user.tenant.id, user.id).await.unwrap();
-        assert_eq!(state, Some(UserState::Active));
-    }
+    let mut first = fixture.begin().await;
+    storage::logins::find_locked(&mut first, &user.tenant, user.id).await.unwrap().unwrap();
+    let second = tokio::spawn({
+        let (storage, user) = (fixture.storage.clone(), user.clone());
+        async move {
+            let mut tx = storage.begin("second").await.unwrap();
+            storage::logins::find_locked(&mut tx, &user.tenant, user.id).await.unwrap().unwrap();
+            let (open, kept) = (OpenAt { now: at(0), unused_since: at(-9) }, 0);
+            storage::sessions::delete_surplus(&mut tx, user.tenant.id, user.id, open, kept).await.unwrap()
+        }
+    });
+    let mut outside = fixture.outside().await;
+    let waiting = "SELECT 'waits' AS cell FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the second waits", async || outside.texts(waiting).await.len() == 1).await;
+    let of_the_first = Session { id: SessionId::from(user.tenant.id.as_uuid()), ..session(&user) };
+    storage::sessions::insert(&mut first, &of_the_first).await.unwrap();
+    first.commit().await.unwrap();
+    assert_eq!(second.await.unwrap(), 2, "that of the registration and that of the first");
+}
+
+/// Or else a login that was checked against the old password would open a session.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waited_for_a_user_reads_the_password_that_was_set_meanwhile() {
+    let fixture = Fixture::with_connections(Engine::Postgres, 2).await;
+    let user = user(1);
+    fixture.register(&user).await;
+    let (tenant_id, id) = (user.tenant.id, user.id);
+    let mut setting = fixture.begin().await;
+    storage::users::find_state_locked(&mut setting, tenant_id, id).await.unwrap();
+    let opening = tokio::spawn({
+        let (storage, user) = (fixture.storage.clone(), user.clone());
+        async move {
+            let mut tx = storage.begin("login").await.unwrap();
+            storage::logins::find_locked(&mut tx, &user.tenant, user.id).await.unwrap()
+        }
+    });
+    let mut outside = fixture.outside().await;
+    let waiting = "SELECT 'waits' AS cell FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the login waits", async || outside.texts(waiting).await.len() == 1).await;
+    storage::logins::replace_password(&mut setting, tenant_id, id, &password(), at(9)).await.unwrap();
+    let renamed = User { email: Email::parse("new@example.com").unwrap(), ..user.clone() };
+    storage::users::update(&mut setting, &renamed).await.unwrap();
+    setting.commit().await.unwrap();
+    assert_eq!(opening.await.unwrap(), Some((renamed, at(9))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use diesel::{ExpressionMethods as _, QueryResult, SqliteConnection, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 
 use super::super::columns::{DbId, DbInstant, Id, Instant};
+use super::super::prepared::Prepared;
 use super::super::schema::audit_events;
 use super::{StoredChange, tenant};
 use crate::domain::{AuditEvent, FieldChange, Reason, Target};
@@ -46,7 +47,7 @@ pub(in crate::storage) async fn postgres(c: &mut AsyncPgConnection, rows: &[Audi
         return Ok(());
     }
     let targets = column(rows, |row| target_parts(row.target.as_ref()));
-    sql_query(
+    let insert = sql_query(
         "INSERT INTO audit_events (tenant_id, id, occurred_at, actor_kind, actor_id, actor_name, action,
              target_kind, target_id, target_name, changes, reason, request_id, source, count)
          SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
@@ -65,10 +66,8 @@ pub(in crate::storage) async fn postgres(c: &mut AsyncPgConnection, rows: &[Audi
     .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.reason.map(Reason::as_str)))
     .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.origin.request_id.as_deref()))
     .bind::<Array<Nullable<Text>>, _>(column(rows, |row| row.origin.source.as_deref()))
-    .bind::<Array<BigInt>, _>(column(rows, |row| i64::try_from(row.count).unwrap_or(i64::MAX)))
-    .execute(c)
-    .await
-    .map(drop)
+    .bind::<Array<BigInt>, _>(column(rows, |row| i64::try_from(row.count).unwrap_or(i64::MAX)));
+    Prepared(insert).execute(c).await.map(drop)
 }
 
 fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec<T> {
