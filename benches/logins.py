@@ -32,8 +32,8 @@ def main() -> None:
         row(name, per_second(calls), latency(calls["latency"]), codes(calls["codes"]))
         row("… of it before sent", "", latency(calls["sent_behind"]), "")
     ratio("… p99 of that before", flood["p99_ratio"])
-    beside = flood["logins_beside"]
-    row("logins beside look-ups", per_second(beside), latency(beside["latency"]), codes(beside["codes"]))
+    for beside in flood["logins_beside"]:
+        row("logins beside look-ups", per_second(beside), latency(beside["latency"]), codes(beside["codes"]))
     ratio("… admitted in the flood, of it", flood["admitted_ratio"])
     row("logins in the flood", per_second(offers), "", f"{offers['offered']} offered")
     row("… admitted", "", latency(offers["admitted_latency"]), offers["admitted"])

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task;
+use tonic::Code;
 
 use crate::calls::{Call, Outcome};
 use crate::tally::{Tally, Times};
@@ -23,6 +24,8 @@ pub(crate) struct Offer {
 pub(crate) struct Offered {
     pub(crate) offer: Offer,
     pub(crate) tally: Tally,
+    /// The calls that were answered OK before the time was up.
+    pub(crate) in_time: u64,
     /// Calls that were sent, each second.
     pub(crate) achieved: f64,
     /// How long after they were due calls were sent: what the generator itself adds to latency.
@@ -56,11 +59,16 @@ pub(crate) struct Sent {
 /// # Panics
 /// A call panicked, and is missing in the counts.
 pub(crate) async fn run(offer: Offer, call: impl Call) -> Offered {
-    let mut tally = Tally::default();
-    let sent = run_from(Instant::now(), offer, call, |outcome| tally.record(outcome)).await;
+    let (mut tally, mut in_time) = (Tally::default(), 0);
+    let (began, length) = (Instant::now(), Duration::from_secs(offer.seconds.into()));
+    let record = |outcome: &Outcome| {
+        tally.record(outcome);
+        in_time += u64::from(outcome.code == Code::Ok && outcome.ended <= began + length);
+    };
+    let sent = run_from(began, offer, call, record).await;
     // Sending ends with the last call, one interval before the time is up.
-    let took = sent.took.max(Duration::from_secs(offer.seconds.into()));
-    Offered { offer, tally, achieved: offer.calls() as f64 / took.as_secs_f64(), behind: sent.behind }
+    let achieved = offer.calls() as f64 / sent.took.max(length).as_secs_f64();
+    Offered { offer, tally, in_time, achieved, behind: sent.behind }
 }
 
 /// Makes the calls of `offer`, of which the first is due at `began`, hands what became of each to `record`,
@@ -111,8 +119,6 @@ fn pace(offer: Offer, began: Instant, mut send: impl FnMut(u64, Instant)) {
 
 #[cfg(test)]
 mod tests {
-    use tonic::Code;
-
     use super::*;
     use crate::tally::Codes;
 
@@ -168,6 +174,7 @@ mod tests {
     async fn every_call_ends_in_a_count_also_when_it_fails_or_outlives_the_offer() {
         let offered = run(Offer { rate: 3_000, seconds: 1 }, Flaky).await;
         assert_eq!(offered.tally.codes(), Codes::from([("OK", 2_000), ("UNAVAILABLE", 1_000)]));
+        assert!(offered.in_time <= 2_000, "{}", offered.in_time);
         assert!(offered.achieved <= 3_000.0, "{}", offered.achieved);
         assert!(offered.behind.latency().is_some());
     }

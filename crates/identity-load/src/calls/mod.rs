@@ -59,6 +59,23 @@ impl Call for Logins {
     }
 }
 
+/// Logs nobody in: the service answers at once that the e-mail is missing. What remains of a login then is the
+/// call itself, on both sides.
+#[derive(Clone)]
+pub(crate) struct EmptyLogins {
+    pub(crate) connections: Connections,
+    pub(crate) deadline: Duration,
+}
+
+impl Call for EmptyLogins {
+    async fn call(&self, index: u64, due: Instant) -> Outcome {
+        let deadline = due + self.deadline;
+        let login = request(LoginRequest { email: String::new(), password: PASSWORD.to_owned() }, deadline);
+        let answer = self.connections.client(index).login(login).await;
+        outcome(answer, due, deadline)
+    }
+}
+
 /// Lets one user after the other look itself up. A clone uses the same connections.
 #[derive(Clone)]
 pub(crate) struct Lookups {

@@ -57,6 +57,8 @@ pub(crate) struct Offers {
     achieved_per_second: f64,
     offered: u64,
     pub(crate) admitted: u64,
+    /// Those of them that were served while the flood lasted, each second.
+    pub(crate) served_per_second: f64,
     refused: u64,
     /// Neither admitted nor refused.
     other: Codes,
@@ -78,15 +80,15 @@ pub(crate) struct Memory {
 #[derive(Serialize)]
 pub(crate) struct Flood {
     pub(crate) lookups_alone: Open,
-    /// Beside as many logins as can be served.
+    /// Beside as many logins as can be served, and as many calls that want nothing as the flood has.
     pub(crate) lookups_beside: Open,
-    /// Those logins.
-    pub(crate) logins_beside: Closed,
+    /// Those logins, before the flood and after it: the machine itself is not always equally fast.
+    pub(crate) logins_beside: [Closed; 2],
     pub(crate) lookups_flooded: Open,
     /// The look-ups' p99 in the flood, of what it is alone.
     pub(crate) p99_ratio: Option<f64>,
     pub(crate) logins: Offers,
-    /// The logins that the flood was admitted, of those that can be served beside the look-ups.
+    /// The logins a second that were served while the flood lasted, of the mean of `logins_beside`.
     pub(crate) admitted_ratio: Option<f64>,
     pub(crate) memory: Option<Memory>,
 }
@@ -136,6 +138,7 @@ impl From<Offered> for Offers {
             achieved_per_second: offered.achieved,
             offered: tally.total(),
             admitted: tally.count(Code::Ok),
+            served_per_second: offered.in_time as f64 / f64::from(offered.offer.seconds),
             refused: tally.count(Code::ResourceExhausted),
             other,
             late: tally.late,
@@ -170,7 +173,7 @@ mod tests {
             tally.record(&Outcome { code, due, ended, late, retry_after: None });
         }
         let offer = Offer { rate: 4, seconds: 1 };
-        Offered { offer, tally, achieved: 4.0, behind: Times::new() }
+        Offered { offer, in_time: tally.count(Code::Ok), tally, achieved: 4.0, behind: Times::new() }
     }
 
     #[test]
@@ -179,7 +182,7 @@ mod tests {
         let offers = Offers::from(offered(&codes));
         assert_eq!((offers.offered, offers.admitted, offers.refused, offers.late), (4, 1, 1, 1));
         assert_eq!(offers.other, Codes::from([("DEADLINE_EXCEEDED", 1), ("UNAVAILABLE", 1)]));
-        assert_eq!(offers.refused_without_retry_info, 1);
+        assert_eq!((offers.refused_without_retry_info, offers.served_per_second), (1, 1.0));
     }
 
     #[test]

@@ -23,7 +23,9 @@ impl Display for Flood {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write_open(f, "look-ups alone", &self.lookups_alone)?;
         write_open(f, "look-ups beside logins", &self.lookups_beside)?;
-        write_closed(f, "logins beside look-ups", &self.logins_beside)?;
+        for logins in &self.logins_beside {
+            write_closed(f, "logins beside look-ups", logins)?;
+        }
         write_open(f, "look-ups in the flood", &self.lookups_flooded)?;
         line(f, "p99 of what it is alone", Figure(self.p99_ratio))?;
         let logins = &self.logins;
@@ -31,6 +33,7 @@ impl Display for Flood {
         line(f, "achieved", format_args!("{:.1} a second", logins.achieved_per_second))?;
         line(f, "offered", logins.offered)?;
         line(f, "admitted", logins.admitted)?;
+        line(f, "served meanwhile", format_args!("{:.1} a second", logins.served_per_second))?;
         line(f, "of what can be served", Figure(self.admitted_ratio))?;
         line(f, "refused", logins.refused)?;
         line(f, "other codes", Counts(&logins.other))?;

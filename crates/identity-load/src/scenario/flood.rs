@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Stage, lookups};
+use crate::calls::EmptyLogins;
 use crate::memory::Process;
 use crate::open_loop::{self, Offer};
 use crate::report::{Closed, Flood, Memory, Offers, Open, Report, ratio};
@@ -23,26 +24,36 @@ pub(super) async fn run(stage: &Stage, arguments: &arguments::Flood) -> Result<R
     let offer = Offer { rate: arguments.rate.get(), seconds: arguments.seconds };
     let lookups_alone = lookups::warm(lookups.clone(), offer).await;
 
-    let (lookups_beside, logins_beside) = tokio::join!(
-        lookups::warm(lookups.clone(), offer),
-        closed_loop::run(arguments.clients, arguments.seconds, logins.clone()),
-    );
-    let logins_beside = Closed::from(logins_beside);
-
     let flood = Offer { rate: arguments.logins_per_second.get(), ..offer };
-    let (memory, lookups, logins) = tokio::join!(
+    let empty = EmptyLogins { connections: logins.connections.clone(), deadline: logins.deadline };
+    // The calls alone, of which a flood is made, take processor time here and there: what can be served is what
+    // is served beside as many calls that want nothing.
+    let warmed_up = flood.seconds + u32::try_from(closed_loop::WARM_UP.as_secs())?;
+    let beside = async || {
+        let (lookups, logins, _) = tokio::join!(
+            lookups::warm(lookups.clone(), offer),
+            closed_loop::run(arguments.clients, arguments.seconds, logins.clone()),
+            open_loop::run(Offer { seconds: warmed_up, ..flood }, empty.clone()),
+        );
+        (lookups, logins)
+    };
+    let (lookups_beside, before) = beside().await;
+
+    let (memory, flooded, offered) = tokio::join!(
         watch(process, Duration::from_secs(arguments.seconds.into())),
-        open_loop::run(offer, lookups),
-        open_loop::run(flood, logins),
+        open_loop::run(offer, lookups.clone()),
+        open_loop::run(flood, logins.clone()),
     );
-    let lookups_flooded = Open::from(lookups);
+    let (_, after) = beside().await;
+    let lookups_flooded = Open::from(flooded);
     let p99_ratio = match (&lookups_flooded.latency, &lookups_alone.latency) {
         (Some(flooded), Some(alone)) => ratio(flooded.p99_ms, alone.p99_ms),
         (None, _) | (_, None) => None,
     };
-    let logins = Offers::from(logins);
-    let admitted = logins.admitted as f64 / f64::from(arguments.seconds);
-    let admitted_ratio = ratio(admitted, logins_beside.ok_per_second);
+    let logins = Offers::from(offered);
+    let logins_beside = [before, after].map(Closed::from);
+    let capacity = logins_beside.iter().map(|logins| logins.ok_per_second).sum::<f64>() / 2.0;
+    let admitted_ratio = ratio(logins.served_per_second, capacity);
     let memory = memory?;
     Ok(Report::Flood(Box::new(Flood {
         lookups_alone,
