@@ -52,12 +52,13 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<UpdateUserResponse>, Status> {
         let service = self.0.service()?;
         let (caller, context) = auth::caller(service, access::UPDATE_USER, &request).await?;
-        let (whose, etag, changes) = match convert::directory::user_update(request.into_inner()) {
+        let (whose, etag, changes, password) = match convert::directory::user_update(request.into_inner()) {
             Ok(valid) => valid,
             Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
         };
         let refused = auth::refused(service, context.source);
-        let user = service.update_user(caller, whose, etag, changes, context).await.map_err(refused)?;
+        let updated = service.update_user(caller, whose, etag, changes, password, context);
+        let user = updated.await.map_err(refused)?;
         Ok(Response::new(UpdateUserResponse { user: Some(convert::user(user)) }))
     }
 

@@ -8,12 +8,10 @@ use secrecy::ExposeSecret as _;
 use tokio::time::sleep;
 
 use crate::budget::Rate;
-use crate::config::{
-    ChangeSettings, HashSettings, MigrateMode, RegistrationMode, RegistrationSettings, Settings,
-};
+use crate::config::{ChangeSettings, MigrateMode, RegistrationMode, RegistrationSettings, Settings};
 use crate::crypto::access_token::{AccessTokens, TokenSettings};
 use crate::crypto::fingerprint::Fingerprinter;
-use crate::crypto::hasher::{Cost, Hasher, HasherSettings, Staffing, Width};
+use crate::crypto::hasher::{Cost, Duty, Hasher, HasherSettings, Staffing, Width};
 use crate::crypto::keyring::Keyring;
 use crate::crypto::master_key::MasterKeys;
 use crate::crypto::page_token::PageTokens;
@@ -94,7 +92,7 @@ impl Foundations {
         clock: Arc<dyn Clock>,
         units: UnitsOfWork,
     ) -> Result<Self, StartError> {
-        let hasher = Hasher::start(hasher_settings(&settings.hash)?).map_err(StartError::Hasher)?;
+        let hasher = Hasher::start(hasher_settings(&settings)?).map_err(StartError::Hasher)?;
         Ok(Self { settings, storage, hasher, refusals: Refusals::default(), clock, units })
     }
 
@@ -226,9 +224,13 @@ fn registration_rules(settings: &RegistrationSettings) -> RegistrationRules {
     RegistrationRules { open_to, hourly: settings.limit }
 }
 
-fn hasher_settings(settings: &HashSettings) -> Result<HasherSettings, StartError> {
+fn hasher_settings(settings: &Settings) -> Result<HasherSettings, StartError> {
+    let is_postgres = matches!(settings.database.url, DatabaseUrl::Postgres(_));
+    let settings = &settings.hash;
     let cost = Cost::new(settings.cost).ok_or(StartError::Setting("the bcrypt cost is out of range"))?;
     let Staffing { threads, duty } = settings.threads.map_or_else(Staffing::of_this_machine, Staffing::of);
+    // A PostgreSQL on the same machine serves the same calls.
+    let duty = if is_postgres && duty == Duty::Full { Duty::GivingWay } else { duty };
     let lanes = settings.lanes.map(|lanes| {
         Width::new(lanes.get()).ok_or(StartError::Setting("the number of lanes is out of range"))
     });

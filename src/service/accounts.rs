@@ -57,8 +57,8 @@ impl Service {
     /// # Errors
     /// [`ServiceError::RegistrationClosed`]; [`ServiceError::TooManyRegistrations`];
     /// [`ServiceError::EmailTaken`]; [`ServiceError::RequestIdReused`] when the request id was used
-    /// with other content; [`ServiceError::LoginFailed`] when it was used with the same, but the user
-    /// may not log in any more; [`ServiceError::TooManyAttempts`]; [`ServiceError::Overloaded`].
+    /// with other content, or the user may not log in any more; [`ServiceError::TooManyAttempts`];
+    /// [`ServiceError::Overloaded`].
     pub async fn register(
         &self,
         registration: Registration,
@@ -67,7 +67,10 @@ impl Service {
         self.require_registration_open(&context)?;
         let registration = Arc::new(registration);
         let mut slot = self.reserve_hash(&context)?;
-        self.admit_registration(&context).await?;
+        if let Some(known) = self.admit_registration(registration.request_id, &context).await? {
+            drop(slot);
+            return self.replay(&registration, &known, context).await;
+        }
         let hash = slot.hash(&registration.password).await?;
         let permit = self.unit(&context).await?;
         let written = {
@@ -161,13 +164,15 @@ impl Service {
             return Err(ServiceError::RequestIdReused);
         }
         let whose = Whose::User(outcome.tenant_id, outcome.user_id);
-        let (attempt, login) = self.begin_attempt(&registration.email, &context, whose).await?;
-        let login = login.ok_or(ServiceError::RequestIdReused)?;
-        let failure = failure(&context, Some(&login.user), self.0.clock.now());
-        match attempt.check(&registration.password, Some(&login.password), failure).await? {
-            Checked::Wrong => Err(ServiceError::RequestIdReused),
-            Checked::Right { attempt, .. } => self.open_session(login, context, attempt).await,
-        }
+        let (attempt, found) = self.begin_attempt(&registration.email, &context, whose).await?;
+        let failure = failure(&context, found.as_ref().map(|login| &login.user), self.0.clock.now());
+        let found = found.filter(may_log_in);
+        let stored = found.as_ref().map(|login| &login.password);
+        let checked = attempt.check(&registration.password, stored, failure).await?;
+        let (Some(login), Checked::Right { attempt, .. }) = (found, checked) else {
+            return Err(ServiceError::RequestIdReused);
+        };
+        self.open_session(login, context, attempt).await
     }
 
     /// Checks a password and opens a session.
@@ -189,8 +194,7 @@ impl Service {
         // The connection goes back before the hash is computed.
         let (attempt, found) = self.begin_attempt(email, &context, Whose::Email(email.clone())).await?;
         let failure = failure(&context, found.as_ref().map(|login| &login.user), self.0.clock.now());
-        // A user who may not log in is checked as nobody is: no verdict, and no time, tells of the hash.
-        let found = found.filter(|login| login.user.state == UserState::Active);
+        let found = found.filter(may_log_in);
         let stored = found.as_ref().map(|login| &login.password);
         let checked = attempt.check(&password, stored, failure).await?;
         let (Some(login), Checked::Right { attempt, outdated }) = (found, checked) else {
@@ -275,6 +279,12 @@ impl Service {
         }
         Ok(tx.commit().await?)
     }
+}
+
+/// Whether a password is to be checked. A user who may not log in is checked as nobody is: no verdict, and no
+/// time, tells of the hash.
+fn may_log_in(login: &Login) -> bool {
+    login.user.state == UserState::Active
 }
 
 /// The event of a password check of `user`, or of nobody, that fails.

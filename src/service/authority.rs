@@ -7,7 +7,9 @@ use crate::domain::{
     Action, Actor, AuditEvent, AuditOrigin, FieldViolation, Role, SessionId, TenantId, Timestamp, UserId,
 };
 use crate::storage;
-use crate::storage::Conn;
+use crate::storage::tenants::TenantLock;
+use crate::storage::users::UserLock;
+use crate::storage::{Conn, Tx};
 
 /// What somebody may change, and who he is.
 #[derive(Clone, Debug)]
@@ -24,6 +26,15 @@ struct CallingUser {
     holder: TokenHolder,
     role: Role,
     reach: Reach,
+}
+
+/// What a change is about, besides who makes it: the rows of the caller's tenant that it locks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stake {
+    /// The tenant itself.
+    pub(super) tenant: TenantLock,
+    /// The user whom the change is about, if there is one yet.
+    pub(super) user: Option<(UserId, UserLock)>,
 }
 
 impl Authority {
@@ -68,6 +79,11 @@ impl Authority {
     /// The tenant that a user has, to whose members the search is bound; `None` for all tenants.
     pub(super) fn bound_to(&self) -> Option<TenantId> {
         self.user.map(|user| user.holder.tenant_id)
+    }
+
+    /// Whom the caller's access token names, when the caller is a user.
+    pub(super) fn holder(&self) -> Option<TokenHolder> {
+        self.user.map(|user| user.holder)
     }
 
     /// Whether this is a user, who is not trusted as a service is.
@@ -143,12 +159,51 @@ impl Service {
         let found = storage::users::find_standing(conn, holder.tenant_id, holder.session_id, holder.user_id);
         let standing = found.await?.ok_or(ServiceError::TokenInvalid)?;
         self.require_open(&standing)?;
-        let reach = access::access(rpc).map_or(Reach::Denied, |access| access.of(standing.role));
-        if reach == Reach::Denied {
-            return Err(ServiceError::RoleTooLow);
-        }
+        let reach = reach_of(rpc, standing.role)?;
         let actor = Actor::User { id: holder.user_id, via: context.via() };
         let user = Some(CallingUser { holder, role: standing.role, reach });
         Ok(Authority { actor, origin, user })
     }
+
+    /// As [`Service::authorize`], for a change: what a user's authority rests on, and what the change is about,
+    /// stays as it is until the transaction ends. So nobody changes anything with what was taken away before.
+    ///
+    /// All who write lock in one order: the tenant, its users by id, then sessions by id, and each row at once in
+    /// the strongest mode that they need of it. So nobody waits in a circle. Services stand outside of all
+    /// tenants; what they change is locked where it is found.
+    ///
+    /// # Errors
+    /// Those of [`Service::authorize`].
+    pub(super) async fn authorize_change(
+        &self,
+        tx: &mut Tx,
+        rpc: &str,
+        caller: &Caller,
+        context: &CallContext,
+        stake: Stake,
+    ) -> Result<Authority, ServiceError> {
+        // First without locks: whoever may not call this keeps nobody waiting.
+        let by = self.authorize(tx, rpc, caller, context).await?;
+        let Some(CallingUser { holder, .. }) = by.user else { return Ok(by) };
+        let TokenHolder { tenant_id, user_id, session_id } = holder;
+        let found = storage::tenants::find_locked(tx, tenant_id, stake.tenant).await?;
+        found.ok_or(ServiceError::TokenInvalid)?;
+        if let Some((target, lock)) = stake.user {
+            if user_id < target {
+                storage::users::lock(tx, tenant_id, user_id, UserLock::Keep).await?;
+            }
+            storage::users::lock(tx, tenant_id, target, lock).await?;
+        }
+        let standing = storage::users::find_standing_kept(tx, tenant_id, session_id, user_id).await?;
+        let standing = standing.ok_or(ServiceError::TokenInvalid)?;
+        self.require_open(&standing)?;
+        let reach = reach_of(rpc, standing.role)?;
+        Ok(Authority { user: Some(CallingUser { holder, role: standing.role, reach }), ..by })
+    }
+}
+
+/// How far a user of `role` reaches in `rpc`.
+fn reach_of(rpc: &str, role: Role) -> Result<Reach, ServiceError> {
+    let reach = access::access(rpc).map_or(Reach::Denied, |access| access.of(role));
+    if reach == Reach::Denied { Err(ServiceError::RoleTooLow) } else { Ok(reach) }
 }

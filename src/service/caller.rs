@@ -61,6 +61,11 @@ impl Caller {
             Self::User(holder) => Ok(holder),
         }
     }
+
+    /// Whether this is the user `id` of their own tenant.
+    pub(super) fn is_user(&self, id: UserId) -> bool {
+        matches!(self, Self::User(holder) if holder.user_id == id)
+    }
 }
 
 /// What a use case is told about the call that it serves.

@@ -1,17 +1,20 @@
-//! Changing one's own password.
+//! Changing one's own password, and proving that one knows it.
 
 use std::time::Duration;
 
-use crate::domain::{Action, AuditEvent, Password, PasswordHash, Reason, Target};
+use crate::domain::{
+    Action, AuditEvent, Email, FieldViolation, Password, PasswordHash, Reason, Target, Timestamp,
+};
 use crate::storage;
 use crate::storage::Permit;
 use crate::storage::logins::Login;
+use crate::storage::users::UserLock;
 
-use super::Service;
 use super::attempts::{Checked, Whose};
 use super::caller::{CallContext, Caller, TokenHolder};
 use super::directory::require_unlike_email;
 use super::error::ServiceError;
+use super::{Service, access};
 
 impl Service {
     /// Gives the caller another password, and ends all of the caller's sessions but the one that the call
@@ -40,19 +43,11 @@ impl Service {
         };
         let login = login.ok_or(ServiceError::LoginFailed)?;
         require_unlike_email(self.0.password_policy, new, &login.user)?;
-        let (attempt, _) = self.begin_attempt(&login.user.email, context, Whose::Given).await?;
-        let by = (holder.tenant_id, holder.user_id);
-        let target = Some(Target::User(holder.user_id));
-        let event = context.event_by(by, self.0.clock.now(), Action::LoginFailed);
-        let failure = AuditEvent { target: target.clone(), reason: Some(Reason::WrongPassword), ..event };
-        match attempt.check(current, Some(&login.password), failure).await? {
-            Checked::Wrong => return Err(ServiceError::LoginFailed),
-            // Dropped, it gives its place back.
-            Checked::Right { .. } => {}
-        }
+        self.check_password(&login, current, context).await?;
         let hash = slot.hash(new).await?;
+        let by = (holder.tenant_id, holder.user_id);
         let event = context.event_by(by, self.0.clock.now(), Action::PasswordChanged);
-        let event = AuditEvent { target, ..event };
+        let event = AuditEvent { target: Some(Target::User(holder.user_id)), ..event };
         let permit = self.unit(context).await?;
         let service = self.clone();
         let unit = async move |permit: Permit| {
@@ -62,6 +57,60 @@ impl Service {
             Ok(())
         };
         self.0.units.run(permit, unit).await
+    }
+
+    /// Checks that `current` is the password of a caller who wants `email` for a login name, as a login does.
+    /// Returns when that password was set; nothing when they have that e-mail already, and prove nothing.
+    ///
+    /// # Errors
+    /// [`ServiceError::TokenInvalid`] when the caller's session has ended; [`ServiceError::FieldInvalid`] when
+    /// `current` is missing; [`ServiceError::LoginFailed`] when it is wrong; [`ServiceError::TooManyAttempts`];
+    /// [`ServiceError::Overloaded`].
+    pub(super) async fn check_own_password(
+        &self,
+        caller: &Caller,
+        email: &Email,
+        current: Option<Password>,
+        context: &CallContext,
+    ) -> Result<Option<Timestamp>, ServiceError> {
+        let holder = *caller.holder()?;
+        let login = {
+            let mut conn = self.reader(context).await?;
+            self.authorize(&mut conn, access::UPDATE_USER, caller, context).await?.require_more_than_own()?;
+            storage::logins::find_by_user(&mut conn, holder.tenant_id, holder.user_id).await?
+        };
+        let login = login.ok_or(ServiceError::LoginFailed)?;
+        if email.as_given() == login.user.email.as_given() {
+            return Ok(None);
+        }
+        let Some(current) = current else {
+            let description = "is needed to change one's own e-mail".to_owned();
+            return Err(ServiceError::FieldInvalid(FieldViolation {
+                field: "current_password",
+                description,
+            }));
+        };
+        self.check_password(&login, &current, context).await?;
+        Ok(Some(login.password_changed_at))
+    }
+
+    /// Checks a password of a user who is logged in, and counts a wrong one as one of a login.
+    async fn check_password(
+        &self,
+        login: &Login,
+        password: &Password,
+        context: &CallContext,
+    ) -> Result<(), ServiceError> {
+        let (attempt, _) = self.begin_attempt(&login.user.email, context, Whose::Given).await?;
+        let by = (login.user.tenant.id, login.user.id);
+        let event = context.event_by(by, self.0.clock.now(), Action::LoginFailed);
+        let target = Some(Target::User(login.user.id));
+        let failure = AuditEvent { target, reason: Some(Reason::WrongPassword), ..event };
+        match attempt.check(password, Some(&login.password), failure).await? {
+            Checked::Wrong => Err(ServiceError::LoginFailed),
+            // Dropped, it gives its place back.
+            Checked::Right { .. } => Ok(()),
+        }
     }
 
     async fn write_password(
@@ -77,12 +126,9 @@ impl Service {
         let soonest = login.password_changed_at.plus(Duration::from_micros(1));
         let now = self.0.clock.now().max(soonest);
         let mut tx = permit.begin("change password").await?;
-        storage::users::find_state_locked(&mut tx, tenant_id, user_id).await?;
+        storage::users::lock(&mut tx, tenant_id, user_id, UserLock::Change).await?;
         // Whoever ended the session while the passwords were hashed meant to keep its holder out.
-        let found = storage::sessions::find_with_user(&mut tx, tenant_id, session_id).await?;
-        if !found.is_some_and(|(session, user)| self.is_open(&session, &user, self.0.clock.now())) {
-            return Err(ServiceError::TokenInvalid);
-        }
+        self.require_session_kept(&mut tx, holder).await?;
         let expected = login.password_changed_at;
         let changed =
             storage::logins::update_password(&mut tx, tenant_id, user_id, expected, hash, now).await?;

@@ -6,14 +6,15 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::domain::{Action, Limit, Room, Timestamp};
+use crate::domain::{Action, Limit, RequestId, Room, Timestamp};
 use crate::storage;
 use crate::storage::Tx;
 use crate::storage::attempts::{AttemptKey, Tried};
+use crate::storage::outcomes::Outcome;
 
 use super::attempts::LimitKind;
 use super::authority::Authority;
-use super::caller::CallContext;
+use super::caller::{CallContext, TokenHolder};
 use super::{Service, ServiceError};
 
 /// How often a source may be told that an e-mail is taken: it is the one answer that tells of a stranger.
@@ -52,19 +53,30 @@ struct Window {
 }
 
 impl Service {
-    /// Whether the caller may register, and may now.
+    /// Lets the caller register now, unless that was done before under the same request id: then it returns the
+    /// outcome, and nothing is counted.
     ///
     /// # Errors
-    /// [`ServiceError::RegistrationClosed`], [`ServiceError::TooManyRegistrations`]; and
-    /// [`ServiceError::Overloaded`] before anything is asked of the database.
-    pub(super) async fn admit_registration(&self, context: &CallContext) -> Result<(), ServiceError> {
+    /// [`ServiceError::TooManyRegistrations`]; [`ServiceError::Overloaded`] before anything is asked of the
+    /// database.
+    pub(super) async fn admit_registration(
+        &self,
+        request_id: Option<RequestId>,
+        context: &CallContext,
+    ) -> Result<Option<Outcome>, ServiceError> {
         let mut conn = self.unit(context).await?.connect().await?;
+        if let Some(request_id) = request_id
+            && let Some(known) = storage::outcomes::find(&mut conn, request_id).await?
+            && known.expires_at > self.0.clock.now()
+        {
+            return Ok(Some(known));
+        }
         for window in self.windows(context) {
             if let Some(tried) = storage::attempts::find(&mut conn, window.key).await? {
                 self.room(window, tried)?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whether registration is open to the caller.
@@ -96,8 +108,8 @@ impl Service {
         Ok(Registered { windows })
     }
 
-    /// Locks how often the caller's source was told that an e-mail is taken, when the caller is a user:
-    /// services may look e-mails up anyway.
+    /// Locks how often the caller was told that an e-mail is taken, when the caller is a user: services may look
+    /// e-mails up anyway. Strangers at the same address count for themselves.
     ///
     /// # Errors
     /// [`ServiceError::TooManyRegistrations`].
@@ -105,14 +117,11 @@ impl Service {
         &self,
         tx: &mut Tx,
         by: &Authority,
-        context: &CallContext,
     ) -> Result<Option<Registered>, ServiceError> {
-        if !by.is_user() {
-            return Ok(None);
-        }
+        let Some(TokenHolder { tenant_id, user_id, .. }) = by.holder() else { return Ok(None) };
         let key = AttemptKey {
             subject: self.subject(&[LimitKind::TakenEmails.name()]),
-            source: self.source(context),
+            source: self.subject(&["user", &tenant_id.to_string(), &user_id.to_string()]),
         };
         let window = Window { kind: LimitKind::TakenEmails, limit: TAKEN, key };
         let tried = storage::attempts::lock(tx, window.key, self.0.clock.now()).await?;

@@ -2,8 +2,8 @@
 
 use crate::domain::{FieldViolation, TenantId, User, UserId, UserState};
 use crate::storage;
-use crate::storage::Conn;
 use crate::storage::users::SessionStanding;
+use crate::storage::{Conn, Tx};
 
 use super::Service;
 use super::caller::{CallContext, Caller, TokenHolder};
@@ -102,6 +102,21 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let TokenHolder { tenant_id, user_id, session_id } = *caller.holder()?;
         let standing = storage::users::find_standing(conn, tenant_id, session_id, user_id).await?;
+        self.require_open(&standing.ok_or(ServiceError::TokenInvalid)?)
+    }
+
+    /// As [`Service::require_session_on`], of a session and a user that stay as they are until the transaction
+    /// ends.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn require_session_kept(
+        &self,
+        tx: &mut Tx,
+        holder: &TokenHolder,
+    ) -> Result<(), ServiceError> {
+        let TokenHolder { tenant_id, user_id, session_id } = *holder;
+        let standing = storage::users::find_standing_kept(tx, tenant_id, session_id, user_id).await?;
         self.require_open(&standing.ok_or(ServiceError::TokenInvalid)?)
     }
 

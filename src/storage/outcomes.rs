@@ -5,7 +5,7 @@ use diesel_async::RunQueryDsl;
 
 use super::Inserted;
 use super::columns::{DbId, DbInstant};
-use super::connection::{optional, query};
+use super::connection::{Conn, optional, query};
 use super::error::StorageError;
 use super::schema::{all_tenants, request_outcomes};
 use super::transaction::Tx;
@@ -81,21 +81,25 @@ pub async fn delete_expired(tx: &mut Tx, now: Timestamp, limit: usize) -> Result
     query!(tx, |c| diesel::delete(rows).execute(c))
 }
 
-/// Finds the outcome of a request id.
+/// Finds the outcome of a request id, unless its tenant was deleted.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails or the row makes no sense.
-pub async fn find(tx: &mut Tx, request_id: RequestId) -> Result<Option<Outcome>, StorageError> {
+pub async fn find(conn: &mut Conn, request_id: RequestId) -> Result<Option<Outcome>, StorageError> {
     type Row = (Vec<u8>, DbId, DbId, DbInstant, DbInstant);
 
-    let found = request_outcomes::table.find(DbId::from(request_id)).select((
+    let is_of_tenant = all_tenants::id.eq(request_outcomes::tenant_id);
+    let is_live = diesel::dsl::exists(
+        all_tenants::table.filter(is_of_tenant).filter(all_tenants::deleted_at.is_null()),
+    );
+    let found = request_outcomes::table.find(DbId::from(request_id)).filter(is_live).select((
         request_outcomes::fingerprint,
         request_outcomes::tenant_id,
         request_outcomes::user_id,
         request_outcomes::created_at,
         request_outcomes::expires_at,
     ));
-    let row = query!(tx, |c| optional(found.get_result::<Row>(c)))?;
+    let row = query!(conn, |c| optional(found.get_result::<Row>(c)))?;
     let Some((fingerprint, tenant_id, user_id, created_at, expires_at)) = row else { return Ok(None) };
     Ok(Some(Outcome {
         request_id,

@@ -150,17 +150,22 @@ pub async fn list_open(
     query!(conn, |c| found.load::<SessionRow>(c))?.into_iter().map(SessionRow::into_session).collect()
 }
 
-/// Finds whose a session is, whether or not it is open.
+/// Finds whose a session is, whether or not it is open, and keeps it from being changed by others until the
+/// transaction ends.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
-pub async fn find_user(
-    conn: &mut Conn,
+pub async fn find_user_locked(
+    tx: &mut Tx,
     tenant_id: TenantId,
     id: SessionId,
 ) -> Result<Option<UserId>, StorageError> {
     let found = sessions::table.find((DbId::from(tenant_id), DbId::from(id))).select(sessions::user_id);
-    Ok(query!(conn, |c| optional(found.get_result::<DbId>(c)))?.map(UserId::from))
+    let row = query!(tx,
+        postgres: |c| optional(found.for_no_key_update().get_result::<DbId>(c)),
+        sqlite: |c| optional(found.get_result::<DbId>(c))
+    )?;
+    Ok(row.map(UserId::from))
 }
 
 /// Writes a session that was `rotated` from the generation before; false when that is no longer the latest

@@ -2,6 +2,7 @@
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use futures_util::FutureExt as _;
 
 use super::columns::{DbId, DbInstant};
 use super::connection::{Conn, optional, query};
@@ -69,7 +70,70 @@ pub async fn find_standing(
     row.map(standing).transpose()
 }
 
-/// Finds whom an e-mail belongs to, whether or not he has a password.
+/// As [`find_standing`], of a user and a session that stay as they are until the transaction ends.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or the row makes no sense.
+pub async fn find_standing_kept(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    session_id: SessionId,
+    user_id: UserId,
+) -> Result<Option<SessionStanding>, StorageError> {
+    let its_session = sessions::tenant_id.eq(users::tenant_id).and(sessions::user_id.eq(users::id));
+    // Not a join, which would lock the tenant as well.
+    let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(users::tenant_id)));
+    // PostgreSQL locks the rows in this order: the user's first, as everybody does.
+    let found = users::table
+        .inner_join(sessions::table.on(its_session))
+        .filter(users::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(users::id.eq(DbId::from(user_id)))
+        .filter(sessions::id.eq(DbId::from(session_id)))
+        .filter(is_live)
+        .select((
+            users::role,
+            users::state,
+            sessions::last_used_at,
+            sessions::expires_at,
+            sessions::revoked_at,
+        ));
+    let row = query!(tx,
+        postgres: |c| optional(found.for_share().get_result::<StandingRow>(c)),
+        sqlite: |c| optional(found.get_result::<StandingRow>(c))
+    )?;
+    row.map(standing).transpose()
+}
+
+/// What a user is locked for, until the transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserLock {
+    /// It must stay as it is.
+    Keep,
+    /// It is to be changed.
+    Change,
+    /// It is to be deleted.
+    Delete,
+}
+
+/// Locks a user of a tenant, if there is one.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn lock(tx: &mut Tx, tenant_id: TenantId, id: UserId, lock: UserLock) -> Result<(), StorageError> {
+    let row = users::table.find((DbId::from(tenant_id), DbId::from(id))).select(users::id);
+    query!(tx,
+        postgres: |c| match lock {
+            UserLock::Keep => row.for_share().execute(c).boxed(),
+            UserLock::Change => row.for_no_key_update().execute(c).boxed(),
+            UserLock::Delete => row.for_update().execute(c).boxed(),
+        },
+        // SQLite's transaction holds the lock of the whole file already.
+        sqlite: |_c| std::future::ready(Ok(0))
+    )
+    .map(drop)
+}
+
+/// Finds whom an e-mail belongs to, whether or not they have a password.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails or the row makes no sense.

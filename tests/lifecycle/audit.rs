@@ -156,7 +156,8 @@ impl Changes {
 
         let user = User { id: user_id.clone(), first_name: "Rear Admiral".into(), ..User::default() };
         let update_mask = Some(FieldMask { paths: vec!["first_name".into()] });
-        let (call, request) = self.request(UpdateUserRequest { user: Some(user), update_mask });
+        let (call, request) =
+            self.request(UpdateUserRequest { user: Some(user), update_mask, ..UpdateUserRequest::default() });
         directory.update_user(request).await?;
         self.acknowledge(call);
 

@@ -61,7 +61,12 @@ fn message(rpc: &str, owner: &Person, member: &Person) -> Vec<u8> {
         }
         "UpdateUser" => {
             let user = User { id: user_id, first_name: new_id(), ..User::default() };
-            UpdateUserRequest { user: Some(user), update_mask: mask("first_name") }.encode_to_vec()
+            UpdateUserRequest {
+                user: Some(user),
+                update_mask: mask("first_name"),
+                ..UpdateUserRequest::default()
+            }
+            .encode_to_vec()
         }
         "SetUserState" => {
             let state = UserState::Disabled.into();
@@ -181,7 +186,8 @@ async fn charged(database: &TestDatabase) -> Vec<String> {
 async fn rename(client: &Client, person: &Person, name: &str) -> Result<(), Status> {
     let user = User { id: person.user.id.clone(), first_name: name.into(), ..User::default() };
     let mask = FieldMask { paths: vec!["first_name".into()] };
-    let message = UpdateUserRequest { user: Some(user), update_mask: Some(mask) };
+    let message =
+        UpdateUserRequest { user: Some(user), update_mask: Some(mask), ..UpdateUserRequest::default() };
     client.directory.clone().update_user(person.request(message)).await.map(drop)
 }
 

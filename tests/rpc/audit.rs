@@ -95,6 +95,7 @@ async fn every_change_of_the_directory_is_told_with_who_made_it(engine: Engine) 
     let message = UpdateUserRequest {
         user: Some(new),
         update_mask: mask(&["email", "first_name", "role", "last_name"]),
+        current_password: PASSWORD.into(),
     };
     // A name may not be empty; nothing of the update is made then, and nothing told.
     let refused = directory.update_user(ada.request(message.clone())).await.unwrap_err();

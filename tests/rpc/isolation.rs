@@ -122,7 +122,11 @@ impl Neighbour {
                 ..User::default()
             };
             let paths = vec!["first_name".to_owned(), "last_name".to_owned()];
-            let message = UpdateUserRequest { user: Some(user), update_mask: Some(FieldMask { paths }) };
+            let message = UpdateUserRequest {
+                user: Some(user),
+                update_mask: Some(FieldMask { paths }),
+                ..UpdateUserRequest::default()
+            };
             client.directory.clone().update_user(house.owner.request(message)).await.unwrap();
         }
         let facts = Facts::of(client, &house).await;

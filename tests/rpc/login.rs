@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use identity::domain::UserState;
-use identity::proto::v1::LoginRequest;
-use tonic::{Code, Request};
+use identity::proto::v1::{LoginRequest, LoginResponse, Role};
+use tonic::{Code, Request, Status};
 
 use crate::database::{OpenTransaction, count, execute, set_state, user_id_of, values};
 use crate::fixture::{claim, refusal, refused, registered, visible};
@@ -20,6 +20,8 @@ on_both_databases!(
     credentials_in_the_metadata_do_not_keep_anyone_from_logging_in,
     a_login_while_the_user_is_disabled_opens_no_session,
     a_login_while_the_password_is_changed_opens_no_session,
+    a_login_while_the_email_is_changed_opens_no_session,
+    a_login_while_the_role_is_changed_gets_the_new_one,
     a_login_while_the_user_is_deleted_opens_no_session,
 );
 
@@ -148,19 +150,44 @@ async fn a_login_while_the_password_is_changed_opens_no_session(engine: Engine) 
     a_login_meanwhile_fails(engine, &change).await;
 }
 
+async fn a_login_while_the_email_is_changed_opens_no_session(engine: Engine) {
+    let of = user_id_of("ada@example.com");
+    let change = format!(
+        "UPDATE users SET email = 'new@example.com', version = version + 1 WHERE id = {of}; \
+         UPDATE login_names SET email_normalized = 'new@example.com' WHERE user_id = {of}"
+    );
+    a_login_meanwhile_fails(engine, &change).await;
+}
+
+async fn a_login_while_the_role_is_changed_gets_the_new_one(engine: Engine) {
+    let of = user_id_of("ada@example.com");
+    let demote = format!("UPDATE users SET role = 'member', version = version + 1 WHERE id = {of}");
+    let (login, _service) = login_amid(engine, &demote).await;
+    let login = login.unwrap();
+    let user = login.user.unwrap();
+    assert_eq!((user.role, user.etag.as_str()), (i32::from(Role::Member), "\"2\""));
+    assert_eq!(claim(&login.access_token, "role"), "member");
+}
+
 async fn a_login_while_the_user_is_deleted_opens_no_session(engine: Engine) {
     let of = user_id_of("ada@example.com");
     a_login_meanwhile_fails(engine, &format!("DELETE FROM users WHERE id = {of}")).await;
 }
 
-/// Logs in, and runs `sql` after the user was looked up and before the session is opened.
 async fn a_login_meanwhile_fails(engine: Engine, sql: &str) {
+    let (login, service) = login_amid(engine, sql).await;
+    assert_eq!(refusal(login), refused(Code::Unauthenticated, "LOGIN_FAILED"));
+    assert_eq!(count(&service.database, "sessions"), 0);
+}
+
+/// Logs in, and runs `sql` after the user was looked up and before the session is opened.
+async fn login_amid(engine: Engine, sql: &str) -> (Result<LoginResponse, Status>, TestService) {
     let database = TestDatabase::migrated(engine).await;
     // Long enough for a change in the middle of it.
     let slow = [("IDENTITY_BCRYPT_COST", "13"), ("IDENTITY_HASH_THREADS", "1"), ("IDENTITY_HASH_LANES", "1")];
     let service = TestService::start_with(database, &slow).await;
     let client = Client::patient(&format!("http://{}", service.server.address()));
-    let user = client.register(registration("ada@example.com")).await.unwrap().user.unwrap();
+    client.register(registration("ada@example.com")).await.unwrap();
     execute(&service.database, "DELETE FROM sessions");
     let login = tokio::spawn(async move { client.login("ada@example.com", PASSWORD).await });
     let pending = "SELECT 'pending' AS value FROM attempts WHERE length(pending) > 0";
@@ -174,8 +201,7 @@ async fn a_login_meanwhile_fails(engine: Engine, sql: &str) {
     }
     assert!(!login.is_finished(), "the login did not wait for the change");
     change.commit().await;
-    assert_eq!(refusal(login.await.unwrap()), refused(Code::Unauthenticated, "LOGIN_FAILED"));
-    assert_eq!(count(&service.database, "sessions"), 0, "a session of {} was opened", user.id);
+    (login.await.unwrap(), service)
 }
 
 async fn until_there_are_rows(database: &TestDatabase, sql: &str) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use identity::proto::v1::{RegisterRequest, RegisterResponse};
+use identity::proto::v1::{RegisterRequest, RegisterResponse, Role};
 use tokio::task::JoinSet;
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
@@ -13,6 +13,7 @@ use crate::services::{SERVICE_TOKEN, token, with};
 use crate::support::service::{
     Client, Engine, PASSWORD, TestDatabase, TestService, on_both_databases, registration,
 };
+use crate::world::{create, founder, newcomer};
 
 on_both_databases!(
     registration_may_be_closed,
@@ -20,6 +21,7 @@ on_both_databases!(
     a_source_registers_so_often_an_hour,
     a_registration_that_fails_is_not_counted,
     only_so_many_are_told_that_an_email_is_taken,
+    strangers_who_are_told_of_taken_emails_block_no_user_at_their_address,
 );
 
 fn too_many() -> (Code, String) {
@@ -126,6 +128,25 @@ async fn only_so_many_are_told_that_an_email_is_taken(engine: Engine) {
     assert_eq!(count(&service.database, "request_outcomes"), 0);
     clock.advance(Duration::from_secs(15 * 60));
     client.register(registration("free@example.com")).await.unwrap();
+}
+
+async fn strangers_who_are_told_of_taken_emails_block_no_user_at_their_address(engine: Engine) {
+    let service = start(engine, &[]).await;
+    let client = service.client();
+    let ada = founder(&client, "ada@example.com").await;
+    for _ in 0..30 {
+        client.register(registration("ada@example.com")).await.unwrap_err();
+    }
+    assert_eq!(refusal(client.register(registration("free@example.com")).await), too_many());
+    create(&client, &ada, "bob@example.com", Role::Member).await;
+    // A user's own are counted, wherever they are.
+    let mut directory = client.directory.clone();
+    for _ in 0..30 {
+        let taken = directory.create_user(ada.request(newcomer("ada@example.com", Role::Member))).await;
+        assert_eq!(refusal(taken.map(drop)), refused(Code::AlreadyExists, "EMAIL_TAKEN"));
+    }
+    let refused = directory.create_user(ada.request(newcomer("free@example.com", Role::Member))).await;
+    assert_eq!(refusal(refused.map(drop)), too_many());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::database::{census, count, execute, set_state, user_id_of, values};
-use crate::fixture::{TestClock, claim, new_id, refusal, refused};
+use crate::fixture::{TestClock, claim, new_id, refusal, refused, visible};
 use crate::support::service::{
     Engine, PASSWORD, TestDatabase, TestService, bad_fields, on_both_databases, registration,
 };
@@ -21,6 +21,7 @@ on_both_databases!(
     a_repetition_after_a_day_is_a_new_registration,
     a_refused_registration_leaves_its_id_free,
     a_repetition_for_a_disabled_user_opens_no_session,
+    a_repetition_is_not_one_more_registration,
     a_repetition_shows_the_user_as_it_is_now,
     what_is_no_uuid_is_named,
     what_is_remembered_says_nothing_of_the_password,
@@ -175,13 +176,29 @@ async fn a_repetition_for_a_disabled_user_opens_no_session(engine: Engine) {
     let request = named("ada@example.com");
     let user = client.register(request.clone()).await.unwrap().user.unwrap();
     set_state(&service.database, &user, UserState::Disabled).await;
-    let result = client.register(request.clone()).await;
-    assert_eq!(refusal(result), refused(Code::Unauthenticated, "LOGIN_FAILED"));
-    // Whoever does not know the password does not learn that the user is disabled.
-    let guessed = RegisterRequest { password: "wrong horse battery".into(), ..request };
-    let result = client.register(guessed).await;
-    assert_eq!(refusal(result), refused(Code::InvalidArgument, "REQUEST_ID_REUSED"));
+    // Nobody learns by it whether a password is right.
+    let guessed = RegisterRequest { password: "wrong horse battery".into(), ..request.clone() };
+    let mut replies = Vec::new();
+    for message in [request, guessed] {
+        let status = client.register(message).await.unwrap_err();
+        replies.push(visible(&status));
+        assert_eq!(refusal::<()>(Err(status)), refused(Code::InvalidArgument, "REQUEST_ID_REUSED"));
+    }
+    assert_eq!(replies[0], replies[1]);
     assert_eq!(count(&service.database, "sessions"), 1);
+}
+
+async fn a_repetition_is_not_one_more_registration(engine: Engine) {
+    let limit = [("IDENTITY_REGISTRATION_LIMIT", "1")];
+    let service = TestService::start_with(TestDatabase::migrated(engine).await, &limit).await;
+    let client = service.client();
+    let request = named("ada@example.com");
+    let first = client.register(request.clone()).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.register(request.clone()).await.unwrap().user, first.user);
+    }
+    let another = client.register(named("eve@example.com")).await;
+    assert_eq!(refusal(another), refused(Code::ResourceExhausted, "TOO_MANY_REGISTRATIONS"));
 }
 
 async fn a_repetition_shows_the_user_as_it_is_now(engine: Engine) {

@@ -64,15 +64,18 @@ async fn a_session_reads_back_with_its_user(engine: Engine) {
     let bare = Session { opened_by: EndUser::default(), ..opened(&user, 1, 3) };
     let revoked = Session { revoked_at: Some(at(9)), ..opened(&user, 2, 3) };
     insert(&fixture, &[session(&user), bare.clone(), revoked.clone()]).await;
-    let mut conn = fixture.storage.read().await.unwrap();
+    let mut tx = fixture.begin().await;
     for written in [session(&user), bare, revoked] {
         let id = written.id;
-        let found = storage::sessions::find_with_user(&mut conn, user.tenant.id, id).await.unwrap();
+        let found = storage::sessions::find_with_user(&mut tx, user.tenant.id, id).await.unwrap();
         assert_eq!(found, Some((written, user.clone())));
-        assert_eq!(storage::sessions::find_user(&mut conn, user.tenant.id, id).await.unwrap(), Some(user.id));
+        assert_eq!(
+            storage::sessions::find_user_locked(&mut tx, user.tenant.id, id).await.unwrap(),
+            Some(user.id)
+        );
         let elsewhere = crate::fixture::user(2).tenant.id;
-        assert_eq!(storage::sessions::find_with_user(&mut conn, elsewhere, id).await.unwrap(), None);
-        assert_eq!(storage::sessions::find_user(&mut conn, elsewhere, id).await.unwrap(), None);
+        assert_eq!(storage::sessions::find_with_user(&mut tx, elsewhere, id).await.unwrap(), None);
+        assert_eq!(storage::sessions::find_user_locked(&mut tx, elsewhere, id).await.unwrap(), None);
     }
 }
 

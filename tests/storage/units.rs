@@ -95,7 +95,7 @@ async fn a_registration_whose_caller_has_gone_is_written_once(engine: Engine) {
     outside
         .run(match engine {
             Engine::Sqlite => "BEGIN IMMEDIATE",
-            Engine::Postgres => "BEGIN; LOCK TABLE tenants, request_outcomes IN ACCESS EXCLUSIVE MODE",
+            Engine::Postgres => "BEGIN; LOCK TABLE tenants, request_outcomes IN EXCLUSIVE MODE",
         })
         .await;
     clock.armed.store(true, Ordering::SeqCst);

@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Expansions of each lane between two looks at the queue: 0.1 to 0.7 ms on processors of today, so that a new job
 /// begins, and an abandoned one ends, within a millisecond.
-const SLICE: u32 = 8;
+pub(super) const SLICE: u32 = 8;
 /// The same while others want the core.
 const SHORT_SLICE: u32 = 2;
 

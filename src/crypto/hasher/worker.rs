@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::contention::{Contention, HashTime};
+use super::contention::{Contention, HashTime, SLICE};
 use super::engine::Engine;
 use super::queue::{Next, Queue, Report};
 use super::task::Caller;
@@ -12,9 +12,11 @@ use super::task::Caller;
 /// Whether a thread may use its core without a pause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Duty {
-    /// Whenever there is work and nobody else wants the core.
+    /// Whenever there is work and no other thread of the process wants the core.
     #[default]
     Full,
+    /// As full, and other processes come first as well: the calls need them.
+    GivingWay,
     /// For half of the time: the other half of the only core there is belongs to the calls.
     Half,
 }
@@ -62,11 +64,17 @@ struct Worker<E> {
 impl<E: Engine<Caller>> Worker<E> {
     fn work(mut self, mut contention: Contention) {
         while self.fill() {
-            let began = Instant::now();
-            self.advance(contention.slice());
             match self.duty {
-                Duty::Full => contention.give_way(),
-                Duty::Half => std::thread::sleep(began.elapsed()),
+                Duty::Full => self.advance(SLICE),
+                Duty::GivingWay => {
+                    self.advance(contention.slice());
+                    contention.give_way();
+                }
+                Duty::Half => {
+                    let began = Instant::now();
+                    self.advance(SLICE);
+                    std::thread::sleep(began.elapsed());
+                }
             }
         }
     }

@@ -44,14 +44,17 @@ pub(in crate::rpc) fn new_user(
     }
 }
 
+/// Who is to change under which etag, how, and the caller's password.
+type UserUpdate = (Whose, Option<Etag>, UserChanges, Option<Password>);
+
 /// Whose fields are to change under which etag, and how.
 ///
 /// # Errors
 /// Every violation of every field that counts.
-pub(in crate::rpc) fn user_update(
-    message: v1::UpdateUserRequest,
-) -> Result<(Whose, Option<Etag>, UserChanges), Vec<FieldViolation>> {
+pub(in crate::rpc) fn user_update(message: v1::UpdateUserRequest) -> Result<UserUpdate, Vec<FieldViolation>> {
     let mut violations = Violations::new();
+    let current_password = optional(&message.current_password, |text| Password::new(text.to_owned()));
+    let current_password = violations.check("current_password", current_password);
     let user = message.user.unwrap_or_default();
     let id = violations.check("user.id", UserId::parse(&user.id));
     let tenant = violations.check("user.tenant_id", optional(&user.tenant_id, TenantId::parse));
@@ -76,9 +79,9 @@ pub(in crate::rpc) fn user_update(
     if !is_known {
         violations.push("update_mask", "must name nothing but email, first_name, last_name and role");
     }
-    match (id, tenant) {
-        (Some(id), Some(tenant)) if violations.is_empty() => {
-            Ok(((id, tenant), Etag::given(user.etag), changes))
+    match (id, tenant, current_password) {
+        (Some(id), Some(tenant), Some(current_password)) if violations.is_empty() => {
+            Ok(((id, tenant), Etag::given(user.etag), changes, current_password))
         }
         _ => Err(violations.into_vec()),
     }

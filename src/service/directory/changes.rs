@@ -11,6 +11,7 @@ use crate::domain::{
 };
 use crate::storage;
 use crate::storage::tenants::TenantLock;
+use crate::storage::users::UserLock;
 use crate::storage::{Conn, Inserted, Tx};
 
 /// A user who is to be.
@@ -37,6 +38,14 @@ pub struct UserChanges {
     pub last_name: Option<PersonName>,
     /// What the user may do.
     pub role: Option<Role>,
+}
+
+impl UserChanges {
+    /// What they lock the tenant for: who owns it is a matter of the tenant.
+    pub(super) fn tenant_lock(&self) -> TenantLock {
+        let loses_role = self.role.is_some_and(|role| role != Role::Owner);
+        if loses_role { TenantLock::Change } else { TenantLock::Keep }
+    }
 }
 
 /// What is to become different about a tenant; what is `None` stays.
@@ -116,9 +125,7 @@ pub async fn update_user(
     changes: UserChanges,
     now: Timestamp,
 ) -> Result<Option<User>, ServiceError> {
-    let loses_role = changes.role.is_some_and(|role| role != Role::Owner);
-    let old =
-        find_user(tx, by, whose, if loses_role { TenantLock::Change } else { TenantLock::Keep }).await?;
+    let old = find_user(tx, by, whose, changes.tenant_lock(), UserLock::Change).await?;
     by.require_role(old.role)?;
     if let Some(role) = changes.role {
         by.require_more_than_own()?;
@@ -171,7 +178,7 @@ pub async fn update_user(
     Ok(Some(new))
 }
 
-/// Lets a user log in and call, or not. Whoever is disabled loses his sessions.
+/// Lets a user log in and call, or not. Whoever is disabled loses their sessions.
 ///
 /// # Errors
 /// [`ServiceError::UserNotFound`]; [`ServiceError::RoleTooLow`]; [`ServiceError::EtagStale`]; [`ServiceError::LastOwner`].
@@ -183,7 +190,7 @@ pub async fn set_user_state(
     state: UserState,
     now: Timestamp,
 ) -> Result<User, ServiceError> {
-    let user = find_user(tx, by, whose, TenantLock::Change).await?;
+    let user = find_user(tx, by, whose, TenantLock::Change, UserLock::Change).await?;
     by.require_role(user.role)?;
     require_current(etag, user.version)?;
     if user.state == state {
@@ -208,7 +215,7 @@ pub async fn set_user_state(
     Ok(user)
 }
 
-/// Gives a user another password, and ends his sessions, but for the one that the call is made in.
+/// Gives a user another password, and ends their sessions.
 ///
 /// # Errors
 /// [`ServiceError::UserNotFound`]; [`ServiceError::RoleTooLow`].
@@ -219,14 +226,14 @@ pub async fn set_password(
     hash: &PasswordHash,
     now: Timestamp,
 ) -> Result<(), ServiceError> {
-    let user = find_user(tx, by, whose, TenantLock::Keep).await?;
+    let user = find_user(tx, by, whose, TenantLock::Keep, UserLock::Change).await?;
     by.require_role(user.role)?;
     let (tenant_id, id) = (user.tenant.id, user.id);
     // Later than the last change, whatever this machine's clock says: logins compare the two.
     let before = storage::logins::find_password_changed_at(tx, tenant_id, id).await?;
     let changed_at = before.map_or(now, |before| now.max(before.plus(Duration::from_micros(1))));
     storage::logins::replace_password(tx, tenant_id, id, hash, changed_at).await?;
-    storage::sessions::update_others_revoked(tx, tenant_id, id, by.own_session(id), now).await?;
+    storage::sessions::update_others_revoked(tx, tenant_id, id, None, now).await?;
     let event = by.event(now, Some(tenant_id), Action::PasswordSet);
     Ok(storage::audit::insert(tx, &AuditEvent { target: Some(Target::User(id)), ..event }).await?)
 }
@@ -241,7 +248,7 @@ pub async fn revoke_user_sessions(
     whose: (UserId, Option<TenantId>),
     now: Timestamp,
 ) -> Result<(), ServiceError> {
-    let user = find_user(tx, by, whose, TenantLock::Keep).await?;
+    let user = find_user(tx, by, whose, TenantLock::Keep, UserLock::Change).await?;
     by.require_role(user.role)?;
     let (tenant_id, id) = (user.tenant.id, user.id);
     let ended = storage::sessions::update_others_revoked(tx, tenant_id, id, None, now).await?;
@@ -253,7 +260,7 @@ pub async fn revoke_user_sessions(
     Ok(storage::audit::insert(tx, &AuditEvent { target: Some(Target::User(id)), changes, ..event }).await?)
 }
 
-/// Deletes a user with everything that belongs to him.
+/// Deletes a user with everything that belongs to them.
 ///
 /// # Errors
 /// [`ServiceError::UserNotFound`]; [`ServiceError::RoleTooLow`]; [`ServiceError::EtagStale`]; [`ServiceError::LastOwner`].
@@ -264,7 +271,7 @@ pub async fn delete_user(
     etag: Option<&Etag>,
     now: Timestamp,
 ) -> Result<(), ServiceError> {
-    let user = find_user(tx, by, whose, TenantLock::Change).await?;
+    let user = find_user(tx, by, whose, TenantLock::Change, UserLock::Delete).await?;
     by.require_role(user.role)?;
     require_current(etag, user.version)?;
     require_owner_left(tx, &user).await?;
@@ -344,21 +351,27 @@ pub(in crate::service) fn user_created(event: AuditEvent, user: &User) -> AuditE
     }
 }
 
-/// Finds the user that a change is about and locks him, after his tenant.
+/// Finds the user that a change is about, locked behind their tenant.
 ///
 /// # Errors
 /// [`ServiceError::UserNotFound`] when the caller reaches no such user, whether or not there is one elsewhere;
 /// [`ServiceError::FieldInvalid`] when several tenants have a user of that id and none was named;
-/// [`ServiceError::RoleTooLow`] when the caller reaches only himself.
+/// [`ServiceError::RoleTooLow`] when the caller reaches only themselves.
 async fn find_user(
     tx: &mut Tx,
     by: &Authority,
     (id, tenant_id): (UserId, Option<TenantId>),
-    lock: TenantLock,
+    tenant_lock: TenantLock,
+    user_lock: UserLock,
 ) -> Result<User, ServiceError> {
     let tenant_id = tenant_of(tx, by, id, tenant_id).await?;
-    storage::tenants::find_locked(tx, tenant_id, lock).await?.ok_or(ServiceError::UserNotFound)?;
-    let user = storage::users::find_locked(tx, tenant_id, id).await?.ok_or(ServiceError::UserNotFound)?;
+    // A user's authority came with these locks: see `Service::authorize_change`.
+    if !by.is_user() {
+        let tenant = storage::tenants::find_locked(tx, tenant_id, tenant_lock).await?;
+        tenant.ok_or(ServiceError::UserNotFound)?;
+        storage::users::lock(tx, tenant_id, id, user_lock).await?;
+    }
+    let user = storage::users::find(tx, tenant_id, id).await?.ok_or(ServiceError::UserNotFound)?;
     by.require_reach(id)?;
     Ok(user)
 }

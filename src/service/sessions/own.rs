@@ -4,6 +4,7 @@ use crate::domain::{
     Action, AuditEvent, Page, PageSize, Reason, Session, SessionId, Target, TenantId, Timestamp, UserId,
 };
 use crate::storage::sessions::OpenAt;
+use crate::storage::users::UserLock;
 use crate::storage::{self, Conn, Permit, StorageError, Tx};
 
 use super::super::caller::{CallContext, Caller, TokenHolder};
@@ -71,9 +72,19 @@ impl Service {
         let (service, caller, context) = (self.clone(), caller.clone(), context.clone());
         let unit = async move |permit: Permit| {
             let mut tx = permit.begin("revoke session").await?;
-            service.require_session_on(&mut tx, &caller).await?;
-            let TokenHolder { tenant_id, user_id, .. } = *caller.holder()?;
-            if storage::sessions::find_user(&mut tx, tenant_id, id).await? != Some(user_id) {
+            let holder = *caller.holder()?;
+            let TokenHolder { tenant_id, user_id, session_id } = holder;
+            storage::users::lock(&mut tx, tenant_id, user_id, UserLock::Keep).await?;
+            // By id, so that two sessions that end each other do not wait in a circle.
+            let ends = if id <= session_id {
+                let ends = storage::sessions::find_user_locked(&mut tx, tenant_id, id).await?;
+                service.require_session_kept(&mut tx, &holder).await?;
+                ends
+            } else {
+                service.require_session_kept(&mut tx, &holder).await?;
+                storage::sessions::find_user_locked(&mut tx, tenant_id, id).await?
+            };
+            if ends != Some(user_id) {
                 return Err(ServiceError::SessionNotFound);
             }
             let by = (tenant_id, user_id);

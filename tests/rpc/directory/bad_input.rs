@@ -80,6 +80,7 @@ fn updates(id: &str) -> Cases {
     let request = |user: User, paths: &[&str]| UpdateUserRequest {
         user: Some(User { id: if user.id.is_empty() { id.to_owned() } else { user.id.clone() }, ..user }),
         update_mask: mask(paths),
+        ..UpdateUserRequest::default()
     };
     let user = User::default;
     let all = &["email", "first_name", "last_name", "role"];
@@ -87,7 +88,7 @@ fn updates(id: &str) -> Cases {
         case("UpdateUser", &UpdateUserRequest::default(), &["user.id", "update_mask"]),
         case(
             "UpdateUser",
-            &UpdateUserRequest { user: None, update_mask: mask(&["role"]) },
+            &UpdateUserRequest { update_mask: mask(&["role"]), ..UpdateUserRequest::default() },
             &["user.id", "user.role"],
         ),
         case(

@@ -71,11 +71,16 @@ impl Names {
                 vec![CreateUserRequest { tenant_id: tenant_id.clone(), ..message }.encode_to_vec()]
             }
             "UpdateUser" => vec![
-                UpdateUserRequest { user: Some(user.clone()), update_mask: mask("first_name") }
-                    .encode_to_vec(),
+                UpdateUserRequest {
+                    user: Some(user.clone()),
+                    update_mask: mask("first_name"),
+                    ..UpdateUserRequest::default()
+                }
+                .encode_to_vec(),
                 UpdateUserRequest {
                     user: Some(User { tenant_id: tenant_id.clone(), ..user }),
                     update_mask: mask("first_name"),
+                    ..UpdateUserRequest::default()
                 }
                 .encode_to_vec(),
             ],

@@ -1,9 +1,10 @@
 //! Changes of users, field by field, and what they mean for their sessions.
 
 use identity::proto::v1::{Role, User};
+use tonic::Code;
 
-use super::{Caller, email_taken, login_failed, role_too_low, start};
-use crate::fixture::{claim, refusal};
+use super::{Caller, email_taken, invalid, login_failed, named, role_too_low, start};
+use crate::fixture::{claim, refusal, refused};
 use crate::support::service::{Engine, PASSWORD, on_both_databases};
 use crate::world::{House, is_in, log_in};
 
@@ -12,6 +13,7 @@ on_both_databases!(
     what_changes_nothing_leaves_the_etag,
     another_email_ends_the_sessions_and_frees_the_old_one,
     whoever_changes_his_own_email_stays,
+    whoever_has_only_a_stolen_token_gets_no_other_email,
     another_spelling_of_the_same_email_ends_nothing,
     a_taken_email_changes_nothing,
     two_who_want_each_others_emails_keep_theirs,
@@ -108,6 +110,37 @@ async fn whoever_changes_his_own_email_stays(engine: Engine) {
     assert!(is_in(&service, &house.admin).await);
     assert!(!is_in(&service, &elsewhere).await);
     client.refresh(&house.admin.refresh_token).await.unwrap();
+}
+
+async fn whoever_has_only_a_stolen_token_gets_no_other_email(engine: Engine) {
+    let service = start(engine).await;
+    let client = service.client();
+    let house = House::build(&client).await;
+    let owner = Caller::user(&client, &house.owner);
+    let wanted = User { id: house.owner.id().into(), email: "new@example.com".into(), ..User::default() };
+    let result = owner.update_with(wanted.clone(), &["email"], "").await;
+    assert_eq!(invalid(result), named(&["current_password"]));
+    // As many guesses as a login allows, and no more, whether or not they are right.
+    for _ in 0..10 {
+        let result = owner.update_with(wanted.clone(), &["email"], "wrong horse battery").await;
+        assert_eq!(refusal(result), login_failed());
+    }
+    let result = owner.update_with(wanted.clone(), &["email"], PASSWORD).await;
+    assert_eq!(refusal(result), refused(Code::ResourceExhausted, "TOO_MANY_ATTEMPTS"));
+    assert_eq!(owner.get(house.owner.id()).await.as_ref(), Some(&house.owner.user));
+    // What is so already, names, and the e-mails of others want no password.
+    let own = User { email: house.admin.user.email.clone(), ..wanted.clone() };
+    let admin = Caller::user(&client, &house.admin);
+    let own = User { id: house.admin.id().into(), ..own };
+    assert_eq!(admin.update_with(own, &["email"], "").await.unwrap(), house.admin.user);
+    let named = User { id: house.admin.id().into(), first_name: "Ada".into(), ..User::default() };
+    admin.update_with(named, &["first_name"], "").await.unwrap();
+    let others = User { id: house.member.id().into(), ..wanted.clone() };
+    admin.update_with(others, &["email"], "").await.unwrap();
+    // A member may not, whatever the password.
+    let member = Caller::user(&client, &house.other_member);
+    let own = User { id: house.other_member.id().into(), ..wanted };
+    assert_eq!(refusal(member.update_with(own, &["email"], "").await), role_too_low());
 }
 
 async fn another_spelling_of_the_same_email_ends_nothing(engine: Engine) {

@@ -11,6 +11,7 @@ mod page_tokens;
 mod passwords;
 mod roles;
 mod searches;
+mod standing;
 mod states;
 mod tenants;
 mod users;
@@ -30,7 +31,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::fixture::{call_raw, refusal, refused, rpcs};
 use crate::services::{SERVICE_TOKEN, token};
-use crate::support::service::{Client, Engine, TestDatabase, TestService, bad_fields};
+use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, TestService, bad_fields};
 use crate::world::{Person, REGISTRATIONS};
 
 /// A server where many tenants may register.
@@ -69,7 +70,16 @@ impl Caller {
 
     /// Changes what `paths` name to what `user` has.
     async fn update(&self, user: User, paths: &[&str]) -> Result<User, Status> {
-        let message = UpdateUserRequest { user: Some(user), update_mask: mask(paths) };
+        self.update_with(user, paths, PASSWORD).await
+    }
+
+    /// As [`Caller::update`], with that for the caller's password.
+    async fn update_with(&self, user: User, paths: &[&str], password: &str) -> Result<User, Status> {
+        let message = UpdateUserRequest {
+            user: Some(user),
+            update_mask: mask(paths),
+            current_password: password.into(),
+        };
         let updated = self.client.directory.clone().update_user(self.request(message)).await?;
         Ok(updated.into_inner().user.unwrap())
     }

@@ -187,7 +187,11 @@ impl Mix<'_> {
             }
             paths.push(path.to_owned());
         }
-        UpdateUserRequest { user: Some(user), update_mask: Some(FieldMask { paths }) }
+        UpdateUserRequest {
+            user: Some(user),
+            update_mask: Some(FieldMask { paths }),
+            current_password: PASSWORD.to_owned(),
+        }
     }
 
     fn optional(&mut self, value: fn(&mut Self) -> String) -> String {

@@ -58,6 +58,7 @@ impl Call for Renames {
         let update = proto::UpdateUserRequest {
             user: Some(proto::User { id: user.id.clone(), first_name, ..proto::User::default() }),
             update_mask: Some(FieldMask { paths: vec!["first_name".to_owned()] }),
+            ..proto::UpdateUserRequest::default()
         };
         let update = request_by(&user.bearer, update, deadline);
         outcome(self.connections.directory(index).update_user(update).await, due, deadline)

@@ -126,6 +126,7 @@ async fn make_events(stage: &Stage, user: &User) -> Result<(), Box<dyn Error>> {
                     ..proto::User::default()
                 }),
                 update_mask: Some(FieldMask { paths: vec!["first_name".to_owned(), "last_name".to_owned()] }),
+                ..proto::UpdateUserRequest::default()
             };
             loop {
                 let mut request = Request::new(update.clone());
