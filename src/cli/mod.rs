@@ -28,6 +28,7 @@ use clap::Parser as _;
 
 use crate::config::{Environment, Fault, HashSettings, KeySettings, MaintenanceSettings, Resolved, Settings};
 use arguments::{Cli, Command, KeysAction};
+use moving::ProtectedFiles;
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
@@ -79,11 +80,13 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
         Command::Import { action } => {
             let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
             let source = moving::source(&action, environment).map_err(|fault| vec![fault])?;
-            moving::run_import(settings, action.arguments(), source, moving::operator(environment))
+            let protected = ProtectedFiles::of_settings(&cli.flags, environment);
+            moving::run_import(settings, action.arguments(), source, protected, moving::operator(environment))
         }
         Command::Export(arguments) => {
             let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
-            moving::run_export(settings, &arguments, moving::operator(environment))
+            let protected = ProtectedFiles::of_settings(&cli.flags, environment);
+            moving::run_export(settings, &arguments, protected, moving::operator(environment))
         }
         Command::Keys { action } => match action {
             KeysAction::Master { reseal: false } => keys::print_master(),

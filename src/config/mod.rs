@@ -15,7 +15,7 @@ use std::fmt;
 pub use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use flags::Flags;
-pub use secrets::{MasterKeySettings, MasterKeySource};
+pub use secrets::{MasterKeySettings, MasterKeySource, master_key_file};
 pub use settings::{
     ChangeSettings, ConnectionSettings, DatabaseSettings, HashSettings, KeySettings, MaintenanceSettings,
     MigrateMode, PasswordSettings, RegistrationMode, RegistrationSettings, ServerSettings, SessionSettings,

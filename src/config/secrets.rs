@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::read::{Name, Reader};
+use super::{Environment, Flags};
 use crate::crypto::{MasterKey, MasterKeyError};
 use crate::storage::url::DatabaseUrl;
 
@@ -65,6 +66,11 @@ pub(super) fn master_key(
         reader.parsed(MASTER_KEY_PREVIOUS, |text| MasterKey::from_base64(text).map_err(|_| NO_MASTER_KEY));
     let source = master_key_source(reader, database, has_jwt_secret)?;
     Some(MasterKeySettings { source, previous })
+}
+
+/// The file that is to hold the master key, if a setting names one, whether it is of any use or not.
+pub fn master_key_file(flags: &Flags, environment: &dyn Environment) -> Option<PathBuf> {
+    Reader::new(flags, environment).text(MASTER_KEY_FILE).map(PathBuf::from)
 }
 
 /// The one place that holds the master key.

@@ -4,6 +4,7 @@
 
 mod deleted;
 mod export;
+mod files;
 mod fixture;
 mod interruptions;
 mod jsonl;

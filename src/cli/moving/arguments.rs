@@ -46,11 +46,12 @@ pub(in crate::cli) struct ImportArguments {
     #[arg(long)]
     pub(super) dry_run: bool,
 
-    /// Where to list the rows that were refused, if any
+    /// Where to list the rows that were refused, if any, or - for standard output
     #[arg(long, value_name = "FILE", default_value = "identity-import-refused.jsonl")]
     pub(super) report: PathBuf,
 
-    /// Where to list the ids that were no UUIDs, with those that took their place, if any
+    /// Where to list the ids that were no UUIDs, with those that took their place, if any, or - for
+    /// standard output
     #[arg(long, value_name = "FILE", default_value = "identity-import-mapping.jsonl")]
     pub(super) mapping: PathBuf,
 }

@@ -3,27 +3,32 @@
 mod arguments;
 mod files;
 mod jsonl;
+mod output;
 mod progress;
+mod protected;
 mod summary;
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task;
 
-use self::files::{Reports, open_input};
+use self::files::{ReportTargets, Reports, open_input};
+use self::output::{Output, Target, named};
 use self::summary::print_summary;
+use super::operator::Failure;
 use super::{Outcome, database};
 use crate::config::{DatabaseSettings, Environment, Fault, MaintenanceSettings};
 use crate::domain::{Actor, SystemClock};
-use crate::service::moving::{Export, ImportTerms, import, prisma};
+use crate::service::moving::{Export, ImportError, ImportTerms, import, prisma};
 use crate::storage::prisma::OldSystem;
 use crate::storage::url::PostgresTarget;
 use crate::storage::{DatabaseUrl, Storage};
 
 pub(super) use arguments::{ExportArguments, ImportAction, ImportArguments};
+pub(super) use protected::ProtectedFiles;
 
 /// How many rows are written in one transaction: enough that its own cost does not show, few enough that
 /// a running server waits for SQLite's lock for a fraction of a second.
@@ -64,7 +69,7 @@ pub(super) fn operator(environment: &dyn Environment) -> Actor {
     Actor::Operator { name: super::operator::name(environment) }
 }
 
-/// Imports into the database of `settings`.
+/// Imports into the database of `settings`. Reports do not go to the `protected` files.
 ///
 /// # Errors
 /// When it cannot go on. Refused rows are no error.
@@ -72,8 +77,14 @@ pub(super) fn run_import(
     settings: MaintenanceSettings,
     arguments: &ImportArguments,
     source: Source,
+    mut protected: ProtectedFiles,
     actor: Actor,
 ) -> Outcome {
+    protected.add_database(&settings.database.url);
+    if let Source::Jsonl(path) = &source {
+        protected.add_input(path);
+    }
+    let targets = ReportTargets::find(arguments, protected)?;
     database::run(&settings.log, &patient(&settings.database), async |storage| {
         let name = match source {
             Source::Prisma(_) => "prisma",
@@ -96,46 +107,47 @@ pub(super) fn run_import(
                 task::spawn_blocking(move || jsonl::feed(input, BATCH, &sender));
             }
         }
-        let mut reports = Reports::new(arguments, total)?;
+        let mut reports = Reports::new(&targets, total).map_err(ImportError::Ledger)?;
         let counts = import(&storage, &SystemClock, &terms, rows, &mut reports).await;
-        reports.finish()?;
-        print_summary(&counts?, arguments)
+        // What was refused until an import failed is of use as well.
+        let finished = reports.finish().map_err(ImportError::Ledger);
+        let counts = counts?;
+        finished?;
+        print_summary(&counts, arguments, &targets)
     })
 }
 
-/// Exports the database of `settings`.
+/// Exports the database of `settings`, to none of the `protected` files.
 ///
 /// # Errors
 /// When the database fails, or the file cannot be written. A file is there when all of it is.
 pub(super) fn run_export(
     settings: MaintenanceSettings,
     arguments: &ExportArguments,
+    mut protected: ProtectedFiles,
     actor: Actor,
 ) -> Outcome {
+    protected.add_database(&settings.database.url);
+    let path = arguments.file.as_deref().unwrap_or(Path::new("-"));
+    let target = Target::find(path, &protected)?;
     database::run(&settings.log, &patient(&settings.database), async |storage| {
-        match arguments.file.as_deref().filter(|file| *file != Path::new("-")) {
-            None => {
-                export(&storage, actor, io::stdout()).await?;
-            }
-            Some(path) => {
-                let output = files::Output::create(path)?;
-                export(&storage, actor, output.file()?).await?;
-                output.keep()?;
-            }
-        }
-        Ok(())
+        let failed = |error| format!("cannot write {}", named(&target, error));
+        let output = Output::open(&target).map_err(failed)?;
+        let output = export(&storage, actor, output).await?.map_err(failed)?;
+        Ok(output.finish().map_err(failed)?)
     })
 }
 
 /// Reads the next page while the one before is written, however slow that is.
-async fn export(storage: &Storage, actor: Actor, mut to: impl Write + Send + 'static) -> Outcome {
+async fn export(storage: &Storage, actor: Actor, mut to: Output) -> Result<io::Result<Output>, Failure> {
     let mut export = Export::begin(storage, &SystemClock, actor).await?;
     let (sender, mut pages) = mpsc::channel::<Vec<u8>>(1);
     let writer = task::spawn_blocking(move || {
         while let Some(page) = pages.blocking_recv() {
             to.write_all(&page)?;
         }
-        to.flush()
+        to.flush()?;
+        Ok(to)
     });
     let mut text = jsonl::header();
     loop {
@@ -149,8 +161,7 @@ async fn export(storage: &Storage, actor: Actor, mut to: impl Write + Send + 'st
         }
     }
     drop(sender);
-    writer.await?.map_err(|error| format!("cannot write the export: {error}"))?;
-    Ok(())
+    Ok(writer.await?)
 }
 
 fn patient(settings: &DatabaseSettings) -> DatabaseSettings {

@@ -3,11 +3,16 @@
 use std::io::Write as _;
 
 use super::ImportArguments;
+use super::files::ReportTargets;
 use crate::cli::Outcome;
 use crate::service::moving::{Counts, Tally};
 
-/// The counts on standard output; on standard error, whether something is missing.
-pub(super) fn print_summary(counts: &Counts, arguments: &ImportArguments) -> Outcome {
+/// The counts on standard output, unless a report goes there; on standard error, whether something is missing.
+pub(super) fn print_summary(
+    counts: &Counts,
+    arguments: &ImportArguments,
+    reports: &ReportTargets,
+) -> Outcome {
     let imported = if arguments.dry_run { "would go in" } else { "imported" };
     let line = |name: &str, tally: Tally| {
         let Tally { imported: number, there, refused } = tally;
@@ -17,11 +22,15 @@ pub(super) fn print_summary(counts: &Counts, arguments: &ImportArguments) -> Out
     for ((kind, why), count) in &counts.refused {
         text += &format!("refused: {count} {} {}\n", kind.as_str(), why.as_str());
     }
-    std::io::stdout().write_all(text.as_bytes())?;
+    if reports.use_standard_output() {
+        std::io::stderr().write_all(text.as_bytes())?;
+    } else {
+        std::io::stdout().write_all(text.as_bytes())?;
+    }
     let refused = counts.refusals();
     if refused > 0 {
         let rows = if refused == 1 { "1 row was".to_owned() } else { format!("{refused} rows were") };
-        let report = arguments.report.display();
+        let report = reports.refused();
         eprintln!("identity: NOT ALL WENT IN: {rows} refused and listed in {report}");
     }
     if arguments.dry_run {
