@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::moving::{ExportArguments, ImportAction};
 use crate::config::Flags;
+use crate::domain::{ServiceName, ServiceTokenId};
 use crate::service::access;
 
 pub(super) use audit::{AuditAction, AuditCommand, EventList};
@@ -120,11 +121,13 @@ pub(super) enum MigrateAction {
     Run,
     /// List the migrations, and which of them are pending
     Status,
-    /// Take the latest migrations back, with what they hold
+    /// Take the latest migrations back, with what they hold; asks first
     Revert {
         /// How many
         #[arg(long, default_value = "1", value_name = "NUMBER")]
         steps: NonZeroU64,
+        #[command(flatten)]
+        consent: Consent,
     },
 }
 
@@ -142,8 +145,8 @@ pub(super) enum ServiceTokenAction {
     /// Revoke a token, from the next call on
     Revoke {
         /// The token's id, as `list` prints it
-        #[arg(value_name = "ID")]
-        id: String,
+        #[arg(value_name = "ID", value_parser = ServiceTokenId::parse)]
+        id: ServiceTokenId,
     },
 }
 
@@ -151,8 +154,8 @@ pub(super) enum ServiceTokenAction {
 #[derive(Clone, Debug, Args)]
 pub(super) struct NewServiceToken {
     /// What the service is called; a name may have several tokens, so that one can replace the other
-    #[arg(long, value_name = "NAME")]
-    pub(super) name: String,
+    #[arg(long, value_name = "NAME", value_parser = ServiceName::parse)]
+    pub(super) name: ServiceName,
 
     /// A method that it may call, such as GetUser, or all; may be given several times
     #[arg(long, required = true, value_name = "METHOD", value_parser = method)]

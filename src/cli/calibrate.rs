@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::arguments::Calibrate;
+use super::streams::StandardOutput;
 use crate::config::HashSettings;
 use crate::crypto::Cost;
 use crate::crypto::calibration::{Calibration, Recommendation};
@@ -30,7 +31,7 @@ pub(super) fn run(settings: &HashSettings, arguments: Calibrate) -> Outcome {
     } else {
         text(&calibration, recommendation, target)
     };
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    Ok(StandardOutput.write_all(text.as_bytes())?)
 }
 
 /// What `--json` prints.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::arguments::KeysAction;
+use super::streams::{StandardOutput, notify};
 use super::{Outcome, database};
 use crate::config::{KeySettings, MaintenanceSettings};
 use crate::crypto::MasterKey;
@@ -66,14 +67,14 @@ pub(super) fn change(settings: KeySettings, by: Authority, action: KeysAction) -
             }
         }
         if settings.jwt_secret.is_some() {
-            eprintln!("identity: with JWT_SECRET set, servers sign with that, and these keys only verify");
+            notify("identity: with JWT_SECRET set, servers sign with that, and these keys only verify");
         }
         print(&as_table(&Custody::list(&custody.storage, &SystemClock).await?))
     })
 }
 
 fn print(text: &str) -> Outcome {
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    Ok(StandardOutput.write_all(text.as_bytes())?)
 }
 
 fn as_table(keys: &[ScheduledKey]) -> String {

@@ -2,45 +2,59 @@
 
 use std::io::Write as _;
 
-use super::Outcome;
-use super::arguments::MigrateAction;
+use super::arguments::{Consent, MigrateAction};
+use super::operator::Failure;
+use super::streams::StandardOutput;
+use super::{Outcome, prompt};
 use crate::config::MaintenanceSettings;
-use crate::storage::{DatabaseUrl, StorageError, migrate};
+use crate::storage::{DatabaseUrl, migrate};
 use crate::telemetry::logs;
 
 /// Does `action` on the database of `settings`, and prints one line a migration.
 ///
 /// # Errors
-/// When the database cannot be reached or a migration fails, which leaves nothing behind.
+/// When the database cannot be reached or a migration fails, which leaves nothing behind; when consent to a revert
+/// was neither given nor can be asked for.
 pub(super) fn run(settings: MaintenanceSettings, action: MigrateAction) -> Outcome {
+    if let MigrateAction::Revert { consent, .. } = action {
+        prompt::require_consent(consent)?;
+    }
     logs::init(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let lines = runtime.block_on(perform(&settings.database.url, action))?;
-    let mut out = std::io::stdout().lock();
-    for line in lines {
-        writeln!(out, "{line}")?;
-    }
-    Ok(())
+    Ok(StandardOutput.write_all(lines.concat().as_bytes())?)
 }
 
-async fn perform(url: &DatabaseUrl, action: MigrateAction) -> Result<Vec<String>, StorageError> {
+async fn perform(url: &DatabaseUrl, action: MigrateAction) -> Result<Vec<String>, Failure> {
     Ok(match action {
         MigrateAction::Run => or_none(migrate::run(url).await?, "ran", "nothing to run"),
         MigrateAction::Status => migrate::status(url).await?.iter().map(status_line).collect(),
-        MigrateAction::Revert { steps } => {
+        MigrateAction::Revert { steps, consent } => {
             let steps = usize::try_from(steps.get()).unwrap_or(usize::MAX);
-            or_none(migrate::revert(url, steps).await?, "reverted", "nothing to revert")
+            or_none(revert(url, steps, consent).await?, "reverted", "nothing to revert")
         }
     })
 }
 
+async fn revert(url: &DatabaseUrl, steps: usize, consent: Consent) -> Result<Vec<String>, Failure> {
+    let all = migrate::status(url).await?;
+    let applied = all.iter().rev().filter(|migration| migration.applied).take(steps);
+    let names: Vec<_> = applied.map(|migration| migration.name.as_str()).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let deed = format!("drops from {url} what these migrations hold, with the data: {}", names.join(", "));
+    prompt::confirm(consent, &deed, "yes")?;
+    Ok(migrate::revert(url, steps).await?)
+}
+
 fn or_none(names: Vec<String>, verb: &str, none: &str) -> Vec<String> {
     if names.is_empty() {
-        return vec![none.to_owned()];
+        return vec![format!("{none}\n")];
     }
-    names.iter().map(|name| format!("{verb} {name}")).collect()
+    names.iter().map(|name| format!("{verb} {name}\n")).collect()
 }
 
 fn status_line(migration: &migrate::MigrationStatus) -> String {
-    format!("{} {}", if migration.applied { "applied" } else { "pending" }, migration.name)
+    format!("{} {}\n", if migration.applied { "applied" } else { "pending" }, migration.name)
 }

@@ -1,8 +1,8 @@
 //! The command line: `identity serve`, `migrate`, `keys`, `service-token`, `user`, `tenant`, `audit`, `import`,
 //! `export` and `calibrate`, one file or folder each.
 //!
-//! Exit codes: 0 when done, 1 when a command failed, 64 when the command line or the configuration
-//! is wrong (`EX_USAGE` of sysexits.h).
+//! Exit codes: 0 when done, also when nobody reads the output to its end; 1 when a command failed; 64 when the
+//! command line or the configuration is wrong (`EX_USAGE` of sysexits.h).
 
 mod arguments;
 mod audit;
@@ -16,6 +16,7 @@ mod passwords;
 mod prompt;
 mod serve;
 mod service_token;
+mod streams;
 mod table;
 mod tenant;
 mod user;
@@ -29,6 +30,7 @@ use clap::Parser as _;
 use crate::config::{Environment, Fault, HashSettings, KeySettings, MaintenanceSettings, Resolved, Settings};
 use arguments::{Cli, Command, KeysAction};
 use moving::ProtectedFiles;
+use streams::{is_output_closed, notify};
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
@@ -54,8 +56,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: &dyn Env
     };
     match run(cli, environment) {
         Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) if is_output_closed(&*error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("identity: {error}");
+            notify(format_args!("identity: {error}"));
             if error.is::<Misuse>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
         Err(faults) => {
@@ -110,14 +113,14 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
 
 /// The settings, after their warnings were told.
 fn warned<T>(Resolved { settings, warnings }: Resolved<T>) -> T {
-    warnings.iter().for_each(|warning| eprintln!("identity: {warning}"));
+    warnings.iter().for_each(|warning| notify(format_args!("identity: {warning}")));
     settings
 }
 
 fn report(faults: &[Fault]) {
     let count = if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) };
-    eprintln!("identity: the configuration has {count}");
+    notify(format_args!("identity: the configuration has {count}"));
     for fault in faults {
-        eprintln!("  {fault}");
+        notify(format_args!("  {fault}"));
     }
 }

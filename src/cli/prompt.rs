@@ -105,7 +105,7 @@ pub(super) fn require_consent(consent: Consent) -> Result<(), Misuse> {
     if consent.yes || io::stdin().is_terminal() {
         return Ok(());
     }
-    Err(Misuse("where standard input is no terminal, deleting asks for --yes".to_owned()))
+    Err(Misuse("where standard input is no terminal, what deletes data needs --yes".to_owned()))
 }
 
 /// Asks whether what `deed` says is to be done, unless that was said already: by typing `proof`.

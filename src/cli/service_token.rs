@@ -5,11 +5,10 @@ use std::io::Write as _;
 use serde::Serialize;
 
 use super::arguments::{AllowedMethod, NewServiceToken, ServiceTokenAction};
+use super::streams::{StandardOutput, notify};
 use super::{Outcome, database};
 use crate::config::MaintenanceSettings;
-use crate::domain::{
-    AllowedRpcs, Clock as _, ServiceName, ServiceToken, ServiceTokenId, SystemClock, Timestamp,
-};
+use crate::domain::{AllowedRpcs, Clock as _, ServiceToken, ServiceTokenId, SystemClock, Timestamp};
 use crate::service::{Authority, service_tokens};
 use crate::storage::Storage;
 
@@ -22,18 +21,17 @@ pub(super) fn run(settings: MaintenanceSettings, by: &Authority, action: Service
     database::run(&settings.log, &settings.database, async |storage| match action {
         ServiceTokenAction::Create(new) => create(&storage, by, new).await,
         ServiceTokenAction::List { json } => list(&storage, json).await,
-        ServiceTokenAction::Revoke { id } => revoke(&storage, by, &id).await,
+        ServiceTokenAction::Revoke { id } => revoke(&storage, by, id).await,
     })
 }
 
 /// Prints the token, which nobody can print again.
 async fn create(storage: &Storage, by: &Authority, new: NewServiceToken) -> Outcome {
-    let name = ServiceName::parse(&new.name).map_err(|problem| format!("the name {problem}"))?;
     let allowed = allowed(&new.allow);
     let lasts = new.expires.into_duration();
-    let made = service_tokens::create(storage, &SystemClock, by, name, allowed, lasts).await?;
-    eprintln!("service token {}: it is shown this once and kept nowhere", made.token.id);
-    writeln!(std::io::stdout(), "{}", *made.text)?;
+    let made = service_tokens::create(storage, &SystemClock, by, new.name, allowed, lasts).await?;
+    notify(format_args!("service token {}: it is shown this once and kept nowhere", made.token.id));
+    writeln!(StandardOutput, "{}", *made.text)?;
     Ok(())
 }
 
@@ -83,7 +81,7 @@ async fn list(storage: &Storage, json: bool) -> Outcome {
     let tokens = service_tokens::list(storage).await?;
     let lines: Vec<_> = tokens.into_iter().map(|token| Line::of(token, now)).collect();
     let text = if json { serde_json::to_string_pretty(&lines)? + "\n" } else { as_table(&lines) };
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    Ok(StandardOutput.write_all(text.as_bytes())?)
 }
 
 fn as_table(lines: &[Line]) -> String {
@@ -99,11 +97,10 @@ fn as_table(lines: &[Line]) -> String {
     text
 }
 
-async fn revoke(storage: &Storage, by: &Authority, id: &str) -> Outcome {
-    let id = ServiceTokenId::parse(id).map_err(|problem| format!("the id {problem}"))?;
+async fn revoke(storage: &Storage, by: &Authority, id: ServiceTokenId) -> Outcome {
     if !service_tokens::revoke(storage, &SystemClock, by, id).await? {
         return Err(format!("there is no service token {id} that could be revoked").into());
     }
-    writeln!(std::io::stdout(), "revoked {id}")?;
+    writeln!(StandardOutput, "revoked {id}")?;
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! What commands print of users, tenants and events: tables for people, JSON for programs.
 
-use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::Outcome;
+use super::streams::{StandardOutput, notify};
 use crate::domain::{PageSize, Timestamp};
 use crate::service::directory::pieces::{Cursor, Found, Listed};
 use crate::storage::StorageError;
@@ -53,7 +54,7 @@ pub(super) fn print_one<R: Row>(form: Form, row: &R) -> Outcome {
             lines.iter().map(line).collect()
         }
     };
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    Ok(StandardOutput.write_all(text.as_bytes())?)
 }
 
 /// Prints at most `most` entries of a list, which `page` gets: about so many, from behind a place on. A page may
@@ -74,7 +75,7 @@ pub(super) async fn print_list<T: Listed, R: Row>(
         if next.is_none() || left == 0 {
             printer.finish()?;
             if next.is_some() {
-                eprintln!("identity: there are more; --all lists all of them");
+                notify("identity: there are more; --all lists all of them");
             }
             return Ok(());
         }
@@ -85,7 +86,7 @@ pub(super) async fn print_list<T: Listed, R: Row>(
 /// Writes a list as it comes.
 struct Printer {
     form: Form,
-    out: BufWriter<Stdout>,
+    out: BufWriter<StandardOutput>,
     columns: &'static [&'static str],
     /// Those of all rows up to now: a later page may be wider, and stays so.
     widths: Vec<usize>,
@@ -95,7 +96,7 @@ struct Printer {
 impl Printer {
     fn new<R: Row>(form: Form) -> Self {
         let widths = R::COLUMNS.iter().map(|name| name.width()).collect();
-        Self { form, out: BufWriter::new(io::stdout()), columns: R::COLUMNS, widths, is_empty: true }
+        Self { form, out: BufWriter::new(StandardOutput), columns: R::COLUMNS, widths, is_empty: true }
     }
 
     fn print<R: Row>(&mut self, rows: &[R]) -> io::Result<()> {

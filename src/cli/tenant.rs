@@ -3,11 +3,12 @@
 use serde::Serialize;
 
 use super::arguments::{Consent, TenantAction, TenantCommand};
-use super::operator::{Failure, Operator, Start, checked};
+use super::operator::{Failure, Operator, Start};
+use super::streams::notify;
 use super::table::{Form, Row, precise, print_list, print_one};
 use super::{Outcome, prompt};
 use crate::config::{Environment, Fault, Flags};
-use crate::domain::{Etag, SystemClock, Tenant, TenantId, TenantName};
+use crate::domain::{Etag, SystemClock, Tenant, TenantId};
 use crate::service::directory::changes::{self, TenantChanges};
 use crate::service::directory::find_tenants;
 use crate::service::directory::pieces::Pieces;
@@ -28,7 +29,6 @@ pub(super) fn run(
     let start = Start { flags, environment, form: Form::of(command.json) };
     match command.action {
         TenantAction::Create { name } => start.run(async |operator| {
-            let name = parse_name(&name)?;
             let tenant = operator
                 .change("create tenant", async |tx, by, now| changes::create_tenant(tx, by, name, now).await);
             print_one(operator.form, &ShownTenant::of(&tenant.await?))
@@ -40,7 +40,7 @@ pub(super) fn run(
         TenantAction::Show { id } => start
             .run(async |operator| print_one(operator.form, &ShownTenant::of(&find(&operator, id).await?))),
         TenantAction::Rename { id, name } => start.run(async |operator| {
-            let changes = TenantChanges { name: Some(parse_name(&name)?) };
+            let changes = TenantChanges { name: Some(name) };
             let tenant = operator.change("update tenant", async |tx, by, now| {
                 changes::update_tenant(tx, by, id, None, changes, now).await
             });
@@ -64,7 +64,7 @@ async fn delete(operator: &Operator, id: TenantId, consent: Consent) -> Outcome 
     operator
         .change("delete tenant", async |tx, by, now| changes::delete_tenant(tx, by, id, None, now).await)
         .await?;
-    eprintln!("identity: the tenant and its users have been deleted");
+    notify("identity: the tenant and its users have been deleted");
     print_one(operator.form, &ShownTenant::of(&tenant))?;
     // No server may be running. Where this is interrupted, the next one goes on.
     removal::remove_now(&operator.storage, &SystemClock, id).await?;
@@ -74,10 +74,6 @@ async fn delete(operator: &Operator, id: TenantId, consent: Consent) -> Outcome 
 async fn find(operator: &Operator, id: TenantId) -> Result<Tenant, Failure> {
     let found = storage::tenants::find(&mut operator.storage.read().await?, id).await?;
     Ok(found.ok_or(ServiceError::TenantNotFound)?)
-}
-
-fn parse_name(text: &str) -> Result<TenantName, Failure> {
-    checked("name", TenantName::parse(text))
 }
 
 /// A tenant as the contract's `Tenant` has it.

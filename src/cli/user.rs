@@ -5,13 +5,14 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::arguments::{Consent, NewUserArguments, OneUser, UserAction, UserCommand, UserList, Whom};
-use super::operator::{Failure, Operator, Start, checked};
+use super::operator::{Failure, Operator, Start};
 use super::passwords::NewPasswords;
 use super::prompt;
+use super::streams::notify;
 use super::table::{Form, Row, precise, print_list, print_one};
 use super::tenant::ShownTenant;
 use crate::config::{Environment, Fault, Flags};
-use crate::domain::{Email, EmailPrefix, Etag, Order, PersonName, User, UserState};
+use crate::domain::{Etag, Order, User, UserState};
 use crate::service::ServiceError;
 use crate::service::directory::changes::{self, NewUser, UserChanges};
 use crate::service::directory::pieces::Pieces;
@@ -40,9 +41,9 @@ pub(super) fn run(
         }),
         UserAction::Update(arguments) => start.run(async |operator| {
             let changes = UserChanges {
-                email: arguments.email.as_deref().map(email).transpose()?,
-                first_name: arguments.first_name.as_deref().map(first_name).transpose()?,
-                last_name: arguments.last_name.as_deref().map(last_name).transpose()?,
+                email: arguments.email,
+                first_name: arguments.first_name,
+                last_name: arguments.last_name,
                 role: None,
             };
             update(&operator, &arguments.user, changes).await
@@ -69,12 +70,8 @@ pub(super) fn run(
 
 async fn create(operator: &Operator, passwords: &NewPasswords, new: NewUserArguments) -> Outcome {
     let tenant_id = new.tenant;
-    let new = NewUser {
-        email: email(&new.email)?,
-        first_name: first_name(&new.first_name)?,
-        last_name: last_name(&new.last_name)?,
-        role: new.role,
-    };
+    let new =
+        NewUser { email: new.email, first_name: new.first_name, last_name: new.last_name, role: new.role };
     // Before a password is asked for in vain.
     {
         let mut conn = operator.storage.read().await?;
@@ -93,10 +90,7 @@ async fn create(operator: &Operator, passwords: &NewPasswords, new: NewUserArgum
 async fn list(operator: &Operator, arguments: UserList) -> Outcome {
     let filter = UserFilter {
         tenant_id: arguments.tenant,
-        email_prefix: arguments
-            .email_prefix
-            .map(|prefix| checked("beginning of the e-mail", EmailPrefix::parse(&prefix)))
-            .transpose()?,
+        email_prefix: arguments.email_prefix,
         role: arguments.role,
         created_from: None,
         created_until: None,
@@ -127,7 +121,7 @@ async fn set_password(operator: &Operator, passwords: &NewPasswords, user: &OneU
     operator
         .change("set password", async |tx, by, now| changes::set_password(tx, by, whose, &hash, now).await)
         .await?;
-    eprintln!("identity: the password is another one, and all sessions have ended");
+    notify("identity: the password is another one, and all sessions have ended");
     print_one(operator.form, &ShownUser::of(&user))
 }
 
@@ -145,7 +139,7 @@ async fn revoke_sessions(operator: &Operator, user: &OneUser) -> Outcome {
     let whose = (user.id, Some(user.tenant.id));
     let revoke = async |tx: &mut _, by: &_, now| changes::revoke_user_sessions(tx, by, whose, now).await;
     operator.change("revoke user sessions", revoke).await?;
-    eprintln!("identity: all sessions have ended");
+    notify("identity: all sessions have ended");
     print_one(operator.form, &ShownUser::of(&user))
 }
 
@@ -158,7 +152,7 @@ async fn delete(operator: &Operator, user: &OneUser, consent: Consent) -> Outcom
     operator
         .change("delete user", async |tx, by, now| changes::delete_user(tx, by, whose, None, now).await)
         .await?;
-    eprintln!("identity: the user has been deleted");
+    notify("identity: the user has been deleted");
     print_one(operator.form, &ShownUser::of(&user))
 }
 
@@ -166,7 +160,7 @@ async fn delete(operator: &Operator, user: &OneUser, consent: Consent) -> Outcom
 async fn find(operator: &Operator, OneUser { user, tenant }: &OneUser) -> Result<User, Failure> {
     let mut conn = operator.storage.read().await?;
     let found = match user {
-        Whom::Email(text) => storage::users::find_by_email(&mut conn, &email(text)?).await?,
+        Whom::Email(email) => storage::users::find_by_email(&mut conn, email).await?,
         Whom::Id(id) => {
             let found = storage::users::list_by_id(&mut conn, *id).await?;
             match (tenant, found.len()) {
@@ -178,18 +172,6 @@ async fn find(operator: &Operator, OneUser { user, tenant }: &OneUser) -> Result
     };
     let found = found.filter(|user| tenant.is_none_or(|tenant| tenant == user.tenant.id));
     Ok(found.ok_or(ServiceError::UserNotFound)?)
-}
-
-fn email(text: &str) -> Result<Email, Failure> {
-    checked("e-mail", Email::parse(text))
-}
-
-fn first_name(text: &str) -> Result<PersonName, Failure> {
-    checked("first name", PersonName::parse(text))
-}
-
-fn last_name(text: &str) -> Result<PersonName, Failure> {
-    checked("last name", PersonName::parse(text))
 }
 
 /// A user as the contract's `User` has him, but for role and state, whose names are those of tokens.

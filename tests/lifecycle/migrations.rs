@@ -37,13 +37,19 @@ async fn migrations_run_once_are_listed_and_taken_back(engine: Engine) {
     for _ in 0..2 {
         assert_eq!(migrate(&database, &["status"]).await, each("applied"));
     }
+    // Nobody can be asked here.
+    let variables = [("DATABASE_URL", database.url.as_str())];
+    let (code, out, err) = soon("the command ends", identity(&["migrate", "revert"], &variables)).await;
+    assert_eq!((code, out.as_str()), (Some(64), ""), "{err}");
+    assert!(err.contains("--yes"), "{err}");
+    assert_eq!(migrate(&database, &["status"]).await, each("applied"));
     let mut reverted = each("reverted");
     reverted.reverse();
-    assert_eq!(migrate(&database, &["revert"]).await, reverted[..1]);
-    let rest = migrate(&database, &["revert", "--steps", "1000"]).await;
+    assert_eq!(migrate(&database, &["revert", "--yes"]).await, reverted[..1]);
+    let rest = migrate(&database, &["revert", "--steps", "1000", "--yes"]).await;
     let nothing = ["nothing to revert".to_owned()];
     assert_eq!(rest, if reverted.len() > 1 { &reverted[1..] } else { &nothing });
-    assert_eq!(migrate(&database, &["revert"]).await, nothing);
+    assert_eq!(migrate(&database, &["revert", "--yes"]).await, nothing);
     assert_eq!(migrate(&database, &["status"]).await, each("pending"));
     assert_eq!(migrate(&database, &["run"]).await, each("ran"));
 }

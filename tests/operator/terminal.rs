@@ -153,3 +153,19 @@ async fn deleting_asks_first() {
     session.type_in("\n");
     assert_eq!(session.ended().0, Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taking_migrations_back_asks_first() {
+    let (_database, shell, _) = shell().await;
+    let newest =
+        std::fs::read_dir("migrations/sqlite").unwrap().map(|entry| entry.unwrap().file_name()).max();
+    let newest = newest.unwrap().into_string().unwrap();
+    for (answer, code, text) in [("no", 1, "nothing was deleted"), ("yes", 0, "reverted ")] {
+        let mut session = Session::start(&shell, &["migrate", "revert"]);
+        let shown = session.expect("Type yes to go on: ");
+        assert!(shown.contains(&newest) && shown.contains("identity.db"), "{shown}");
+        session.type_in(&format!("{answer}\n"));
+        let (ended, rest) = session.ended();
+        assert!(ended == Some(code) && rest.contains(text), "{ended:?} {rest}");
+    }
+}

@@ -1,13 +1,14 @@
-//! What `identity user` and `identity tenant` may be given. Of ids and roles the form is checked here, so that a
-//! wrong one is a wrong command line; e-mails and names are left to the commands.
+//! What `identity user` and `identity tenant` may be given. Values are checked here, so that a wrong one is a wrong
+//! command line.
 
 use std::num::NonZeroUsize;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
+use crate::domain::email::InvalidEmail;
 use crate::domain::id::InvalidId;
-use crate::domain::{Role, TenantId, UserId};
+use crate::domain::{Email, EmailPrefix, PersonName, Role, TenantId, TenantName, UserId};
 
 /// `identity user`.
 #[derive(Clone, Debug, Args)]
@@ -69,16 +70,16 @@ pub(in crate::cli) struct NewUserArguments {
     pub(in crate::cli) tenant: TenantId,
 
     /// The login name
-    #[arg(long, value_name = "E-MAIL")]
-    pub(in crate::cli) email: String,
+    #[arg(long, value_name = "E-MAIL", value_parser = Email::parse)]
+    pub(in crate::cli) email: Email,
 
     /// The given name
-    #[arg(long, value_name = "NAME")]
-    pub(in crate::cli) first_name: String,
+    #[arg(long, value_name = "NAME", value_parser = PersonName::parse)]
+    pub(in crate::cli) first_name: PersonName,
 
     /// The family name
-    #[arg(long, value_name = "NAME")]
-    pub(in crate::cli) last_name: String,
+    #[arg(long, value_name = "NAME", value_parser = PersonName::parse)]
+    pub(in crate::cli) last_name: PersonName,
 
     /// What the user may do
     #[arg(long, default_value = "member", value_parser = role())]
@@ -93,8 +94,8 @@ pub(in crate::cli) struct UserList {
     pub(in crate::cli) tenant: TenantId,
 
     /// How the e-mail begins
-    #[arg(long, value_name = "PREFIX")]
-    pub(in crate::cli) email_prefix: Option<String>,
+    #[arg(long, value_name = "PREFIX", value_parser = EmailPrefix::parse)]
+    pub(in crate::cli) email_prefix: Option<EmailPrefix>,
 
     /// What the users may do
     #[arg(long, value_parser = role())]
@@ -127,36 +128,40 @@ pub(in crate::cli) struct UserUpdate {
     pub(in crate::cli) user: OneUser,
 
     /// The login name
-    #[arg(long, value_name = "E-MAIL", required_unless_present_any = ["first_name", "last_name"])]
-    pub(in crate::cli) email: Option<String>,
+    #[arg(long, value_name = "E-MAIL", value_parser = Email::parse,
+        required_unless_present_any = ["first_name", "last_name"])]
+    pub(in crate::cli) email: Option<Email>,
 
     /// The given name
-    #[arg(long, value_name = "NAME")]
-    pub(in crate::cli) first_name: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = PersonName::parse)]
+    pub(in crate::cli) first_name: Option<PersonName>,
 
     /// The family name
-    #[arg(long, value_name = "NAME")]
-    pub(in crate::cli) last_name: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = PersonName::parse)]
+    pub(in crate::cli) last_name: Option<PersonName>,
 }
 
 /// How a user is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Whom {
     Id(UserId),
-    /// Not looked at yet.
-    Email(String),
+    Email(Email),
 }
 
 fn whom(text: &str) -> Result<Whom, InvalidWhom> {
     if text.contains('@') {
-        return Ok(Whom::Email(text.to_owned()));
+        return Ok(Whom::Email(Email::parse(text)?));
     }
-    UserId::parse(text).map(Whom::Id).map_err(|InvalidId| InvalidWhom)
+    UserId::parse(text).map(Whom::Id).map_err(|InvalidId| InvalidWhom::Neither)
 }
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("must be an e-mail, or a UUID such as 018f4e9a-7c1e-7b3a-9d2e-3f5a6b7c8d9e")]
-struct InvalidWhom;
+enum InvalidWhom {
+    #[error(transparent)]
+    Email(#[from] InvalidEmail),
+    #[error("must be an e-mail, or a UUID such as 018f4e9a-7c1e-7b3a-9d2e-3f5a6b7c8d9e")]
+    Neither,
+}
 
 fn role() -> impl TypedValueParser<Value = Role> {
     PossibleValuesParser::new([Role::Owner, Role::Admin, Role::Member].map(Role::as_str))
@@ -181,8 +186,8 @@ pub(in crate::cli) enum TenantAction {
     /// Create a tenant without users; `identity user create --role owner` makes its owner
     Create {
         /// What people call it
-        #[arg(long, value_name = "NAME")]
-        name: String,
+        #[arg(long, value_name = "NAME", value_parser = TenantName::parse)]
+        name: TenantName,
     },
     /// List the tenants, those created last first
     List(ListLength),
@@ -198,8 +203,8 @@ pub(in crate::cli) enum TenantAction {
         #[arg(value_name = "ID", value_parser = TenantId::parse)]
         id: TenantId,
         /// What people call it
-        #[arg(long, value_name = "NAME")]
-        name: String,
+        #[arg(long, value_name = "NAME", value_parser = TenantName::parse)]
+        name: TenantName,
     },
     /// Delete a tenant with its users and everything that belongs to them; asks first
     ///

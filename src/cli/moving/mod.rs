@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 use tokio::task;
 
 use self::files::{ReportTargets, Reports, open_input};
-use self::output::{Output, Target, named};
+use self::output::{Output, Target};
 use self::summary::print_summary;
 use super::operator::Failure;
+use super::streams::is_output_closed;
 use super::{Outcome, database};
 use crate::config::{DatabaseSettings, Environment, Fault, MaintenanceSettings};
 use crate::domain::{Actor, SystemClock};
@@ -131,10 +132,13 @@ pub(super) fn run_export(
     let path = arguments.file.as_deref().unwrap_or(Path::new("-"));
     let target = Target::find(path, &protected)?;
     database::run(&settings.log, &patient(&settings.database), async |storage| {
-        let failed = |error| format!("cannot write {}", named(&target, error));
+        let failed = |error: io::Error| match Failure::from(error) {
+            error if is_output_closed(&*error) => error,
+            error => format!("cannot write {target}: {error}").into(),
+        };
         let output = Output::open(&target).map_err(failed)?;
         let output = export(&storage, actor, output).await?.map_err(failed)?;
-        Ok(output.finish().map_err(failed)?)
+        output.finish().map_err(failed)
     })
 }
 

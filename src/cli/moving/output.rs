@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use super::protected::{ProtectedFiles, folder};
 use crate::cli::Misuse;
 use crate::cli::operator::Failure;
+use crate::cli::streams::StandardOutput;
 
 /// A path that a command is to write to. Nothing is opened yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +105,7 @@ impl Output {
     /// Ends what was written; a regular file takes its name.
     pub(super) fn finish(self) -> io::Result<()> {
         match self {
-            Self::StandardOutput => io::stdout().flush(),
+            Self::StandardOutput => StandardOutput.flush(),
             Self::StandardError | Self::Special(_) => Ok(()),
             Self::File(file) => file.keep(),
         }
@@ -114,7 +115,7 @@ impl Output {
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::StandardOutput => io::stdout().write(bytes),
+            Self::StandardOutput => StandardOutput.write(bytes),
             Self::StandardError => io::stderr().write(bytes),
             Self::Special(file) | Self::File(NewFile { file, .. }) => file.write(bytes),
         }
@@ -122,7 +123,7 @@ impl Write for Output {
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::StandardOutput => io::stdout().flush(),
+            Self::StandardOutput => StandardOutput.flush(),
             Self::StandardError => io::stderr().flush(),
             Self::Special(file) | Self::File(NewFile { file, .. }) => file.flush(),
         }

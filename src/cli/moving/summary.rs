@@ -5,6 +5,7 @@ use std::io::Write as _;
 use super::ImportArguments;
 use super::files::ReportTargets;
 use crate::cli::Outcome;
+use crate::cli::streams::{StandardOutput, notify};
 use crate::service::moving::{Counts, Tally};
 
 /// The counts on standard output, unless a report goes there; on standard error, whether something is missing.
@@ -22,19 +23,20 @@ pub(super) fn print_summary(
     for ((kind, why), count) in &counts.refused {
         text += &format!("refused: {count} {} {}\n", kind.as_str(), why.as_str());
     }
-    if reports.use_standard_output() {
-        std::io::stderr().write_all(text.as_bytes())?;
+    let printed = if reports.use_standard_output() {
+        notify(text.trim_end());
+        Ok(())
     } else {
-        std::io::stdout().write_all(text.as_bytes())?;
-    }
+        StandardOutput.write_all(text.as_bytes())
+    };
     let refused = counts.refusals();
     if refused > 0 {
         let rows = if refused == 1 { "1 row was".to_owned() } else { format!("{refused} rows were") };
         let report = reports.refused();
-        eprintln!("identity: NOT ALL WENT IN: {rows} refused and listed in {report}");
+        notify(format_args!("identity: NOT ALL WENT IN: {rows} refused and listed in {report}"));
     }
     if arguments.dry_run {
-        eprintln!("identity: this was a dry run: nothing was written into the database");
+        notify("identity: this was a dry run: nothing was written into the database");
     }
-    Ok(())
+    Ok(printed?)
 }
