@@ -27,8 +27,8 @@ pub enum ForeignHashRefused {
     /// In no notation that is known here, or in another one than the scheme that was named.
     #[error("is neither bcrypt ($2a$, $2b$ or $2y$) nor passlib's $bcrypt-sha256$v=2,t=2b,…")]
     Notation,
-    /// So dear to check that it would keep a core busy for everybody else.
-    #[error("asks for a cost of more than {}", Cost::MAX.get())]
+    /// bcrypt's does not allow of it, or it would keep a core busy for everybody else.
+    #[error("has a cost that is not from {} to {}", Cost::MIN.get(), Cost::MAX.get())]
     Cost,
 }
 
@@ -92,7 +92,9 @@ mod tests {
             let truncated = PasswordScheme::BcryptTruncated;
             assert_eq!(read(&text, Some(truncated)), Ok(truncated));
             assert_eq!(read(&text, Some(PasswordScheme::BcryptSha256)), Err(ForeignHashRefused::Notation));
-            assert_eq!(read(&format!("${variant}$17${BODY}"), None), Err(ForeignHashRefused::Cost));
+            for cost in ["00", "03", "17", "31"] {
+                assert_eq!(read(&format!("${variant}${cost}${BODY}"), None), Err(ForeignHashRefused::Cost));
+            }
         }
         let sha256 = |cost| read(&format!("$bcrypt-sha256$v=2,t=2b,r={cost}${SHA256}"), None);
         assert_eq!(sha256("4"), Ok(PasswordScheme::BcryptSha256));

@@ -12,18 +12,17 @@ pub fn is_writable(at: Timestamp) -> bool {
     YEARS.contains(&at.as_unix_seconds())
 }
 
-/// The point in time in UTC, such as `2023-11-14T22:13:20.123456Z`; `None` beyond the years that RFC 3339
-/// can write.
-pub fn format(at: Timestamp) -> Option<String> {
-    if !is_writable(at) {
-        return None;
-    }
+/// The point in time in UTC, such as `2023-11-14T22:13:20.123456Z`; beyond the years that RFC 3339 can write, the
+/// nearest point within them.
+pub fn format_nearest(at: Timestamp) -> String {
+    let (first, end) = (YEARS.start * MICROS_A_SECOND, YEARS.end * MICROS_A_SECOND);
+    let at = Timestamp::from_unix_micros(at.as_unix_micros().clamp(first, end - 1));
     let seconds = at.as_unix_seconds();
     let (year, month, day) = date(seconds.div_euclid(SECONDS_A_DAY));
     let second = seconds.rem_euclid(SECONDS_A_DAY);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     let micros = at.subsecond_nanos() / 1_000;
-    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z"))
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
 /// Reads a point in time with any offset. What is finer than a microsecond is cut off, and a leap second is
@@ -133,14 +132,14 @@ mod tests {
             (YEARS.end * MICROS_A_SECOND - 1, "9999-12-31T23:59:59.999999Z"),
         ] {
             let at = Timestamp::from_unix_micros(micros);
-            assert_eq!(format(at).as_deref(), Some(text));
+            assert_eq!(format_nearest(at), text);
             assert_eq!(parse(text), Some(at), "{text}");
         }
         for day in (-700_000..2_900_000).step_by(97) {
             assert_eq!(days(date(day)), Some(day));
         }
-        assert_eq!(format(Timestamp::from_unix_micros(i64::MAX)), None);
-        assert_eq!(format(Timestamp::from_unix_micros(i64::MIN)), None);
+        assert_eq!(format_nearest(Timestamp::from_unix_micros(i64::MAX)), "9999-12-31T23:59:59.999999Z");
+        assert_eq!(format_nearest(Timestamp::from_unix_micros(i64::MIN)), "0000-01-01T00:00:00.000000Z");
     }
 
     #[test]

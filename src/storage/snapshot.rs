@@ -1,5 +1,8 @@
 //! Everything there is of tenants and users, page by page, as it was at one moment.
+//!
+//! Rows come as they are stored, so that one which breaks a rule of this version hides no other.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use diesel::dsl::sql;
@@ -11,10 +14,9 @@ use uuid::Uuid;
 use super::columns::{DbId, DbInstant, Id};
 use super::connection::{Conn, query};
 use super::error::StorageError;
-use super::rows::{self, PasswordRow, TENANT, TenantRow};
 use super::schema::{passwords, tenants, users};
 use super::transaction::Tx;
-use crate::domain::{Email, PasswordHash, PersonName, Role, Tenant, TenantId, Timestamp, UserId, UserState};
+use crate::domain::{TenantId, Timestamp, UserId};
 
 /// A transaction that only reads, and sees the same moment throughout. Ends when dropped.
 ///
@@ -41,65 +43,101 @@ impl DerefMut for Snapshot {
     }
 }
 
-/// A user with the hash of the password, without what is told of the tenant.
-#[derive(Clone, Debug)]
-pub struct WholeUser {
+/// A tenant as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTenant {
+    /// Identifies the tenant.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A user as it is stored, with the hash of the password. `Debug` shows the ids alone.
+#[derive(Clone)]
+pub struct StoredUser {
     /// Whose user it is.
     pub tenant_id: TenantId,
     /// Identifies the user.
     pub id: UserId,
     /// The e-mail.
-    pub email: Email,
+    pub email: String,
     /// Given name.
-    pub first_name: PersonName,
+    pub first_name: String,
     /// Family name.
-    pub last_name: PersonName,
+    pub last_name: String,
     /// What the user may do.
-    pub role: Role,
+    pub role: String,
     /// Whether the user may do anything.
-    pub state: UserState,
+    pub state: String,
     /// When the user was created.
     pub created_at: Timestamp,
     /// When the user last changed.
     pub updated_at: Timestamp,
-    /// The hash, and when the user last got another password, where the user has one.
-    pub password: Option<(PasswordHash, Timestamp)>,
+    /// The password, where the user has one.
+    pub password: Option<StoredPassword>,
+}
+
+/// The hash of a password, as it is stored.
+#[derive(Clone)]
+pub struct StoredPassword {
+    /// How it was computed.
+    pub scheme: String,
+    /// The hash.
+    pub hash: String,
+    /// When the user last got another password.
+    pub changed_at: Timestamp,
+}
+
+impl fmt::Debug for StoredUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tenant_id, id, .. } = self;
+        f.debug_struct("StoredUser").field("tenant_id", tenant_id).field("id", id).finish_non_exhaustive()
+    }
 }
 
 type UserRow = (DbId, DbId, String, String, String, String, String, DbInstant, DbInstant);
-type HashRow = (DbId, DbId, PasswordRow, DbInstant);
+type TenantRow = (DbId, String, DbInstant, DbInstant);
+type HashRow = (DbId, DbId, String, String, DbInstant);
 
 /// Lists tenants by id, from behind `after` on.
 ///
 /// # Errors
-/// [`StorageError`] when the database fails or a row makes no sense.
+/// [`StorageError`] when the database fails.
 pub async fn list_tenants(
     conn: &mut Conn,
     after: Option<TenantId>,
     limit: usize,
-) -> Result<Vec<Tenant>, StorageError> {
+) -> Result<Vec<StoredTenant>, StorageError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found = tenants::table
         .filter(tenants::id.gt(after.map_or(DbId(Uuid::nil()), DbId::from)))
         .order(tenants::id)
-        .select(TENANT)
+        .select((tenants::id, tenants::name, tenants::created_at, tenants::updated_at))
         .limit(limit);
     let rows = query!(conn,
         postgres: |c| found.load::<TenantRow>(c),
         sqlite: |c| c.spawn_blocking(move |c| diesel::RunQueryDsl::load::<TenantRow>(found, c))
     )?;
-    rows.into_iter().map(TenantRow::into_tenant).collect()
+    Ok(rows.into_iter().map(tenant).collect())
+}
+
+fn tenant((id, name, created_at, updated_at): TenantRow) -> StoredTenant {
+    StoredTenant { id: id.into(), name, created_at: created_at.into(), updated_at: updated_at.into() }
 }
 
 /// Lists users by tenant and id, from behind `after` on.
 ///
 /// # Errors
-/// [`StorageError`] when the database fails or a row makes no sense.
+/// [`StorageError`] when the database fails.
 pub async fn list_users(
     conn: &mut Conn,
     after: Option<(TenantId, UserId)>,
     limit: usize,
-) -> Result<Vec<WholeUser>, StorageError> {
+) -> Result<Vec<StoredUser>, StorageError> {
     let (tenant_id, id) = after.map_or((DbId(Uuid::nil()), DbId(Uuid::nil())), |(tenant_id, id)| {
         (DbId::from(tenant_id), DbId::from(id))
     });
@@ -139,36 +177,39 @@ pub async fn list_users(
         .select((
             passwords::tenant_id,
             passwords::user_id,
-            (passwords::scheme, passwords::hash),
+            passwords::scheme,
+            passwords::hash,
             passwords::changed_at,
         ));
     let hashes = query!(conn,
         postgres: |c| found.load::<HashRow>(c),
         sqlite: |c| c.spawn_blocking(move |c| diesel::RunQueryDsl::load::<HashRow>(found, c))
     )?;
-    join(rows, hashes)
+    Ok(join(rows, hashes))
 }
 
 /// Both are in the same order, and no hash is without its user.
-fn join(rows: Vec<UserRow>, hashes: Vec<HashRow>) -> Result<Vec<WholeUser>, StorageError> {
+fn join(rows: Vec<UserRow>, hashes: Vec<HashRow>) -> Vec<StoredUser> {
     let mut hashes = hashes.into_iter().peekable();
     let whole = |row: UserRow| {
         let (tenant_id, id, email, first_name, last_name, role, state, created_at, updated_at) = row;
         let password = hashes.next_if(|hash| (hash.0, hash.1) == (tenant_id, id));
-        Ok(WholeUser {
+        StoredUser {
             tenant_id: tenant_id.into(),
             id: id.into(),
-            email: rows::sense("users.email", Email::parse(&email).ok())?,
-            first_name: rows::sense("users.first_name", PersonName::parse(&first_name).ok())?,
-            last_name: rows::sense("users.last_name", PersonName::parse(&last_name).ok())?,
-            role: rows::role(&role)?,
-            state: rows::state(&state)?,
+            email,
+            first_name,
+            last_name,
+            role,
+            state,
             created_at: created_at.into(),
             updated_at: updated_at.into(),
-            password: password
-                .map(|(_, _, row, changed_at)| Ok::<_, StorageError>((row.into_hash()?, changed_at.into())))
-                .transpose()?,
-        })
+            password: password.map(|(_, _, scheme, hash, changed_at)| StoredPassword {
+                scheme,
+                hash,
+                changed_at: changed_at.into(),
+            }),
+        }
     };
     rows.into_iter().map(whole).collect()
 }

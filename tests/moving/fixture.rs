@@ -108,6 +108,19 @@ impl Place {
     }
 }
 
+/// The lines of an export that are rows.
+pub(crate) fn rows(export: &str) -> Vec<&str> {
+    let lines: Vec<_> = export.lines().collect();
+    let [header, rows @ .., end] = &lines[..] else { panic!("{export}") };
+    assert_eq!((*header, *end), (HEADER, end_of(rows.len()).as_str()));
+    rows.to_vec()
+}
+
+/// The last line of an export of so many rows.
+pub(crate) fn end_of(rows: usize) -> String {
+    format!(r#"{{"type":"identity-export-end","rows":{rows}}}"#)
+}
+
 /// The header and these lines.
 pub(crate) fn file(lines: &[Value]) -> String {
     std::iter::once(HEADER.to_owned())

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{HASH, HEADER, Place, file, tenant, tenant_id, user, user_id, with, without};
+use crate::fixture::{
+    HASH, HEADER, Place, end_of, file, rows, tenant, tenant_id, user, user_id, with, without,
+};
 use crate::support::service::{Engine, on_both_databases};
 
 on_both_databases!(
@@ -28,11 +30,15 @@ fn lines() -> Vec<(Value, Option<&'static str>)> {
         bad(with(user(7, 1), "state", "asleep"), "bad_state"),
         bad(with(user(8, 1), "created_at", "yesterday"), "bad_time"),
         bad(with(user(9, 1), "password_changed_at", "yesterday"), "bad_time"),
+        bad(with(user(28, 1), "password_changed_at", "9999-01-01T00:00:00Z"), "bad_time"),
+        bad(with(user(29, 1), "created_at", "9999-12-31T23:59:59.999999Z"), "bad_time"),
+        bad(with(tenant(4), "updated_at", "2999-01-01T00:00:00Z"), "bad_time"),
         bad(
             with(user(10, 1), "password_hash", "$argon2id$v=19$m=65536,t=3,p=4$c29tZQ$aGFzaA"),
             "bad_password_hash",
         ),
         bad(with(user(11, 1), "password_hash", HASH.replace("$04$", "$17$")), "bad_password_hash"),
+        bad(with(user(30, 1), "password_hash", HASH.replace("$04$", "$03$")), "bad_password_hash"),
         bad(with(user(12, 1), "password_scheme", "md5"), "bad_password_hash"),
         bad(with(user(13, 1), "password_scheme", "bcrypt-sha256"), "bad_password_hash"),
         bad(without(user(14, 1), "password_hash"), "bad_password_hash"),
@@ -79,13 +85,16 @@ async fn broken_lines_are_told_with_their_numbers_and_the_rest_goes_in(engine: E
         refused.iter().filter(|(_, kind, _)| kind == "user").count()
     });
     assert!(run.out.contains(&users), "{run:?}");
-    assert!(run.out.contains("tenants: 1 imported, 0 there already, 2 refused"), "{run:?}");
+    assert!(run.out.contains("tenants: 1 imported, 0 there already, 3 refused"), "{run:?}");
     assert!(run.err.contains(&format!("NOT ALL WENT IN: {} rows were refused", refused.len())), "{run:?}");
     let report = std::fs::read_to_string(place.path("identity-import-refused.jsonl")).unwrap();
     assert!(
         !report.contains("6@example.com") && !report.contains("8@") && !report.contains("$argon2"),
         "{report}"
     );
+
+    assert_eq!(report.matches("password_hash has a cost that is not from 4 to 16").count(), 2, "{report}");
+    assert_eq!(report.matches("is in the future").count(), 3, "{report}");
 
     let states = place.outside().await.texts("SELECT state AS cell FROM users ORDER BY state").await;
     assert_eq!(states, ["active", "active", "active", "disabled"]);
@@ -167,7 +176,7 @@ async fn what_is_there_is_not_changed(engine: Engine) {
     assert!(run.out.contains("users: 1 imported, 2 there already, 1 refused"), "{run:?}");
     assert_eq!(place.refused(), [(5, "user".to_owned(), "email_taken".to_owned())]);
     let after = place.export().await;
-    assert!(before.lines().all(|line| after.contains(line)), "{before}{after}");
+    assert!(rows(&before).iter().all(|line| after.contains(line)), "{before}{after}");
 }
 
 async fn two_imports_at_once_do_not_get_into_each_others_way(engine: Engine) {
@@ -215,4 +224,75 @@ async fn what_is_no_export_is_refused_as_a_whole() {
     assert_eq!(place.run_with(&["import", "jsonl", "-"], HEADER).await.code, Some(0));
     let joined = format!("{}\n{}", file(&[tenant(1)]), file(&[tenant(2)]));
     assert!(place.run_with(&["import", "jsonl", "-"], &joined).await.ok().contains("tenants: 2 imported"));
+}
+
+/// The lines in another encoding.
+fn utf16(text: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    text.encode_utf16().flat_map(bytes).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_is_no_export_is_named() {
+    let place = Place::new(Engine::Sqlite).await;
+    let export = file(&[tenant(1)]);
+    let marked = format!("\u{feff}{export}");
+    for (input, problem) in [
+        (utf16(&marked, u16::to_le_bytes), "in UTF-16 and must be in UTF-8"),
+        (utf16(&marked, u16::to_be_bytes), "in UTF-16 and must be in UTF-8"),
+        (utf16(&export, u16::to_le_bytes), "in UTF-16LE and must be in UTF-8"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\x03".to_vec(), "compressed by gzip: `gzip -dc "),
+        (Vec::new(), HEADER),
+        (b" \n\n".to_vec(), HEADER),
+        ("x".repeat(70_000).into_bytes(), HEADER),
+    ] {
+        std::fs::write(place.path("in.jsonl"), &input).unwrap();
+        for more in [&["--dry-run"][..], &[]] {
+            let run = place.run(&[&["import", "jsonl", "in.jsonl"], more].concat()).await;
+            assert_eq!((run.code, run.out.as_str()), (Some(1), ""), "{problem}: {run:?}");
+            assert!(run.err.contains(problem), "{problem}: {run:?}");
+        }
+    }
+    assert_eq!(place.outside().await.count("tenants").await, 0);
+    // Before a header, the mark has no meaning.
+    let joined = format!("{marked}\n\u{feff}{}", file(&[tenant(2)]));
+    let printed = place.run_with(&["import", "jsonl", "-"], &joined).await.ok();
+    assert!(printed.contains("tenants: 2 imported, 0 there already, 0 refused"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_is_not_whole_is_noticed() {
+    let place = Place::new(Engine::Sqlite).await;
+    place.import_lines(&[tenant(1), user(1, 1), user(2, 1)]).await.ok();
+    let whole = place.export().await;
+    let without =
+        |text: &str| whole.lines().filter(|line| !line.contains(text)).collect::<Vec<_>>().join("\n");
+    let end = end_of(3);
+    const WARNING: &str = "it may have been cut off";
+    for (input, code, told) in [
+        (whole.clone(), 0, ""),
+        (format!("{whole}{whole}"), 0, ""),
+        (format!("{whole}\n \n"), 0, ""),
+        (without("identity-export-end"), 0, WARNING),
+        (whole[..whole.len() / 2].to_owned(), 0, WARNING),
+        (format!("{}\n{whole}", without("identity-export-end")), 0, WARNING),
+        // After the end.
+        (format!("{whole}{}", user(3, 1)), 0, WARNING),
+        (without("user2"), 1, "line 4 says that the export had 3 rows, and there are 2"),
+        (format!("{}\n{whole}", without("user2")), 1, "line 4 says that the export had 3 rows"),
+        (whole.replace(&end, &format!("{}\n{end}", user(3, 1))), 1, "had 3 rows, and there are 4"),
+        // What is refused counts as well.
+        (whole.replace("user2@example.com", "nobody"), 0, ""),
+        (whole.replace("user2@", "\"user2@"), 0, ""),
+    ] {
+        let run = place.run_with(&["import", "jsonl", "-", "--dry-run"], &input).await;
+        assert_eq!(run.code, Some(code), "{input}: {run:?}");
+        assert!(run.out.contains("tenants: 0 would go in, "), "{run:?}");
+        let is_warned = run.err.contains(WARNING) || run.err.contains("is not whole");
+        assert_eq!((is_warned, run.err.contains(told)), (!told.is_empty(), true), "{input}: {run:?}");
+    }
+    // What is there goes in all the same.
+    let other = Place::new(Engine::Sqlite).await;
+    let run = other.run_with(&["import", "jsonl", "-"], &without("user2")).await;
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.out.contains("users: 1 imported, 0 there already, 0 refused"), "{run:?}");
 }

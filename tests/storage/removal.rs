@@ -88,7 +88,8 @@ async fn no_query_sees_anything_of_a_deleted_tenant(engine: Engine) {
     assert_eq!(known.tenants.into_keys().collect::<Vec<_>>(), [stays.tenant.id]);
     assert_eq!(known.users.into_keys().collect::<Vec<_>>(), [stays.id]);
     assert_eq!(known.emails.into_iter().collect::<Vec<_>>(), [stays.email.as_normalized()]);
-    assert_eq!(snapshot::list_tenants(tx, None, 9).await.unwrap(), std::slice::from_ref(&stays.tenant));
+    let tenants = snapshot::list_tenants(tx, None, 9).await.unwrap();
+    assert_eq!(tenants.iter().map(|tenant| tenant.id).collect::<Vec<_>>(), [stays.tenant.id]);
     let users = snapshot::list_users(tx, None, 9).await.unwrap();
     assert_eq!(users.iter().map(|user| user.id).collect::<Vec<_>>(), [stays.id]);
     assert!(users[0].password.is_some());

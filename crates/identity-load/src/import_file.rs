@@ -25,6 +25,7 @@ pub(crate) fn write(users: u32, out: impl Write) -> io::Result<()> {
     for index in 0..users {
         user(&mut out, &format!("u{index}"), "member", UNKNOWN_HASH, index)?;
     }
+    writeln!(out, r#"{{"type":"identity-export-end","rows":{}}}"#, u64::from(users) + 3)?;
     out.flush()
 }
 
@@ -81,11 +82,12 @@ mod tests {
         write(3, &mut out).unwrap();
         let lines: Vec<Value> =
             String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 2 + 2 + 3);
+        assert_eq!(lines.len(), 2 + 2 + 3 + 1);
         assert_eq!((&lines[0]["version"], &lines[1]["id"]), (&Value::from(1), &Value::from(LARGE)));
         assert_eq!(lines[2]["role"], "owner");
         assert_eq!(lines[6]["email"], "u2@large.example");
-        assert!(lines[2..].iter().all(|line| line["tenant_id"] == LARGE));
+        assert_eq!(lines[7]["rows"], 1 + 2 + 3);
+        assert!(lines[2..7].iter().all(|line| line["tenant_id"] == LARGE));
     }
 
     #[test]

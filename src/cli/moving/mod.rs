@@ -17,7 +17,7 @@ use tokio::task;
 
 use self::files::{ReportTargets, Reports, open_input};
 use self::output::{Output, Target};
-use self::summary::print_summary;
+use self::summary::{check_ending, print_summary};
 use super::operator::Failure;
 use super::streams::is_output_closed;
 use super::{Outcome, database};
@@ -93,28 +93,31 @@ pub(super) fn run_import(
         };
         let terms = ImportTerms { actor, source: name, dry_run: arguments.dry_run };
         let (sender, rows) = mpsc::channel(1);
-        let mut total = None;
-        match source {
+        let (total, ending) = match source {
             Source::Prisma(target) => {
                 let mut system = OldSystem::open(&target)
                     .await
                     .map_err(|error| format!("the old system's database {target} cannot be read: {error}"))?;
                 let (tenants, users) = system.count().await?;
-                total = Some(tenants + users);
                 task::spawn(prisma::feed(system, BATCH, sender));
+                (Some(tenants + users), None)
             }
             Source::Jsonl(path) => {
                 let input = open_input(&path)?;
-                task::spawn_blocking(move || jsonl::feed(input, BATCH, &sender));
+                (None, Some(task::spawn_blocking(move || jsonl::feed(input, BATCH, &sender))))
             }
-        }
+        };
         let mut reports = Reports::new(&targets, total).map_err(ImportError::Ledger)?;
         let counts = import(&storage, &SystemClock, &terms, rows, &mut reports).await;
         // What was refused until an import failed is of use as well.
         let finished = reports.finish().map_err(ImportError::Ledger);
         let counts = counts?;
         finished?;
-        print_summary(&counts, arguments, &targets)
+        let printed = print_summary(&counts, arguments, &targets);
+        if let Some(ending) = ending {
+            check_ending(ending.await?)?;
+        }
+        printed
     })
 }
 
@@ -154,10 +157,15 @@ async fn export(storage: &Storage, actor: Actor, mut to: Output) -> Result<io::R
         Ok(to)
     });
     let mut text = jsonl::header();
+    let mut rows = 0;
     loop {
         let page = export.next().await?;
         for row in &page {
             jsonl::write(&mut text, row)?;
+        }
+        rows += page.len() as u64;
+        if page.is_empty() {
+            text.extend(jsonl::end(rows));
         }
         // The writer has failed.
         if sender.send(std::mem::take(&mut text)).await.is_err() || page.is_empty() {

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use super::ImportArguments;
 use super::files::ReportTargets;
+use super::jsonl::Ending;
 use crate::cli::Outcome;
 use crate::cli::streams::{StandardOutput, notify};
 use crate::service::moving::{Counts, Tally};
@@ -39,4 +40,25 @@ pub(super) fn print_summary(
         notify("identity: this was a dry run: nothing was written into the database");
     }
     Ok(printed?)
+}
+
+/// Says what the end of a file tells of it.
+///
+/// # Errors
+/// When rows are missing, or there are more than there were. Those that are there went in.
+pub(super) fn check_ending(ending: Ending) -> Outcome {
+    match ending {
+        Ending::Whole => Ok(()),
+        Ending::Missing => {
+            notify(
+                "identity: the input does not end with the number of its rows, as an export does: \
+                 it may have been cut off",
+            );
+            Ok(())
+        }
+        Ending::Wrong { position, told, found } => Err(format!(
+            "line {position} says that the export had {told} rows, and there are {found}: the input is not whole"
+        )
+        .into()),
+    }
 }

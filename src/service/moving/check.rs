@@ -64,16 +64,17 @@ impl Candidate {
     }
 }
 
-pub(super) fn check(row: Incoming) -> Result<Candidate, Refusal> {
+/// Checks a row, whose times are not after `latest`.
+pub(super) fn check(row: Incoming, latest: Timestamp) -> Result<Candidate, Refusal> {
     match row {
         Incoming::Unreadable(refusal) => Err(refusal),
         Incoming::Tenant(tenant) => {
             let (position, id) = (tenant.position, tenant.id.clone());
-            check_tenant(tenant).map_err(|fault| fault.of(position, Kind::Tenant, id))
+            check_tenant(tenant, latest).map_err(|fault| fault.of(position, Kind::Tenant, id))
         }
         Incoming::User(user) => {
             let (position, id) = (user.position, user.id.clone());
-            check_user(*user).map_err(|fault| fault.of(position, Kind::User, id))
+            check_user(*user, latest).map_err(|fault| fault.of(position, Kind::User, id))
         }
     }
 }
@@ -91,16 +92,16 @@ impl Fault {
     }
 }
 
-fn check_tenant(row: IncomingTenant) -> Result<Candidate, Fault> {
+fn check_tenant(row: IncomingTenant, latest: Timestamp) -> Result<Candidate, Fault> {
     let (id, is_renamed, old_id) = id("id", Kind::Tenant, row.id)?;
     let name = TenantName::parse(&row.name.unwrap_or_default());
     let name = name.map_err(|problem| Fault::new(Why::BadName, "name", problem))?;
-    let (created_at, updated_at) = times(row.created_at, row.updated_at)?;
+    let (created_at, updated_at) = times(row.created_at, row.updated_at, latest)?;
     let tenant = Tenant { id: id.into(), name, version: 1, created_at, updated_at };
     Ok(Candidate { position: row.position, old_id, is_renamed, row: Row::Tenant(tenant) })
 }
 
-fn check_user(row: IncomingUser) -> Result<Candidate, Fault> {
+fn check_user(row: IncomingUser, latest: Timestamp) -> Result<Candidate, Fault> {
     let (user_id, is_renamed, old_id) = id("id", Kind::User, row.id)?;
     let (tenant_id, ..) = id("tenant_id", Kind::Tenant, row.tenant_id)?;
     let email = Email::parse(&row.email.unwrap_or_default());
@@ -117,12 +118,13 @@ fn check_user(row: IncomingUser) -> Result<Candidate, Fault> {
         UserState::from_name(&state)
             .ok_or_else(|| Fault::new(Why::BadState, "state", "must be active or disabled"))
     })?;
-    let (created_at, updated_at) = times(row.created_at, row.updated_at)?;
+    let (created_at, updated_at) = times(row.created_at, row.updated_at, latest)?;
     let hash = row.password_hash.filter(|hash| !hash.is_empty());
     let hash = hash.ok_or_else(|| Fault::new(Why::BadPasswordHash, "password_hash", "is missing"))?;
     let password = read_hash(hash, row.password_scheme)
         .map_err(|problem| Fault::new(Why::BadPasswordHash, "password_hash", problem))?;
-    let password_changed_at = time("password_changed_at", row.password_changed_at.or(Some(updated_at)))?;
+    let password_changed_at =
+        time("password_changed_at", row.password_changed_at.or(Some(updated_at)), latest)?;
     let user = CheckedUser {
         id: user_id.into(),
         tenant_id: tenant_id.into(),
@@ -156,12 +158,21 @@ fn id(field: &str, kind: Kind, text: Option<String>) -> Result<(Uuid, bool, Stri
 
 /// When it was created and last changed. In the other system these may come from the clocks of two
 /// machines; a change from before the creation was one right after it.
-fn times(created: Option<Timestamp>, updated: Option<Timestamp>) -> Result<(Timestamp, Timestamp), Fault> {
-    let created = time("created_at", created)?;
-    Ok((created, time("updated_at", updated)?.max(created)))
+fn times(
+    created: Option<Timestamp>,
+    updated: Option<Timestamp>,
+    latest: Timestamp,
+) -> Result<(Timestamp, Timestamp), Fault> {
+    let created = time("created_at", created, latest)?;
+    Ok((created, time("updated_at", updated, latest)?.max(created)))
 }
 
-fn time(field: &str, at: Option<Timestamp>) -> Result<Timestamp, Fault> {
-    at.filter(|at| rfc3339::is_writable(*at))
-        .ok_or_else(|| Fault::new(Why::BadTime, field, "is no point in time of the years 0 to 9999"))
+fn time(field: &str, at: Option<Timestamp>, latest: Timestamp) -> Result<Timestamp, Fault> {
+    let at = at.filter(|at| rfc3339::is_writable(*at));
+    let at =
+        at.ok_or_else(|| Fault::new(Why::BadTime, field, "is no point in time of the years 0 to 9999"))?;
+    if at > latest {
+        return Err(Fault::new(Why::BadTime, field, "is in the future"));
+    }
+    Ok(at)
 }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::{Action, Actor, AuditEvent, Clock, Tenant, TenantId, UserId};
-use crate::storage::snapshot::{Snapshot, WholeUser, list_tenants, list_users};
+use crate::domain::{Action, Actor, AuditEvent, Clock, TenantId, UserId};
+use crate::storage::snapshot::{Snapshot, StoredTenant, StoredUser, list_tenants, list_users};
 use crate::storage::{Storage, StorageError, audit};
 
 /// How many tenants or users are read at once.
@@ -13,17 +13,17 @@ const PAGE: usize = 5_000;
 #[derive(Clone, Debug)]
 pub enum Exported {
     /// A tenant; its users follow.
-    Tenant(Tenant),
+    Tenant(StoredTenant),
     /// A user of the tenant before.
-    User(WholeUser),
+    User(StoredUser),
 }
 
 /// An export under way.
 pub struct Export {
     snapshot: Snapshot,
-    tenants: VecDeque<Tenant>,
+    tenants: VecDeque<StoredTenant>,
     last_tenant: Option<TenantId>,
-    users: VecDeque<WholeUser>,
+    users: VecDeque<StoredUser>,
     last_user: Option<(TenantId, UserId)>,
     /// Whose users come now.
     tenant: Option<TenantId>,
@@ -54,7 +54,7 @@ impl Export {
     /// The next tenants and users; none at the end.
     ///
     /// # Errors
-    /// [`StorageError`] when the database fails or a row makes no sense.
+    /// [`StorageError`] when the database fails.
     pub async fn next(&mut self) -> Result<Vec<Exported>, StorageError> {
         let mut page = Vec::with_capacity(PAGE);
         while page.len() < PAGE {

@@ -4,6 +4,7 @@
 //! written already.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{self, JoinHandle};
@@ -32,6 +33,9 @@ pub struct ImportTerms {
 /// How often a batch is decided again when others are faster with an id or an e-mail.
 const ATTEMPTS: usize = 20;
 
+/// How far the clock that a time was taken from may be ahead of this one.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How many batches are written at the same time: PostgreSQL works on each on another core. SQLite has one
 /// writer, which the second waits for.
 const AT_ONCE: usize = 2;
@@ -50,10 +54,11 @@ pub async fn import(
     mut rows: mpsc::Receiver<Result<Vec<Incoming>, ImportError>>,
     ledger: &mut dyn Ledger,
 ) -> Result<Counts, ImportError> {
+    let latest = clock.now().plus(CLOCK_TOLERANCE);
     let (sender, mut checked) = mpsc::channel::<Result<Checked, ImportError>>(1);
     task::spawn_blocking(move || {
         while let Some(batch) = rows.blocking_recv() {
-            let batch = batch.map(|rows| rows.into_iter().map(check).collect());
+            let batch = batch.map(|rows| rows.into_iter().map(|row| check(row, latest)).collect());
             if sender.blocking_send(batch).is_err() {
                 return;
             }

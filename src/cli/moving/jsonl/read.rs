@@ -5,12 +5,18 @@ use std::io::{self, BufRead, Read as _};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{FORMAT, VERSION};
+use super::{END, FORMAT, VERSION, foreign};
 use crate::domain::{PasswordScheme, Timestamp, rfc3339};
 use crate::service::moving::{ImportError, Incoming, IncomingTenant, IncomingUser, Kind, Refusal, Why};
 
 /// The most bytes of a line, many times what the longest user takes.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
+
+/// More than any header or end has.
+const MAX_MARK_BYTES: usize = 200;
+
+/// What some programs begin a file of UTF-8 with.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A line of any type.
 #[derive(Default, Deserialize)]
@@ -18,7 +24,6 @@ const MAX_LINE_BYTES: u64 = 64 * 1024;
 struct Line {
     #[serde(rename = "type")]
     kind: String,
-    version: Option<u64>,
     id: Option<String>,
     name: Option<String>,
     tenant_id: Option<String>,
@@ -34,64 +39,162 @@ struct Line {
     password_changed_at: Option<String>,
 }
 
+/// Whether a file has all the rows that its export wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli::moving) enum Ending {
+    /// Its last line says so.
+    Whole,
+    /// There is no such line, so that it may have been cut off.
+    Missing,
+    /// The line says another number than there are.
+    Wrong { position: u64, told: u64, found: u64 },
+}
+
 /// Reads all lines, and sends them in batches of `batch`. Blank ones count, and are passed over.
 pub(in crate::cli::moving) fn feed(
     mut input: Box<dyn BufRead + Send>,
     batch: usize,
     rows: &mpsc::Sender<Result<Vec<Incoming>, ImportError>>,
-) {
-    let outcome = send_all(&mut *input, batch, rows);
-    if let Err(problem) = outcome {
+) -> Ending {
+    let (mut pages, mut parts) = (Pages { rows, batch, page: Vec::new() }, Parts::default());
+    if let Err(problem) = send_all(&mut *input, &mut pages, &mut parts) {
         // Nobody listens any more: the import has failed by itself.
         let _ = rows.blocking_send(Err(ImportError::Source(problem)));
     }
+    parts.ending()
 }
 
-fn send_all(
-    input: &mut dyn BufRead,
-    batch: usize,
-    rows: &mpsc::Sender<Result<Vec<Incoming>, ImportError>>,
-) -> Result<(), String> {
-    let mut line = Vec::new();
-    let mut page = Vec::with_capacity(batch);
-    let mut has_header = false;
+fn send_all(input: &mut dyn BufRead, pages: &mut Pages<'_>, parts: &mut Parts) -> Result<(), String> {
+    let mut buffer = Vec::new();
     for position in 1.. {
-        let whole = match read_line(input, &mut line).map_err(|error| error.to_string())? {
-            None => break,
-            Some(whole) => whole,
+        let is_whole = match read_line(input, &mut buffer).map_err(|error| error.to_string())? {
+            None if parts.have_begun() => break,
+            None => return Err(foreign::problem(1, b"")),
+            Some(is_whole) => is_whole,
         };
-        if !whole {
-            page.push(refused(position, Kind::Line, None, "is longer than 64 KiB"));
-        } else if !line.iter().all(u8::is_ascii_whitespace) {
-            match (is_header(&line), has_header) {
-                // Files may be joined.
-                (true, _) => has_header = true,
-                (false, true) => page.push(read(position, &line)),
-                (false, false) => {
-                    return Err(format!(
-                        r#"line {position} must be {{"type":"{FORMAT}","version":{VERSION}}}"#
-                    ));
-                }
-            }
+        let line = buffer.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&buffer);
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
         }
-        let is_tenant = matches!(page.last(), Some(Incoming::Tenant(_)));
-        if is_tenant && page.len() > batch / 2 {
-            // A batch that has the users of a tenant that the one before it has would have to wait for it.
-            let tenant = page.pop();
-            if rows.blocking_send(Ok(std::mem::replace(&mut page, Vec::with_capacity(batch)))).is_err() {
-                return Ok(());
+        let row = match Mark::read(line) {
+            Some(mark) => {
+                parts.mark(position, mark);
+                continue;
             }
-            page.extend(tenant);
-        }
-        if page.len() == batch && rows.blocking_send(Ok(std::mem::take(&mut page))).is_err() {
+            None if !parts.have_begun() => return Err(foreign::problem(position, line)),
+            None if is_whole => read(position, line),
+            None => refused(position, Kind::Line, None, "is longer than 64 KiB"),
+        };
+        parts.count();
+        if !pages.push(row) {
             return Ok(());
         }
     }
-    if !page.is_empty() {
-        // As above.
-        let _ = rows.blocking_send(Ok(page));
-    }
+    pages.send();
     Ok(())
+}
+
+/// Rows on their way, in batches.
+struct Pages<'r> {
+    rows: &'r mpsc::Sender<Result<Vec<Incoming>, ImportError>>,
+    batch: usize,
+    page: Vec<Incoming>,
+}
+
+impl Pages<'_> {
+    /// Adds a row; false when nobody listens any more.
+    fn push(&mut self, row: Incoming) -> bool {
+        // A batch that has the users of a tenant that the one before it has would have to wait for it.
+        let is_early = matches!(row, Incoming::Tenant(_)) && self.page.len() >= self.batch / 2;
+        if is_early && !self.send() {
+            return false;
+        }
+        self.page.push(row);
+        self.page.len() < self.batch || self.send()
+    }
+
+    fn send(&mut self) -> bool {
+        let page = std::mem::replace(&mut self.page, Vec::with_capacity(self.batch));
+        page.is_empty() || self.rows.blocking_send(Ok(page)).is_ok()
+    }
+}
+
+/// The exports that a file is made of: they may be joined.
+#[derive(Default)]
+struct Parts {
+    has_header: bool,
+    /// Whether the last row is followed by an end.
+    has_end: bool,
+    /// Since the last header or end.
+    rows: u64,
+    is_end_missing: bool,
+    wrong: Option<Ending>,
+}
+
+impl Parts {
+    fn have_begun(&self) -> bool {
+        self.has_header
+    }
+
+    fn count(&mut self) {
+        self.rows += 1;
+        self.has_end = false;
+    }
+
+    fn mark(&mut self, position: u64, mark: Mark) {
+        let found = std::mem::take(&mut self.rows);
+        match mark {
+            Mark::Header => {
+                self.is_end_missing |= self.has_header && !self.has_end;
+                self.has_header = true;
+                self.has_end = false;
+            }
+            Mark::End { rows: told } => {
+                if told != found {
+                    self.wrong.get_or_insert(Ending::Wrong { position, told, found });
+                }
+                self.has_end = true;
+            }
+        }
+    }
+
+    fn ending(&self) -> Ending {
+        match self.wrong {
+            Some(wrong) => wrong,
+            None if self.is_end_missing || !self.has_end => Ending::Missing,
+            None => Ending::Whole,
+        }
+    }
+}
+
+/// A line that is no row.
+enum Mark {
+    Header,
+    End { rows: u64 },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MarkLine {
+    #[serde(rename = "type")]
+    kind: String,
+    version: Option<u64>,
+    rows: Option<u64>,
+}
+
+impl Mark {
+    fn read(line: &[u8]) -> Option<Self> {
+        // Cheaper than to parse every line twice.
+        if line.len() >= MAX_MARK_BYTES {
+            return None;
+        }
+        let MarkLine { kind, version, rows } = serde_json::from_slice(line).ok()?;
+        match (kind.as_str(), version, rows) {
+            (FORMAT, Some(VERSION), None) => Some(Self::Header),
+            (END, None, Some(rows)) => Some(Self::End { rows }),
+            _ => None,
+        }
+    }
 }
 
 /// Reads a line; `None` at the end, and false when it was too long and only its end was found.
@@ -105,13 +208,6 @@ fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Option<b
     }
     input.skip_until(b'\n')?;
     Ok(Some(false))
-}
-
-fn is_header(line: &[u8]) -> bool {
-    // Cheaper than to parse every line twice.
-    line.len() < 200
-        && serde_json::from_slice::<Line>(line)
-            .is_ok_and(|line| line.kind == FORMAT && line.version == Some(VERSION))
 }
 
 fn refused(position: u64, kind: Kind, id: Option<String>, detail: &str) -> Incoming {
