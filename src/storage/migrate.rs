@@ -244,7 +244,7 @@ async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Out
         let mut harness = AsyncMigrationHarness::<AsyncPgConnection>::new(connection);
         match task.perform::<Pg, _>(&mut harness, POSTGRES) {
             Ok(done) => Ok(done),
-            Err(error) if answers(harness.into_inner()).await => {
+            Err(error) if answers(&mut harness.into_inner()).await => {
                 Err(StorageError::Refused(error.to_string()))
             }
             Err(error) => Err(StorageError::Unavailable(error.to_string())),
@@ -253,9 +253,9 @@ async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Out
     tokio::spawn(perform).await.map_err(|error| StorageError::Refused(error.to_string()))?
 }
 
-/// Whether the server still answers on a connection. What the harness failed with does not tell: the
-/// driver keeps no code by which a server that shuts down differs from a wrong statement.
-async fn answers(mut connection: AsyncPgConnection) -> bool {
+/// Whether the server still answers on a connection, whose transaction ends. What a statement failed with does not
+/// tell: the driver keeps no code by which a server that shuts down differs from a wrong statement.
+pub(super) async fn answers(connection: &mut AsyncPgConnection) -> bool {
     // Good in every state of a session, a failed transaction included.
     let answer = timeout(ANSWER, connection.batch_execute("ROLLBACK")).await;
     matches!(answer, Ok(Ok(())))

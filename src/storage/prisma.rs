@@ -1,27 +1,30 @@
 //! Reads the tables of the system that this one replaces: PostgreSQL, as Prisma made it.
 //!
-//! All reads see the same moment, in pages of a cursor. What the rows mean is left to the caller.
+//! All reads see the same moment, in pages of a cursor. What the rows mean is left to the caller. Texts come as bytes:
+//! those of a database without an encoding (`SQL_ASCII`) may be anything.
 
 use diesel::prelude::*;
+use diesel::result::Error as DieselError;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::columns::{DbInstant, Instant};
 use super::error::StorageError;
-use super::postgres;
+use super::postgres::ConnectError;
 use super::url::PostgresTarget;
+use super::{migrate, postgres};
 use crate::domain::Timestamp;
 
 /// A row of the old system's tenants, unchecked.
 #[derive(Clone, Debug, QueryableByName)]
 pub struct OldTenant {
     /// As text, whatever the column is.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub id: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub id: Option<Vec<u8>>,
     /// Its name.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub name: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub name: Option<Vec<u8>>,
     #[diesel(sql_type = Nullable<Instant>)]
     created_at: Option<DbInstant>,
     #[diesel(sql_type = Nullable<Instant>)]
@@ -39,23 +42,23 @@ impl OldTenant {
 #[derive(Clone, QueryableByName)]
 pub struct OldUser {
     /// As text, whatever the column is.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub id: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub id: Option<Vec<u8>>,
     /// As text, whatever the column is.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub tenant_id: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub tenant_id: Option<Vec<u8>>,
     /// The e-mail.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub email: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub email: Option<Vec<u8>>,
     /// Given name.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub first_name: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub first_name: Option<Vec<u8>>,
     /// Family name.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub last_name: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub last_name: Option<Vec<u8>>,
     /// What Node's bcrypt made of the password.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub password: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub password: Option<Vec<u8>>,
     #[diesel(sql_type = Nullable<Instant>)]
     created_at: Option<DbInstant>,
     #[diesel(sql_type = Nullable<Instant>)]
@@ -95,24 +98,42 @@ pub struct OldSystem {
 /// be slower.
 const PLACE: &str = r#"CASE WHEN u."tenantId"::text ~ '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$'
        THEN uuid_send(u."tenantId"::text::uuid)
-       ELSE sha256(convert_to('identity:import:1', 'UTF8') || '\x00'::bytea || convert_to('tenant', 'UTF8')
-           || '\x00'::bytea || convert_to(u."tenantId"::text, 'UTF8') || '\x00'::bytea) END"#;
+       ELSE sha256(textsend('identity:import:1') || '\x00'::bytea || textsend('tenant')
+           || '\x00'::bytea || textsend(u."tenantId"::text) || '\x00'::bytea) END"#;
 
 /// The session works for as long as it takes, reads times without a zone as UTC, and may sort in memory.
 const SESSION: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
      SET lock_timeout = '10s'; SET TIME ZONE 'UTC'; SET work_mem = '64MB'; \
      BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// Makes a database without an encoding send bytes as they are. It would refuse to send those that are no UTF-8, and
+/// end the transaction.
+const RAW: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false) \
+     WHERE current_setting('server_encoding') = 'SQL_ASCII'";
+
+/// Why the old system cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OldSystemError {
+    /// No connection to its database.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Its database.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 impl OldSystem {
     /// Connects, and begins the transaction that everything is read in.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] when the database cannot be reached, [`StorageError::Refused`] when it
-    /// has no such tables, or they lack a column.
-    pub async fn open(target: &PostgresTarget) -> Result<Self, StorageError> {
-        let mut connection =
-            postgres::connect(target).await.map_err(|error| StorageError::Unavailable(error.to_string()))?;
-        connection.batch_execute(SESSION).await?;
+    /// [`OldSystemError::Connect`] when the database cannot be reached, [`StorageError::Refused`] when it has no such
+    /// tables, or they lack a column.
+    pub async fn open(target: &PostgresTarget) -> Result<Self, OldSystemError> {
+        let mut connection = postgres::connect(target).await?;
+        for setup in [SESSION, RAW] {
+            let done = connection.batch_execute(setup).await;
+            answered(&mut connection, done).await?;
+        }
         let tenants = find_table(&mut connection, &TENANTS).await?;
         let users = find_table(&mut connection, &USERS).await?;
         Ok(Self { connection, tenants, users })
@@ -127,7 +148,8 @@ impl OldSystem {
             "SELECT (SELECT count(*) FROM {}) AS tenants, (SELECT count(*) FROM {}) AS users",
             self.tenants, self.users
         );
-        let counts: Counts = sql_query(counts).get_result(&mut self.connection).await?;
+        let counts = sql_query(counts).get_result::<Counts>(&mut self.connection).await;
+        let counts = answered(&mut self.connection, counts).await?;
         Ok((counts.tenants.try_into().unwrap_or(0), counts.users.try_into().unwrap_or(0)))
     }
 
@@ -143,7 +165,8 @@ impl OldSystem {
                FROM {} ORDER BY "createdAt", id"#,
             self.tenants
         );
-        Ok(self.connection.batch_execute(&declare).await?)
+        let done = self.connection.batch_execute(&declare).await;
+        answered(&mut self.connection, done).await
     }
 
     /// The next tenants; none at the end.
@@ -151,7 +174,9 @@ impl OldSystem {
     /// # Errors
     /// [`StorageError`] when the database fails.
     pub async fn next_tenants(&mut self, limit: usize) -> Result<Vec<OldTenant>, StorageError> {
-        Ok(sql_query(format!("FETCH {limit} FROM old_tenants")).load(&mut self.connection).await?)
+        let fetch = sql_query(format!("FETCH {limit} FROM old_tenants"));
+        let rows = fetch.load(&mut self.connection).await;
+        answered(&mut self.connection, rows).await
     }
 
     /// Begins to read the users: tenant by tenant in the order of their ids here, so that what is written
@@ -177,7 +202,8 @@ impl OldSystem {
                ORDER BY later.id IS NOT NULL, {PLACE}, u."tenantId", u."createdAt", u.id"#,
             users = self.users
         );
-        Ok(self.connection.batch_execute(&declare).await?)
+        let done = self.connection.batch_execute(&declare).await;
+        answered(&mut self.connection, done).await
     }
 
     /// The next users; none at the end.
@@ -185,7 +211,23 @@ impl OldSystem {
     /// # Errors
     /// [`StorageError`] when the database fails.
     pub async fn next_users(&mut self, limit: usize) -> Result<Vec<OldUser>, StorageError> {
-        Ok(sql_query(format!("FETCH {limit} FROM old_users")).load(&mut self.connection).await?)
+        let fetch = sql_query(format!("FETCH {limit} FROM old_users"));
+        let rows = fetch.load(&mut self.connection).await;
+        answered(&mut self.connection, rows).await
+    }
+}
+
+/// What a statement gave. A failure after which the server still answers is a refusal, such as a missing permission,
+/// and ends the transaction.
+async fn answered<T>(
+    connection: &mut AsyncPgConnection,
+    outcome: Result<T, DieselError>,
+) -> Result<T, StorageError> {
+    match outcome.map_err(StorageError::from) {
+        Err(StorageError::Unavailable(cause)) if migrate::answers(connection).await => {
+            Err(StorageError::Refused(cause))
+        }
+        outcome => outcome,
     }
 }
 
@@ -207,7 +249,8 @@ struct Found {
 async fn find_table(c: &mut AsyncPgConnection, table: &Table) -> Result<&'static str, StorageError> {
     for name in table.names {
         let exists = sql_query("SELECT to_regclass($1) IS NOT NULL AS found").bind::<Text, _>(name);
-        if !exists.get_result::<Found>(c).await?.found {
+        let exists = exists.get_result::<Found>(c).await;
+        if !answered(c, exists).await?.found {
             continue;
         }
         for column in table.columns {
@@ -216,7 +259,8 @@ async fn find_table(c: &mut AsyncPgConnection, table: &Table) -> Result<&'static
                  AND attname = $2 AND NOT attisdropped) AS found",
             );
             let exists = exists.bind::<Text, _>(name).bind::<Text, _>(*column);
-            if !exists.get_result::<Found>(c).await?.found {
+            let exists = exists.get_result::<Found>(c).await;
+            if !answered(c, exists).await?.found {
                 return Err(StorageError::Refused(format!("the table {name} has no column \"{column}\"")));
             }
         }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::task::block_in_place;
 
 use crate::fixture::{HASH, Place, Run, eventually, rows};
+use crate::support::postgres::Cluster;
 use crate::support::service::{Client, Engine, TestDatabase, TestService, on_both_databases};
 
 /// What `npm bcrypt` made of passwords: hash and password.
@@ -29,7 +30,19 @@ struct OldSystem {
 impl OldSystem {
     /// With tables of these names, and columns for ids and times of these types.
     fn new(tenants: &'static str, users: &'static str, id: &str, time: &str) -> Self {
-        let database = TestDatabase::empty(Engine::Postgres);
+        Self::at(TestDatabase::empty(Engine::Postgres), tenants, users, id, time)
+    }
+
+    /// In a database that takes any bytes for text.
+    fn without_encoding() -> Self {
+        let template = "template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'";
+        let database = block_in_place(|| Cluster::shared().create_database_from(template));
+        let folder = tempfile::tempdir().unwrap();
+        let database = TestDatabase { url: database.url.clone(), folder, postgres: Some(database) };
+        Self::at(database, "tenants", "users", "text", "timestamp(3)")
+    }
+
+    fn at(database: TestDatabase, tenants: &'static str, users: &'static str, id: &str, time: &str) -> Self {
         let old = Self { database, users };
         old.admin(&format!(
             r#"CREATE TABLE {tenants} (id {id} PRIMARY KEY, name text, "createdAt" {time}, "updatedAt" {time});
@@ -68,6 +81,7 @@ on_both_databases!(
     of_e_mails_that_differ_in_case_the_oldest_user_has_it,
     broken_rows_are_told_and_the_rest_goes_in,
     tables_and_columns_as_prisma_may_make_them_are_read,
+    what_is_no_utf_8_is_told_and_the_rest_goes_in,
 );
 
 async fn everybody_comes_over_and_logs_in_with_the_old_password(engine: Engine) {
@@ -259,6 +273,74 @@ async fn tables_and_columns_as_prisma_may_make_them_are_read(engine: Engine) {
         assert_eq!(ada["password_scheme"], "bcrypt-truncated");
         assert!(!place.path("identity-import-mapping.jsonl").exists());
     }
+}
+
+async fn what_is_no_utf_8_is_told_and_the_rest_goes_in(engine: Engine) {
+    let (old, place) = (OldSystem::without_encoding(), Place::new(engine).await);
+    // "é" in Latin-1, as which the old system may have written it.
+    let with_e = |before: &str| format!("('{before}' || convert_from('\\xe9', 'SQL_ASCII'))");
+    old.admin(&format!(
+        "INSERT INTO tenants VALUES ('other', {}, '2020-01-02', '2020-01-02')",
+        with_e("Caf")
+    ));
+    let broken = [
+        ("email", "bad_email"),
+        (r#""firstName""#, "bad_first_name"),
+        (r#""lastName""#, "bad_last_name"),
+        ("password", "bad_password_hash"),
+        (r#""tenantId""#, "bad_id"),
+    ];
+    for (n, (column, _)) in broken.iter().enumerate() {
+        old.user(&format!("broken{n}"), &format!("broken{n}@example.com"), HASH, n);
+        old.admin(&format!("UPDATE users SET {column} = {} WHERE id = 'broken{n}'", with_e("Ren")));
+    }
+    old.user("no id", "no-id@example.com", HASH, 90);
+    old.admin(&format!("UPDATE users SET id = {} WHERE id = 'no id'", with_e("key")));
+    old.user("good", "Ren\u{e9}@example.com", HASH, 100);
+
+    for more in [&["--dry-run"][..], &[]] {
+        let run = old.moved_to(&place, more).await;
+        assert_eq!(run.code, Some(0), "{run:?}");
+        assert!(run.out.contains("users: 1 ") && run.out.contains("0 there already, 6 refused"), "{run:?}");
+        let report = place.report("identity-import-refused.jsonl");
+        let told = |id: &str| {
+            let line = report.iter().find(|line| line["id"] == id);
+            let line = line.unwrap_or_else(|| panic!("{id}: {report:?}"));
+            assert!(line["detail"].as_str().unwrap().ends_with(" is no UTF-8"), "{line}");
+            line["reason"].as_str().unwrap().to_owned()
+        };
+        assert_eq!((told("other"), told("key\u{fffd}")), ("bad_name".to_owned(), "bad_id".to_owned()));
+        for (n, (_, reason)) in broken.iter().enumerate() {
+            assert_eq!(told(&format!("broken{n}")), *reason, "{n}");
+        }
+    }
+    let emails = place.outside().await.texts("SELECT email AS cell FROM users").await;
+    assert_eq!(emails, ["Ren\u{e9}@example.com"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_permitted_is_not_unavailable() {
+    let (old, place) = (OldSystem::usual(), Place::new(Engine::Sqlite).await);
+    // Roles belong to the whole cluster.
+    let role = format!("outsider_of_{}", old.database.postgres.as_ref().unwrap().name());
+    old.admin(&format!("CREATE ROLE {role} LOGIN"));
+    let from = old.database.url.replacen("//identity@", &format!("//{role}@"), 1);
+    let nobody = old.database.url.replacen("//identity@", "//nobody_of_this_name@", 1);
+    let import = async |from: &str| {
+        let run = place.run(&["import", "prisma", "--from", from]).await;
+        assert_eq!((run.code, run.out.as_str()), (Some(1), ""), "{run:?}");
+        assert!(run.err.contains("the old system's database") && !run.err.contains("unavailable"), "{run:?}");
+        run.err
+    };
+    assert!(import(&from).await.contains("permission denied for table tenants"));
+    // What is counted by one of the columns, and cannot be read.
+    let grant = format!("GRANT SELECT ON tenants TO {role}; GRANT SELECT (id) ON users TO {role}");
+    old.admin(&grant);
+    let run = place.run(&["import", "prisma", "--from", &from]).await;
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.err.contains("permission denied for table users"), "{run:?}");
+    assert!(!run.err.contains("unavailable"), "{run:?}");
+    assert!(import(&nobody).await.contains("does not let this user in"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

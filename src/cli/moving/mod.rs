@@ -24,7 +24,7 @@ use super::{Outcome, database};
 use crate::config::{DatabaseSettings, Environment, Fault, MaintenanceSettings};
 use crate::domain::{Actor, SystemClock};
 use crate::service::moving::{Export, ImportError, ImportTerms, import, prisma};
-use crate::storage::prisma::OldSystem;
+use crate::storage::prisma::{OldSystem, OldSystemError};
 use crate::storage::url::PostgresTarget;
 use crate::storage::{DatabaseUrl, Storage};
 
@@ -95,12 +95,11 @@ pub(super) fn run_import(
         let (sender, rows) = mpsc::channel(1);
         let (total, ending) = match source {
             Source::Prisma(target) => {
-                let mut system = OldSystem::open(&target)
+                let (system, rows) = open_old_system(&target)
                     .await
                     .map_err(|error| format!("the old system's database {target} cannot be read: {error}"))?;
-                let (tenants, users) = system.count().await?;
                 task::spawn(prisma::feed(system, BATCH, sender));
-                (Some(tenants + users), None)
+                (Some(rows), None)
             }
             Source::Jsonl(path) => {
                 let input = open_input(&path)?;
@@ -119,6 +118,13 @@ pub(super) fn run_import(
         }
         printed
     })
+}
+
+/// The old system, with its number of rows.
+async fn open_old_system(target: &PostgresTarget) -> Result<(OldSystem, u64), OldSystemError> {
+    let mut system = OldSystem::open(target).await?;
+    let (tenants, users) = system.count().await?;
+    Ok((system, tenants + users))
 }
 
 /// Exports the database of `settings`, to none of the `protected` files.

@@ -2,10 +2,13 @@
 
 use tokio::sync::mpsc;
 
-use super::{ImportError, Incoming, IncomingTenant, IncomingUser};
+use super::{ImportError, Incoming, IncomingTenant, IncomingUser, Kind, Refusal, Why};
 use crate::domain::PasswordScheme;
 use crate::storage::StorageError;
 use crate::storage::prisma::{OldSystem, OldTenant, OldUser};
+
+/// How much of an id is shown.
+const MAX_ID_CHARS: usize = 200;
 
 /// Sends all tenants and then all users, in batches of `batch` rows; ends early when nobody listens any
 /// more. Rows are counted from 1 in each table, in the order of reading.
@@ -61,26 +64,66 @@ async fn send_all(
 }
 
 fn tenant(row: OldTenant, position: u64) -> Incoming {
+    let key = Key::new(position, Kind::Tenant, row.id.as_deref());
     let [created_at, updated_at] = row.times();
-    Incoming::Tenant(IncomingTenant { position, id: row.id, name: row.name, created_at, updated_at })
+    let read = || {
+        Ok(Incoming::Tenant(IncomingTenant {
+            position,
+            id: key.text(Why::BadId, "id", row.id)?,
+            name: key.text(Why::BadName, "name", row.name)?,
+            created_at,
+            updated_at,
+        }))
+    };
+    read().unwrap_or_else(Incoming::Unreadable)
 }
 
 fn user(row: OldUser, position: u64) -> Incoming {
+    let key = Key::new(position, Kind::User, row.id.as_deref());
     let [created_at, updated_at] = row.times();
-    Incoming::User(Box::new(IncomingUser {
-        position,
-        id: row.id,
-        tenant_id: row.tenant_id,
-        email: row.email,
-        first_name: row.first_name,
-        last_name: row.last_name,
-        role: None,
-        state: None,
-        created_at,
-        updated_at,
-        password_hash: row.password,
-        // Node's bcrypt cuts passwords at 72 bytes.
-        password_scheme: Some(PasswordScheme::BcryptTruncated),
-        password_changed_at: None,
-    }))
+    let read = || {
+        Ok(Incoming::User(Box::new(IncomingUser {
+            position,
+            id: key.text(Why::BadId, "id", row.id)?,
+            tenant_id: key.text(Why::BadId, "tenant_id", row.tenant_id)?,
+            email: key.text(Why::BadEmail, "email", row.email)?,
+            first_name: key.text(Why::BadFirstName, "first_name", row.first_name)?,
+            last_name: key.text(Why::BadLastName, "last_name", row.last_name)?,
+            role: None,
+            state: None,
+            created_at,
+            updated_at,
+            password_hash: key.text(Why::BadPasswordHash, "password_hash", row.password)?,
+            // Node's bcrypt cuts passwords at 72 bytes.
+            password_scheme: Some(PasswordScheme::BcryptTruncated),
+            password_changed_at: None,
+        })))
+    };
+    read().unwrap_or_else(Incoming::Unreadable)
+}
+
+/// What a row is told apart by when it is refused.
+struct Key {
+    position: u64,
+    kind: Kind,
+    id: Option<String>,
+}
+
+impl Key {
+    /// Bytes of the id that are no UTF-8 are replaced.
+    fn new(position: u64, kind: Kind, id: Option<&[u8]>) -> Self {
+        let id = id.map(|id| String::from_utf8_lossy(id).chars().take(MAX_ID_CHARS).collect());
+        Self { position, kind, id }
+    }
+
+    /// The text of a field, or the refusal of the row.
+    fn text(&self, why: Why, field: &str, bytes: Option<Vec<u8>>) -> Result<Option<String>, Refusal> {
+        bytes.map(String::from_utf8).transpose().map_err(|_| Refusal {
+            position: self.position,
+            kind: self.kind,
+            id: self.id.clone(),
+            why,
+            detail: format!("{field} is no UTF-8"),
+        })
+    }
 }
