@@ -10,6 +10,7 @@ mod crowds;
 mod headers;
 mod health;
 mod logs;
+#[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "../support/raw.rs"]
 mod raw;
 mod replies;

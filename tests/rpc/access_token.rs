@@ -12,10 +12,12 @@ use tonic::{Code, Request, Status};
 
 use crate::database::{delete_tenant, execute, revoke, set_state, user_id_of};
 use crate::fixture::{TestClock, claim, decode_token, refusal, refused, registered, visible};
+use crate::support::raw::{get_user, with_trailers};
 use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, TestService, on_both_databases};
 
 on_both_databases!(
     the_scheme_may_be_written_in_any_case,
+    a_token_in_the_trailers_of_a_request_is_ignored,
     every_call_without_a_token_in_force_looks_the_same,
     a_token_ends_when_it_says,
     a_session_ends_with_its_longest_time,
@@ -40,6 +42,19 @@ async fn the_scheme_may_be_written_in_any_case(engine: Engine) {
     for scheme in ["Bearer ", "bearer ", "BEARER ", "Bearer   "] {
         call(&service.client(), &[format!("{scheme}{token}").as_bytes()]).await.unwrap();
     }
+}
+
+async fn a_token_in_the_trailers_of_a_request_is_ignored(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let ada = registered(&service, "ada@example.com").await;
+    let bearer = format!("Bearer {}", ada.access_token);
+    let addr = service.server.address();
+    let reply = with_trailers(addr, get_user("", &[]), &[("authorization", &bearer)]).await;
+    assert_eq!(reply.refusal(), refused(Code::Unauthenticated, "TOKEN_INVALID"));
+
+    let in_order = get_user("", &[("authorization", &bearer)]);
+    let reply = with_trailers(addr, in_order, &[("authorization", "Bearer x")]).await;
+    assert_eq!(reply.user(), ada.user.unwrap());
 }
 
 /// The token with another header or other claims, and the signature that it had.

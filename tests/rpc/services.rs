@@ -1,13 +1,15 @@
 //! Other services as callers: how they are known, what they may call, and what is believed of them.
 
 use identity::domain::{AllowedRpcs, ServiceName, ServiceTokenId, SystemClock};
-use identity::proto::v1::{GetUserRequest, ListSessionsRequest, LoginRequest, User};
+use identity::proto::v1::{GetUserRequest, ListSessionsRequest, LoginRequest, LoginResponse, User};
 use identity::service::{Authority, access, service_tokens};
+use prost::Message as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status};
 
 use crate::database::{add_member, execute, storage, values};
 use crate::fixture::{call_raw, new_id, refusal, refused, registered, rpcs};
+use crate::support::raw::{frame, get_user, grpc, with_trailers};
 use crate::support::service::{Engine, PASSWORD, TestDatabase, TestService, bad_fields, on_both_databases};
 
 on_both_databases!(
@@ -18,11 +20,13 @@ on_both_databases!(
     what_a_service_states_of_its_user_is_kept_with_the_session,
     a_device_may_have_a_name_in_any_script,
     what_others_state_is_not_believed,
+    what_the_trailers_of_a_request_state_is_ignored,
     what_is_no_address_is_named,
     what_is_stated_twice_is_not_believed_at_all,
 );
 
 pub(crate) const SERVICE_TOKEN: &str = "x-identity-service-token";
+const LOGIN: &str = "/identity.v1.IdentityService/Login";
 const DEVICE_BIN: &str = "x-identity-end-user-device-bin";
 
 /// A new token of the service `billing`, for these methods, or for all without any.
@@ -233,6 +237,24 @@ async fn what_others_state_is_not_believed(engine: Engine) {
     let stated = [("x-identity-end-user-address", "not even one"), ("x-identity-end-user-device", "Phone")];
     let login = LoginRequest { email: "ada@example.com".into(), password: PASSWORD.into() };
     let opened = service.client().service.login(with(login, &stated)).await.unwrap().into_inner();
+    let sessions = service.client().list_sessions(&opened.access_token, 0, "").await.unwrap().sessions;
+    assert!(sessions.iter().all(|session| session.device.is_empty() && session.address.is_empty()));
+}
+
+async fn what_the_trailers_of_a_request_state_is_ignored(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let ada = registered(&service, "ada@example.com").await.user.unwrap();
+    let (_, token) = token(&service.database, &[]).await;
+    let addr = service.server.address();
+    let reply = with_trailers(addr, get_user(&ada.id, &[]), &[(SERVICE_TOKEN, &token)]).await;
+    assert_eq!(reply.refusal(), refused(Code::Unauthenticated, "TOKEN_INVALID"));
+
+    let login = LoginRequest { email: "ada@example.com".into(), password: PASSWORD.into() };
+    let login = grpc(LOGIN, &[(SERVICE_TOKEN, &token)], frame(&login.encode_to_vec()));
+    let stated = [("x-identity-end-user-address", "192.0.2.1"), ("x-identity-end-user-device", "Phone")];
+    let reply = with_trailers(addr, login, &stated).await;
+    assert_eq!(reply.status().code(), Code::Ok);
+    let opened = LoginResponse::decode(&reply.body[5..]).unwrap();
     let sessions = service.client().list_sessions(&opened.access_token, 0, "").await.unwrap().sessions;
     assert!(sessions.iter().all(|session| session.device.is_empty() && session.address.is_empty()));
 }

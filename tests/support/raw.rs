@@ -1,10 +1,11 @@
 //! A client that speaks HTTP/2 and nothing above it, for what no gRPC library would send.
 
 use std::collections::HashMap;
+use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest, handshake};
@@ -98,11 +99,7 @@ impl RawClient {
 
     /// As [`RawClient::send`], over a connection that may break.
     pub(crate) async fn try_send(&mut self, request: Request<Full<Bytes>>) -> Result<Reply, hyper::Error> {
-        let (head, body) = self.0.send_request(request).await?.into_parts();
-        let collected = body.collect().await?;
-        let mut metadata = head.headers;
-        metadata.extend(collected.trailers().cloned().unwrap_or_default());
-        Ok(Reply { http_status: head.status, metadata, body: collected.to_bytes() })
+        Reply::read(self.0.send_request(request).await?).await
     }
 
     /// Calls GetUser with `headers` on top of those that gRPC demands.
@@ -124,6 +121,23 @@ pub(crate) fn get_user(user_id: &str, headers: &[(&'static str, &str)]) -> Reque
     grpc(GET_USER, headers, frame(&message.encode_to_vec()))
 }
 
+/// Sends `request` over a connection of its own, with `trailers` after its body.
+pub(crate) async fn with_trailers(
+    addr: SocketAddr,
+    request: Request<Full<Bytes>>,
+    trailers: &[(&'static str, &str)],
+) -> Reply {
+    let trailers: HeaderMap = trailers
+        .iter()
+        .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+        .collect();
+    let request = request.map(|body| body.with_trailers(ready(Some(Ok(trailers)))));
+    let stream = TokioIo::new(TcpStream::connect(addr).await.unwrap());
+    let (mut client, connection) = handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    Reply::read(client.send_request(request).await.unwrap()).await.unwrap()
+}
+
 /// A gRPC request to `path` with `body` as it is.
 pub(crate) fn grpc(path: &str, headers: &[(&'static str, &str)], body: Vec<u8>) -> Request<Full<Bytes>> {
     let mut request = Request::post(format!("http://identity{path}"))
@@ -142,6 +156,14 @@ pub(crate) fn frame(message: &[u8]) -> Vec<u8> {
 }
 
 impl Reply {
+    async fn read(response: Response<Incoming>) -> Result<Self, hyper::Error> {
+        let (head, body) = response.into_parts();
+        let collected = body.collect().await?;
+        let mut metadata = head.headers;
+        metadata.extend(collected.trailers().cloned().unwrap_or_default());
+        Ok(Self { http_status: head.status, metadata, body: collected.to_bytes() })
+    }
+
     pub(crate) fn request_id(&self) -> &str {
         self.metadata["x-request-id"].to_str().unwrap()
     }

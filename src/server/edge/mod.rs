@@ -6,7 +6,8 @@
 //! 4. `limits`: headers, streams that stay open and unread replies have budgets;
 //! 5. `deadline`: an answer in time, or DEADLINE_EXCEEDED;
 //! 6. `replies`: tonic's own refusals become those of the contract;
-//! 7. `panics`: a handler that panics fails its own call only.
+//! 7. `panics`: a handler that panics fails its own call only;
+//! 8. `trailers`: those of requests are ignored.
 //!
 //! Who is calling is decided further in, by `rpc`.
 
@@ -33,6 +34,7 @@ mod only_grpc;
 mod panics;
 mod replies;
 mod reply_body;
+mod trailers;
 
 pub use super::call::ReplyBytes;
 pub use crate::rpc::call_id::CallId;
@@ -73,7 +75,8 @@ pub fn layer(
 > + Clone
 + Send
 + 'static {
-    let service = panics::CatchPanics::new(routes.prepare());
+    let service = trailers::IgnoreTrailers::new(routes.prepare());
+    let service = panics::CatchPanics::new(service);
     let service = replies::Replies::new(service);
     let service = deadline::Deadlines::new(service, settings);
     let service = limits::Limits::new(service);
