@@ -31,8 +31,9 @@ const CLIENT_ID: &str = "identity";
 pub const MAX_ACCESS_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Several times what a token needs; nothing longer is looked at.
 const MAX_TOKEN_BYTES: usize = 4096;
-/// How far the clocks of two machines may be apart, in seconds.
-const LEEWAY_SECONDS: i64 = 5;
+/// How far the clock of the machine that issued a token may be ahead, in seconds. Nothing is added to its end:
+/// a token never counts for longer than its holder was told.
+const LEEWAY_SECONDS: i64 = 60;
 /// Tokens whose signature need not be checked again; about 2 MB.
 const CACHED_TOKENS: usize = 10_000;
 
@@ -239,7 +240,7 @@ impl AccessTokens {
     }
 
     /// What `token` says, if it is valid at `now`: issued by this service for this audience, with a
-    /// key on the ring, at most five seconds outside of its time.
+    /// key on the ring, not ended, and issued by a clock that is at most a minute ahead.
     ///
     /// A token that was verified before costs less than a microsecond: its digest is remembered, and
     /// only its times are checked again. Any other costs little more than its signature.
@@ -318,7 +319,7 @@ impl From<InvalidJws> for InvalidToken {
 impl Checked {
     fn at(&self, now: Timestamp) -> Result<AccessClaims, InvalidToken> {
         let now = now.as_unix_seconds();
-        if self.claims.expires_at.as_unix_seconds().saturating_add(LEEWAY_SECONDS) <= now {
+        if self.claims.expires_at.as_unix_seconds() <= now {
             return Err(InvalidToken::Expired);
         }
         if self.not_before > now.saturating_add(LEEWAY_SECONDS) {

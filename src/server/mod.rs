@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod budgets;
 mod call;
+mod clocks;
 mod descriptors;
 pub mod drain;
 pub mod edge;

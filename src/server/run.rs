@@ -23,6 +23,7 @@ use crate::storage::{LaneSizes, Storage, StorageSettings};
 
 use super::admission::Admission;
 use super::budgets::{BudgetSettings, Budgets};
+use super::clocks::{ClockDifference, ClockWatch};
 use super::descriptors;
 use super::drain::Drained;
 use super::edge::{self, CallCounts, EdgeSettings};
@@ -183,6 +184,7 @@ impl Run {
         if health_socket.is_some() {
             ports.push(("health", health_admission.clone()));
         }
+        let clock_difference = ClockDifference::default();
         // Open to the very end: whoever watches a process that stops wants to see it.
         let side_port = CancellationToken::new();
         let _closes_side_port = side_port.clone().drop_guard();
@@ -195,6 +197,7 @@ impl Run {
                 refusals: foundations.refusals().clone(),
                 calls: Arc::clone(&counts),
                 storage: self.storage.clone(),
+                clock_difference: clock_difference.clone(),
                 started: self.started,
                 keys: backend.clone(),
                 keys_max_age: Propagation::new(self.settings.signing.propagation).max_age(),
@@ -239,7 +242,7 @@ impl Run {
             // Only a Check is ever waited for here, and nothing is lost with it.
             let _ = listener::serve(socket, None, service, limits, health_admission, closing.clone()).await;
         };
-        let starting = self.come_up_and_stay(foundations, backend.clone(), health.clone());
+        let starting = self.come_up_and_stay(foundations, backend.clone(), health.clone(), clock_difference);
         let watching = async {
             let outcome = tokio::select! {
                 () = self.stop.cancelled() => Ok(()),
@@ -276,17 +279,20 @@ impl Run {
         foundations: Foundations,
         backend: Backend,
         health: HealthHandle,
+        clock_difference: ClockDifference,
     ) -> Result<std::convert::Infallible, StartError> {
         let (service, keys) = foundations.build().await?;
         drop(foundations);
         let mut janitor = Janitor::new(service.clone());
         let pause = janitor.sweep().await;
+        let mut clocks = ClockWatch::new(self.storage.clone(), Arc::clone(&self.clock), clock_difference);
+        clocks.compare().await;
         backend.open(service.clone());
         // The start has just used the database, so the first probe need not be waited for.
         health.set_ready(true);
         self.ready.send_replace(true);
         let following = health::follow(health, || self.storage.probe(), ProbeSettings::default());
-        let (never, ..) = tokio::join!(janitor.run(pause), keys.follow(service), following);
+        let (never, ..) = tokio::join!(janitor.run(pause), keys.follow(service), clocks.run(), following);
         Ok(never)
     }
 

@@ -11,6 +11,7 @@ pub mod attempts;
 pub mod audit;
 mod blocking;
 pub mod bulk;
+pub mod clock;
 mod columns;
 mod connection;
 mod error;

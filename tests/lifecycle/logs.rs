@@ -11,6 +11,7 @@ use tonic::metadata::MetadataValue;
 use identity::proto::v1::{LoginRequest, LoginResponse};
 
 use super::clients::{soon, variables};
+use super::http::{metric, scrape};
 use crate::support::process::{Process, identity};
 use crate::support::service::{Client, Engine, TestDatabase, on_both_databases, reason, registration};
 
@@ -71,6 +72,36 @@ async fn a_sweep_that_fails_is_warned_of() {
         })
         .collect();
     assert_eq!(warnings.len(), 1, "{log}");
+}
+
+/// A database whose clock says what time it is in three seconds.
+async fn database_ahead() -> TestDatabase {
+    let database = TestDatabase::migrated(Engine::Postgres).await;
+    let postgres = database.postgres.as_ref().unwrap();
+    tokio::task::block_in_place(|| {
+        postgres.admin(
+            "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+             AS 'SELECT pg_catalog.clock_timestamp() + interval ''3 seconds'''",
+        );
+        // Else the system's own functions come first.
+        postgres.admin(&format!("ALTER DATABASE {} SET search_path = public, pg_catalog", postgres.name()));
+    });
+    database
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_differs_from_the_databases_is_warned_of_and_measured() {
+    let database = database_ahead().await;
+    let mut process = Process::start(variables(&database.url, &[])).await;
+    soon("the server is ready", process.examples()).await;
+    let difference = metric(&scrape(process.http()).await, "identity_database_clock_difference_seconds");
+    assert!((2.5..3.5).contains(&difference), "{difference}");
+    process.signal("TERM");
+    let (_, log) = soon("the server stops", process.ended()).await;
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+    let warnings: Vec<_> = lines.filter(|line| line["database.clock_ahead_ms"].is_i64()).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert_eq!(warnings[0]["level"], "WARN");
 }
 
 async fn no_level_of_any_part_writes_what_nobody_should_read(engine: Engine) {

@@ -20,6 +20,7 @@ on_both_databases!(
     a_token_in_the_trailers_of_a_request_is_ignored,
     every_call_without_a_token_in_force_looks_the_same,
     a_token_ends_when_it_says,
+    a_token_may_be_of_a_server_whose_clock_is_a_minute_ahead,
     a_session_ends_with_its_longest_time,
     a_session_that_is_not_refreshed_ends_with_its_idle_time,
     a_token_counts_only_as_long_as_what_it_stands_for,
@@ -138,16 +139,35 @@ async fn a_token_ends_when_it_says(engine: Engine) {
     let missing = client.get_user(None, "").await.unwrap_err();
     client.get_user(Some(&ada.access_token), "").await.unwrap();
 
-    // Five seconds are allowed for clocks that differ, and a second for the rounding.
-    clock.advance(Duration::from_secs(15 * 60 + 3));
+    // A second is left for the rounding.
+    clock.advance(Duration::from_secs(15 * 60 - 2));
     client.get_user(Some(&ada.access_token), "").await.unwrap();
-    clock.advance(Duration::from_secs(3));
+    clock.advance(Duration::from_secs(2));
     for token in [&ada.access_token, &never_seen] {
         let status = client.get_user(Some(token), "").await.unwrap_err();
         assert_eq!(visible(&status), visible(&missing));
     }
     let again = client.login("ada@example.com", PASSWORD).await.unwrap();
     client.get_user(Some(&again.access_token), "").await.unwrap();
+}
+
+async fn a_token_may_be_of_a_server_whose_clock_is_a_minute_ahead(engine: Engine) {
+    let (ahead, right) = (TestClock::new(), TestClock::new());
+    ahead.advance(Duration::from_secs(60));
+    let database = TestDatabase::migrated(engine).await;
+    let (same, again) = (database.again(), database.again());
+    let issuing = TestService::start_at(database, &[], ahead.clone()).await;
+    let verifying = TestService::start_at(same, &[], right).await;
+    let fresh = registered(&issuing, "ada@example.com").await.access_token;
+    verifying.client().get_user(Some(&fresh), "").await.unwrap();
+
+    // One second more, and one for the rounding.
+    ahead.advance(Duration::from_secs(2));
+    let issuing = TestService::start_at(again, &[], ahead).await;
+    let fresh = issuing.client().login("ada@example.com", PASSWORD).await.unwrap().access_token;
+    issuing.client().get_user(Some(&fresh), "").await.unwrap();
+    let result = verifying.client().get_user(Some(&fresh), "").await;
+    assert_eq!(refusal(result), refused(Code::Unauthenticated, "TOKEN_INVALID"));
 }
 
 async fn a_session_ends_with_its_longest_time(engine: Engine) {

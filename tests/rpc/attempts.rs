@@ -18,6 +18,7 @@ on_both_databases!(
     of_fifty_wrong_passwords_at_once_ten_are_checked,
     fifty_right_passwords_at_once_all_log_in,
     the_span_slides,
+    a_clock_that_was_a_day_ahead_locks_no_account,
     a_limit_tells_nothing_of_the_user,
     every_source_has_its_own_limit,
     an_account_under_attack_stays_open_to_sources_that_it_knows,
@@ -150,6 +151,31 @@ async fn the_span_slides(engine: Engine) {
     }
     let status = client.login("ada@example.com", WRONG).await.unwrap_err();
     assert_eq!(retry_delay(&status), 10 * MINUTE);
+}
+
+async fn a_clock_that_was_a_day_ahead_locks_no_account(engine: Engine) {
+    let clock = TestClock::new();
+    let database = TestDatabase::migrated(engine).await;
+    let service = TestService::start_at(database, &[], clock.clone()).await;
+    registered(&service, "ada@example.com").await;
+    let client = service.client();
+    let gateway = Gateway::new(&service).await;
+
+    let day = 24 * 60 * MINUTE;
+    clock.advance(day);
+    for _ in 0..10 {
+        assert_eq!(refusal(client.login("ada@example.com", WRONG).await), failed());
+    }
+    assert_eq!(refusal(client.login("ada@example.com", PASSWORD).await), too_many());
+    for stranger in 0..100 {
+        let address = format!("192.0.2.{stranger}");
+        assert_eq!(refusal(gateway.login(&address, "ada@example.com", WRONG).await), failed());
+    }
+    assert_eq!(refusal(gateway.login("192.0.2.200", "ada@example.com", PASSWORD).await), too_many());
+
+    clock.set_back(day);
+    client.login("ada@example.com", PASSWORD).await.unwrap();
+    gateway.login("192.0.2.200", "ada@example.com", PASSWORD).await.unwrap();
 }
 
 async fn a_limit_tells_nothing_of_the_user(engine: Engine) {

@@ -15,6 +15,7 @@ use super::Watched;
 use super::connections::Connections;
 use crate::crypto::hasher::Hasher;
 use crate::rpc::status::code_name;
+use crate::server::clocks::ClockDifference;
 use crate::server::edge::CallCounts;
 use crate::server::health::HealthHandle;
 use crate::service::Refusals;
@@ -27,7 +28,18 @@ pub(super) struct Metrics(Registry);
 impl Metrics {
     /// The metrics of what is `watched`.
     pub(super) fn new(watched: Watched) -> Self {
-        let Watched { health, hasher, refusals, calls, storage, started, connections, budgets, .. } = watched;
+        let Watched {
+            health,
+            hasher,
+            refusals,
+            calls,
+            storage,
+            started,
+            connections,
+            budgets,
+            clock_difference,
+            ..
+        } = watched;
         let mut registry = Registry::default();
         // By the name that it has in all programs.
         let help = "When the process started, in Unix time";
@@ -41,6 +53,7 @@ impl Metrics {
         ours.register_collector(Box::new(Passwords { hasher }));
         ours.register_collector(Box::new(Limits(refusals)));
         ours.register_collector(Box::new(Database(storage)));
+        ours.register_collector(Box::new(Clocks(clock_difference)));
         ours.register_collector(Box::new(Connections { ports: connections, budgets }));
         Self(registry)
     }
@@ -201,6 +214,20 @@ impl Collector for Database {
             write(&mut encoder, name, help, &ConstCounter::new(value))?;
         }
         Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Clocks(ClockDifference);
+
+impl Collector for Clocks {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // Unknown until the database has been reached.
+        let Some(seconds) = self.0.as_seconds() else { return Ok(()) };
+        let help = "How far the clock of the database and that of this machine are apart";
+        let unit = Some(&Unit::Seconds);
+        let metric = encoder.encode_descriptor("database_clock_difference", help, unit, MetricType::Gauge)?;
+        ConstGauge::new(seconds).encode(metric)
     }
 }
 

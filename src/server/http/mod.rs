@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::budgets::Budgets;
+use super::clocks::ClockDifference;
 use super::edge::CallCounts;
 use super::health::HealthHandle;
 use super::listener::{self, Trouble};
@@ -70,6 +71,7 @@ pub(super) struct Watched {
     pub(super) refusals: Refusals,
     pub(super) calls: Arc<CallCounts>,
     pub(super) storage: Storage,
+    pub(super) clock_difference: ClockDifference,
     /// When the process started.
     pub(super) started: Timestamp,
     /// Who has the keys that others verify tokens with.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::QUARTER;
 use crate::domain::Timestamp;
 use crate::storage::attempts::AttemptKey;
 
@@ -110,7 +111,8 @@ impl Turns {
     pub(super) fn closed_until(&self, key: AttemptKey, now: Timestamp) -> Option<Timestamp> {
         let mut state = self.lock();
         let until = *state.closed.get(&key)?;
-        if until <= now {
+        // No limit keeps anybody out for longer than that. A later end is of a clock that was ahead.
+        if until <= now || until > now.plus(QUARTER) {
             state.closed.remove(&key);
             return None;
         }
@@ -136,6 +138,8 @@ impl Drop for Presence {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const KEY: AttemptKey = AttemptKey { subject: [1; 32], source: [2; 32] };
@@ -185,6 +189,15 @@ mod tests {
         assert_eq!(turn(&turns, KEY, 8).await.unwrap_err(), NoTurn::Closed { until: at(9) });
         drop(turn(&turns, KEY, 9).await.unwrap());
         assert!(turns.lock().gates.is_empty());
+    }
+
+    #[test]
+    fn a_gate_that_was_closed_while_the_clock_was_ahead_opens_when_it_is_right_again() {
+        let turns = Turns::default();
+        let ahead = at(0).plus(Duration::from_secs(24 * 60 * 60));
+        turns.close(KEY, ahead.plus(QUARTER));
+        assert_eq!(turns.closed_until(KEY, ahead), Some(ahead.plus(QUARTER)));
+        assert_eq!(turns.closed_until(KEY, at(0)), None);
     }
 
     #[tokio::test]

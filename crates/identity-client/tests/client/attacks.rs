@@ -76,16 +76,16 @@ async fn a_token_says_what_it_was_issued_for() {
 }
 
 #[tokio::test]
-async fn time_may_be_off_by_five_seconds() {
+async fn a_token_counts_to_its_end_and_may_be_of_a_clock_a_minute_ahead() {
     let setting = Setting::new().await;
     for signer in setting.signers() {
         let token = signer.token();
         // Twice, since the second round is answered from memory.
         for _ in 0..2 {
-            assert_eq!(setting.refusal_at(&token, NOW - 6).await, Some(InvalidToken::NotYetValid));
-            assert_eq!(setting.refusal_at(&token, NOW - 5).await, None);
-            assert_eq!(setting.refusal_at(&token, NOW + 904).await, None);
-            assert_eq!(setting.refusal_at(&token, NOW + 905).await, Some(InvalidToken::Expired));
+            assert_eq!(setting.refusal_at(&token, NOW - 61).await, Some(InvalidToken::NotYetValid));
+            assert_eq!(setting.refusal_at(&token, NOW - 60).await, None);
+            assert_eq!(setting.refusal_at(&token, NOW + 899).await, None);
+            assert_eq!(setting.refusal_at(&token, NOW + 900).await, Some(InvalidToken::Expired));
         }
     }
 }
@@ -141,7 +141,7 @@ async fn a_well_signed_token_with_the_wrong_claims_is_refused() {
         (|c| c["aud"] = json!("IDENTITY"), WrongAudience),
         (|c| c["aud"] = json!(["identity", "other"]), Malformed),
         (|c| _ = c.as_object_mut().unwrap().remove("aud"), Malformed),
-        (|c| c["exp"] = json!(NOW - 5), Expired),
+        (|c| c["exp"] = json!(NOW), Expired),
         (|c| c["exp"] = json!(i64::MIN), Malformed),
         (|c| c["exp"] = json!((NOW + 900).to_string()), Malformed),
         (|c| c["exp"] = json!(1_700_000_900.5), Malformed),
@@ -151,9 +151,9 @@ async fn a_well_signed_token_with_the_wrong_claims_is_refused() {
         (|c| c["exp"] = json!(1e300), Malformed),
         (|c| c["exp"] = json!(null), Malformed),
         (|c| _ = c.as_object_mut().unwrap().remove("exp"), Malformed),
-        (|c| c["nbf"] = json!(NOW + 6), NotYetValid),
+        (|c| c["nbf"] = json!(NOW + 61), NotYetValid),
         (|c| c["nbf"] = json!("0"), Malformed),
-        (|c| c["iat"] = json!(NOW + 6), NotYetValid),
+        (|c| c["iat"] = json!(NOW + 61), NotYetValid),
         (|c| c["iat"] = json!(-1), ValidTooLong),
         (|c| c["iat"] = json!(NOW.to_string()), Malformed),
         (|c| c["role"] = json!("root"), Malformed),
