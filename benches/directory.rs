@@ -14,6 +14,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use identity::crypto::MasterKey;
 use identity::domain::{
     Clock as _, Email, PasswordHash, PasswordScheme, PersonName, Role, SystemClock, Tenant, TenantId,
     TenantName, UserId, UserState,
@@ -23,7 +24,7 @@ use identity::service::{Authority, service_tokens};
 use identity::storage::bulk::{self, Batch, NewUser};
 use identity::storage::{self, LaneSizes, Storage, StorageSettings};
 use support::postgres::Cluster;
-use support::service::{Client, Engine, TestDatabase, TestService};
+use support::service::{Client, Engine, MASTER_KEY, TestDatabase, TestService};
 use tonic::Request;
 
 const FEW: usize = 1_000;
@@ -95,7 +96,8 @@ impl House {
         }
         let name = identity::domain::ServiceName::parse("bench").unwrap();
         let (by, all) = (Authority::operator(None), identity::domain::AllowedRpcs::All);
-        let made = service_tokens::create(&storage, &SystemClock, &by, name, all, None).await.unwrap();
+        let keys = MasterKey::from_base64(MASTER_KEY).unwrap().into();
+        let made = service_tokens::create(&storage, &keys, &SystemClock, &by, name, all, None).await.unwrap();
         let service = TestService::start_with(database, &[]).await;
         let client = service.client();
         Self { service, client, storage, token: made.text.to_string(), tenant_id, ids }

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::config::{Environment, Fault, HashSettings, KeySettings, MaintenanceSettings, Resolved, Settings};
-use arguments::{Cli, Command, KeysAction};
+use arguments::{Cli, Command, KeysAction, ServiceTokenAction};
 use moving::ProtectedFiles;
 use streams::{is_output_closed, notify};
 
@@ -77,8 +77,15 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
             migrate::run(settings, action)
         }
         Command::ServiceToken { action } => {
-            let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
-            service_token::run(settings, &operator::authority(environment), action)
+            let by = operator::authority(environment);
+            let settings = || MaintenanceSettings::resolve(&cli.flags, environment).map(warned);
+            match action {
+                ServiceTokenAction::Create(new) => {
+                    service_token::create(warned(KeySettings::resolve(&cli.flags, environment)?), &by, new)
+                }
+                ServiceTokenAction::List { json } => service_token::list(settings()?, json),
+                ServiceTokenAction::Revoke { id } => service_token::revoke(settings()?, &by, &id),
+            }
         }
         Command::Import { action } => {
             let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);

@@ -4,35 +4,29 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::arguments::{AllowedMethod, NewServiceToken, ServiceTokenAction};
+use super::arguments::{AllowedMethod, NewServiceToken};
 use super::streams::{StandardOutput, notify};
 use super::{Outcome, database};
-use crate::config::MaintenanceSettings;
+use crate::config::{KeySettings, MaintenanceSettings};
 use crate::domain::{AllowedRpcs, Clock as _, ServiceToken, ServiceTokenId, SystemClock, Timestamp};
+use crate::server::master_key;
 use crate::service::{Authority, service_tokens};
-use crate::storage::Storage;
 
-/// Does `action` on the database of `settings`. What a program may read goes to standard output, the rest
-/// to standard error.
+/// Makes a token under the master key, and prints it. Nobody can print it again.
 ///
 /// # Errors
-/// When the database cannot be reached, lacks a migration, or an argument names what does not exist.
-pub(super) fn run(settings: MaintenanceSettings, by: &Authority, action: ServiceTokenAction) -> Outcome {
-    database::run(&settings.log, &settings.database, async |storage| match action {
-        ServiceTokenAction::Create(new) => create(&storage, by, new).await,
-        ServiceTokenAction::List { json } => list(&storage, json).await,
-        ServiceTokenAction::Revoke { id } => revoke(&storage, by, id).await,
+/// When there is no master key, or the database cannot be reached or lacks a migration.
+pub(super) fn create(settings: KeySettings, by: &Authority, new: NewServiceToken) -> Outcome {
+    database::run(&settings.log, &settings.database, async |storage| {
+        let allowed = allowed(&new.allow);
+        let lasts = new.expires.into_duration();
+        let keys = master_key::read(&settings.master_key, settings.jwt_secret.as_ref(), &storage).await?;
+        let made =
+            service_tokens::create(&storage, &keys, &SystemClock, by, new.name, allowed, lasts).await?;
+        notify(format_args!("service token {}: it is shown this once and kept nowhere", made.token.id));
+        writeln!(StandardOutput, "{}", *made.text)?;
+        Ok(())
     })
-}
-
-/// Prints the token, which nobody can print again.
-async fn create(storage: &Storage, by: &Authority, new: NewServiceToken) -> Outcome {
-    let allowed = allowed(&new.allow);
-    let lasts = new.expires.into_duration();
-    let made = service_tokens::create(storage, &SystemClock, by, new.name, allowed, lasts).await?;
-    notify(format_args!("service token {}: it is shown this once and kept nowhere", made.token.id));
-    writeln!(StandardOutput, "{}", *made.text)?;
-    Ok(())
 }
 
 fn allowed(methods: &[AllowedMethod]) -> AllowedRpcs {
@@ -76,12 +70,18 @@ impl Line {
     }
 }
 
-async fn list(storage: &Storage, json: bool) -> Outcome {
-    let now = SystemClock.now();
-    let tokens = service_tokens::list(storage).await?;
-    let lines: Vec<_> = tokens.into_iter().map(|token| Line::of(token, now)).collect();
-    let text = if json { serde_json::to_string_pretty(&lines)? + "\n" } else { as_table(&lines) };
-    Ok(StandardOutput.write_all(text.as_bytes())?)
+/// Prints all tokens, without their secrets, as a table or as JSON.
+///
+/// # Errors
+/// When the database cannot be reached or lacks a migration.
+pub(super) fn list(settings: MaintenanceSettings, json: bool) -> Outcome {
+    database::run(&settings.log, &settings.database, async |storage| {
+        let now = SystemClock.now();
+        let tokens = service_tokens::list(&storage).await?;
+        let lines: Vec<_> = tokens.into_iter().map(|token| Line::of(token, now)).collect();
+        let text = if json { serde_json::to_string_pretty(&lines)? + "\n" } else { as_table(&lines) };
+        Ok(StandardOutput.write_all(text.as_bytes())?)
+    })
 }
 
 fn as_table(lines: &[Line]) -> String {
@@ -97,10 +97,16 @@ fn as_table(lines: &[Line]) -> String {
     text
 }
 
-async fn revoke(storage: &Storage, by: &Authority, id: ServiceTokenId) -> Outcome {
-    if !service_tokens::revoke(storage, &SystemClock, by, id).await? {
-        return Err(format!("there is no service token {id} that could be revoked").into());
-    }
-    writeln!(StandardOutput, "revoked {id}")?;
-    Ok(())
+/// Revokes the token `id`.
+///
+/// # Errors
+/// When the database cannot be reached or lacks a migration, or there is no such token to revoke.
+pub(super) fn revoke(settings: MaintenanceSettings, by: &Authority, id: ServiceTokenId) -> Outcome {
+    database::run(&settings.log, &settings.database, async |storage| {
+        if !service_tokens::revoke(&storage, &SystemClock, by, id).await? {
+            return Err(format!("there is no service token {id} that could be revoked").into());
+        }
+        writeln!(StandardOutput, "revoked {id}")?;
+        Ok(())
+    })
 }

@@ -1,23 +1,30 @@
 //! Service tokens: the credentials by which other services are known.
 //!
 //! A token is `identity-service-` and, in base64url without padding (RFC 4648, 5), the token's id (16
-//! bytes) and 32 random bytes. The prefix lets scanners find one that was published by mistake. The
-//! database holds SHA-256 of the random bytes, so a copy of it lets nobody in.
+//! bytes), 32 random bytes, and HMAC-SHA256 (32 bytes) over both. The prefix lets scanners find one that was
+//! published by mistake. The database holds SHA-256 of the random bytes, so a copy of it lets nobody in. The
+//! MAC tells tokens from made-up ones without asking the database.
+//!
+//! Tokens outlive master keys, and those of earlier releases have no MAC: a text without a MAC that is known
+//! may be a token all the same.
 
 use std::fmt;
 
-use aws_lc_rs::{constant_time, digest};
+use aws_lc_rs::{constant_time, digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::master_key::{MasterKey, MasterKeys};
 use super::random;
 use crate::domain::ServiceTokenId;
 
 const PREFIX: &str = "identity-service-";
 const ID_BYTES: usize = 16;
 const SECRET_BYTES: usize = 32;
+const BODY_BYTES: usize = ID_BYTES + SECRET_BYTES;
+const MAC_BYTES: usize = 32;
 
 /// A service token's secret half with its id, erased when dropped. `Debug` shows nothing of the secret.
 pub struct ServiceTokenSecret {
@@ -33,24 +40,11 @@ impl ServiceTokenSecret {
         token
     }
 
-    /// Reads a token; `None` for any text that cannot be one.
-    pub fn parse(text: &str) -> Option<Self> {
-        let encoded = text.strip_prefix(PREFIX)?;
-        // As long as any token, so that nobody makes this decode a megabyte.
-        if encoded.len() != ((ID_BYTES + SECRET_BYTES) * 4).div_ceil(3) {
-            return None;
-        }
-        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).ok()?);
-        let (id, secret) = bytes.split_first_chunk::<ID_BYTES>()?;
+    fn read(body: &[u8]) -> Option<Self> {
+        let (id, secret) = body.split_first_chunk::<ID_BYTES>()?;
         let mut token = Self { id: Uuid::from_bytes(*id).into(), secret: Zeroizing::default() };
         token.secret.copy_from_slice(secret.first_chunk::<SECRET_BYTES>()?);
         Some(token)
-    }
-
-    /// The token's text, for the one who is to have it.
-    pub fn to_text(&self) -> Zeroizing<String> {
-        let bytes = Zeroizing::new([self.id.as_uuid().as_bytes().as_slice(), &*self.secret].concat());
-        Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&*bytes)))
     }
 
     /// Which token it is.
@@ -70,6 +64,68 @@ impl ServiceTokenSecret {
     }
 }
 
+/// A text that may be a service token. Whether it is one, and in force, the database knows.
+#[derive(Debug)]
+pub struct ParsedServiceToken {
+    /// What it says.
+    pub secret: ServiceTokenSecret,
+    /// Whether its MAC proves that it was made here. Of the others, some were made by an earlier release or
+    /// under a master key that is gone.
+    pub is_proven: bool,
+}
+
+/// Writes service tokens, and tells those with a known MAC from others.
+pub struct ServiceTokens {
+    key: hmac::Key,
+    previous: Option<hmac::Key>,
+}
+
+impl ServiceTokens {
+    /// Tokens under a key derived from the current master key. Those under the previous one are proven as well.
+    pub fn new(master_keys: &MasterKeys) -> Self {
+        Self { key: mac_key(&master_keys.current), previous: master_keys.previous.as_ref().map(mac_key) }
+    }
+
+    /// The token's text, for the one who is to have it.
+    pub fn write(&self, secret: &ServiceTokenSecret) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(BODY_BYTES + MAC_BYTES));
+        bytes.extend_from_slice(secret.id.as_uuid().as_bytes());
+        bytes.extend_from_slice(secret.secret.as_slice());
+        let mac = hmac::sign(&self.key, &bytes);
+        bytes.extend_from_slice(mac.as_ref());
+        Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&*bytes)))
+    }
+
+    /// Reads a token, with a MAC or in the form of earlier releases; `None` for any text that cannot be one.
+    pub fn parse(&self, text: &str) -> Option<ParsedServiceToken> {
+        let encoded = text.strip_prefix(PREFIX)?;
+        // As long as any token, so that nobody makes this decode a megabyte.
+        if ![encoded_length(BODY_BYTES), encoded_length(BODY_BYTES + MAC_BYTES)].contains(&encoded.len()) {
+            return None;
+        }
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).ok()?);
+        let (body, mac) = bytes.split_at_checked(BODY_BYTES)?;
+        let mut keys = std::iter::once(&self.key).chain(&self.previous);
+        let is_proven = keys.any(|key| hmac::verify(key, body, mac).is_ok());
+        Some(ParsedServiceToken { secret: ServiceTokenSecret::read(body)?, is_proven })
+    }
+}
+
+fn mac_key(master_key: &MasterKey) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, master_key.derive("service token").as_bytes())
+}
+
+/// Characters for so many bytes: four for every three.
+const fn encoded_length(bytes: usize) -> usize {
+    (bytes * 4).div_ceil(3)
+}
+
+impl fmt::Debug for ServiceTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServiceTokens(…)")
+    }
+}
+
 impl fmt::Debug for ServiceTokenSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceTokenSecret").field("id", &self.id).finish_non_exhaustive()
@@ -81,27 +137,67 @@ mod tests {
     use super::*;
     use crate::domain::Timestamp;
 
-    fn token() -> ServiceTokenSecret {
+    fn secret() -> ServiceTokenSecret {
         ServiceTokenSecret::generate(ServiceTokenId::generate(Timestamp::from_unix_micros(0)))
+    }
+
+    /// What an earlier release wrote.
+    fn without_mac(text: &str) -> String {
+        let bytes = URL_SAFE_NO_PAD.decode(&text[PREFIX.len()..]).unwrap();
+        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&bytes[..BODY_BYTES]))
     }
 
     #[test]
     fn a_token_reads_back() {
-        let token = token();
-        let read = ServiceTokenSecret::parse(&token.to_text()).unwrap();
-        assert_eq!(read.id(), token.id());
-        assert!(read.has_digest(&token.digest()));
-        assert!(!read.has_digest(&self::token().digest()));
-        assert!(!format!("{token:?}").contains(&token.to_text()[30..]));
+        let tokens = ServiceTokens::new(&MasterKey::generate().into());
+        let secret = secret();
+        let text = tokens.write(&secret);
+        let read = tokens.parse(&text).unwrap();
+        assert!(read.is_proven);
+        assert_eq!(read.secret.id(), secret.id());
+        assert!(read.secret.has_digest(&secret.digest()));
+        assert!(!read.secret.has_digest(&self::secret().digest()));
+        assert!(!format!("{read:?} {tokens:?}").contains(&text[40..60]));
+    }
+
+    #[test]
+    fn a_token_of_an_earlier_release_is_read_and_proves_nothing() {
+        let tokens = ServiceTokens::new(&MasterKey::generate().into());
+        let secret = secret();
+        let read = tokens.parse(&without_mac(&tokens.write(&secret))).unwrap();
+        assert!(!read.is_proven);
+        assert!(read.secret.id() == secret.id() && read.secret.has_digest(&secret.digest()));
+    }
+
+    #[test]
+    fn a_token_is_proven_under_the_current_and_the_previous_master_key() {
+        let [old, new] = [MasterKey::generate(), MasterKey::generate()];
+        let text = ServiceTokens::new(&old.clone().into()).write(&secret());
+        assert!(!ServiceTokens::new(&new.clone().into()).parse(&text).unwrap().is_proven);
+        let both = ServiceTokens::new(&MasterKeys { current: new, previous: Some(old) });
+        assert!(both.parse(&text).unwrap().is_proven);
+    }
+
+    #[test]
+    fn a_text_that_differs_in_one_character_is_not_proven() {
+        let tokens = ServiceTokens::new(&MasterKey::generate().into());
+        let text = tokens.write(&secret());
+        for at in PREFIX.len()..text.len() {
+            let mut changed = text.to_string();
+            let other = if &text[at..=at] == "A" { "B" } else { "A" };
+            changed.replace_range(at..=at, other);
+            assert!(tokens.parse(&changed).is_none_or(|read| !read.is_proven), "character {at}");
+        }
     }
 
     #[test]
     fn nothing_else_is_one() {
-        let text = token().to_text();
+        let tokens = ServiceTokens::new(&MasterKey::generate().into());
+        let text = tokens.write(&secret());
         let other_prefix = text.replacen("identity", "identify", 1);
         let padded = format!("{}=", *text);
         for text in ["", PREFIX, &text[1..], &text[..text.len() - 1], &other_prefix, &padded] {
-            assert!(ServiceTokenSecret::parse(text).is_none(), "{text}");
+            assert!(tokens.parse(text).is_none(), "{text}");
         }
     }
 }

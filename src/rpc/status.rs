@@ -39,6 +39,7 @@ pub fn from_service(error: ServiceError) -> Status {
         ServiceError::LastOwner => last_owner(),
         ServiceError::EtagStale => etag_stale(),
         ServiceError::TooManyAttempts { retry_after } => too_many_attempts(retry_after),
+        ServiceError::TooManyServiceTokens { retry_after } => too_many_service_tokens(retry_after),
         ServiceError::RegistrationClosed => registration_closed(),
         ServiceError::TooManyRegistrations { retry_after } => too_many_registrations(retry_after),
         ServiceError::Overloaded { retry_after } => overloaded(retry_after),
@@ -178,6 +179,17 @@ pub fn too_many_attempts(retry_after: Duration) -> Status {
         Code::ResourceExhausted,
         ErrorReason::TooManyAttempts,
         "Too many wrong passwords were given. Try again later.",
+        Some(RetryInfo::new(Some(retry_after)).into()),
+    )
+}
+
+/// RESOURCE_EXHAUSTED: too many service tokens that are not in force came from this source; trying again after
+/// `retry_after` may help.
+pub fn too_many_service_tokens(retry_after: Duration) -> Status {
+    build(
+        Code::ResourceExhausted,
+        ErrorReason::TooManyAttempts,
+        "Too many service tokens that are not in force were given. Try again later.",
         Some(RetryInfo::new(Some(retry_after)).into()),
     )
 }

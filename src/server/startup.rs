@@ -16,13 +16,14 @@ use crate::crypto::keyring::Keyring;
 use crate::crypto::master_key::MasterKeys;
 use crate::crypto::page_token::PageTokens;
 use crate::crypto::refresh_token::RefreshTokens;
+use crate::crypto::service_token::ServiceTokens;
 use crate::crypto::signing_key::SigningKey;
 use crate::crypto::tls::TlsFileError;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
 use crate::service::{
-    Authority, ChangeRules, Changes, Deletions, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules,
-    Service, SessionRules, Turns, UnitsOfWork,
+    Authority, ChangeRules, Changes, Deletions, Guesses, OpenTo, Parts, Refusals, RefusedCalls,
+    RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
 };
 use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
 
@@ -137,6 +138,7 @@ impl Foundations {
         let master_keys = master_key::read(master_key, jwt_secret.as_ref(), &self.storage).await?;
         let refresh_tokens = RefreshTokens::new(&master_keys);
         let page_tokens = PageTokens::new(&master_keys);
+        let service_tokens = ServiceTokens::new(&master_keys);
         let fingerprints = Fingerprinter::of_requests(&master_keys);
         let attempt_keys = Fingerprinter::of_attempts(&master_keys);
         let (keys, keyring) = self.keys(master_keys).await?;
@@ -154,6 +156,8 @@ impl Foundations {
             ),
             refresh_tokens,
             page_tokens,
+            service_tokens,
+            guesses: Guesses::default(),
             fingerprints,
             attempt_keys,
             turns: Turns::default(),

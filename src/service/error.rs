@@ -57,6 +57,12 @@ pub enum ServiceError {
         /// When the oldest of them is forgotten.
         retry_after: Duration,
     },
+    /// Too many service tokens of this source were looked up in vain.
+    #[error("too many service tokens are not in force")]
+    TooManyServiceTokens {
+        /// When the oldest of them is forgotten.
+        retry_after: Duration,
+    },
     /// Registration is closed to this caller.
     #[error("registration is closed")]
     RegistrationClosed,

@@ -37,6 +37,7 @@ use crate::crypto::hasher::Hasher;
 pub use crate::crypto::keyring::PublishedKeys;
 use crate::crypto::page_token::PageTokens;
 use crate::crypto::refresh_token::RefreshTokens;
+use crate::crypto::service_token::ServiceTokens;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::storage::Storage;
 pub use crate::storage::StorageError;
@@ -49,6 +50,7 @@ pub use error::ServiceError;
 pub use refused::{Due, RefusedCalls};
 pub use registrations::{OpenTo, RegistrationRules};
 pub use removal::Deletions;
+pub use service_tokens::Guesses;
 pub use sessions::{OpenedSession, OwnSession, SessionRules, Swept, VerifiedToken};
 pub use units::UnitsOfWork;
 
@@ -64,6 +66,10 @@ pub struct Parts {
     pub refresh_tokens: RefreshTokens,
     /// Makes page tokens.
     pub page_tokens: PageTokens,
+    /// Tells service tokens from texts that may be made up.
+    pub service_tokens: ServiceTokens,
+    /// How many of these each source has had looked up.
+    pub guesses: Guesses,
     /// Digests requests, to recognise them again.
     pub fingerprints: Fingerprinter,
     /// Digests who tries, and whom.

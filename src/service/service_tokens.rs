@@ -1,19 +1,27 @@
 //! The credentials of other services: made and revoked by the operator, checked with each call.
+//!
+//! `guesses` limits how many texts are looked up that may be made up.
+
+mod guesses;
 
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::attempts::LimitKind;
 use super::caller::ServiceIdentity;
 use super::error::ServiceError;
 use super::{Authority, Service};
-use crate::crypto::service_token::ServiceTokenSecret;
+use crate::crypto::MasterKeys;
+use crate::crypto::service_token::{ServiceTokenSecret, ServiceTokens};
 use crate::domain::{
     Action, AllowedRpcs, AuditEvent, Clock, FieldChange, Party, ServiceName, ServiceToken, ServiceTokenId,
     Target,
 };
 use crate::storage;
-use crate::storage::{Lane, Storage, StorageError};
+use crate::storage::{Conn, Lane, Storage, StorageError};
+
+pub use guesses::Guesses;
 
 /// A token that was just made, and its text, which nobody can tell later.
 #[derive(Debug)]
@@ -24,12 +32,13 @@ pub struct NewServiceToken {
     pub text: Zeroizing<String>,
 }
 
-/// Makes a token for the service `name`.
+/// Makes a token for the service `name`, under the current one of `master_keys`.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
 pub async fn create(
     storage: &Storage,
+    master_keys: &MasterKeys,
     clock: &dyn Clock,
     by: &Authority,
     name: ServiceName,
@@ -61,7 +70,7 @@ pub async fn create(
     };
     storage::audit::insert(&mut tx, &event).await?;
     tx.commit().await?;
-    Ok(NewServiceToken { token, text: secret.to_text() })
+    Ok(NewServiceToken { token, text: ServiceTokens::new(master_keys).write(&secret) })
 }
 
 /// All tokens, in force or not, by name and age.
@@ -107,24 +116,61 @@ fn allowed_text(allowed: &AllowedRpcs) -> String {
 
 impl Service {
     /// Which service holds this token. Asks the database, so that a revoked one counts no more; a text
-    /// of another form is refused without.
+    /// of another form is refused without, and so is one that nothing proves, once `party` has had too many of
+    /// these looked up in vain.
     ///
     /// # Errors
-    /// [`ServiceError::ServiceCredentialInvalid`] for any text that is not a service token in force.
+    /// [`ServiceError::ServiceCredentialInvalid`] for any text that is not a service token in force;
+    /// [`ServiceError::TooManyServiceTokens`].
     pub async fn authenticate_service(
         &self,
         token: &str,
         party: Party,
     ) -> Result<ServiceIdentity, ServiceError> {
-        let secret = ServiceTokenSecret::parse(token).ok_or(ServiceError::ServiceCredentialInvalid)?;
-        let found = {
-            let mut conn = self.0.storage.reader(Lane::Reads, party).await?;
-            storage::service_tokens::find(&mut conn, secret.id()).await?
+        let token = self.0.service_tokens.parse(token).ok_or(ServiceError::ServiceCredentialInvalid)?;
+        let found = if token.is_proven {
+            let conn = self.0.storage.reader(Lane::Reads, party).await?;
+            self.find_service(conn, &token.secret).await?
+        } else {
+            self.find_unproven_service(token.secret, party).await?
         };
+        found.ok_or(ServiceError::ServiceCredentialInvalid)
+    }
+
+    async fn find_service(
+        &self,
+        mut conn: Conn,
+        secret: &ServiceTokenSecret,
+    ) -> Result<Option<ServiceIdentity>, ServiceError> {
+        let found = storage::service_tokens::find(&mut conn, secret.id()).await?;
         let now = self.0.clock.now();
-        found
-            .filter(|token| secret.has_digest(&token.secret_digest) && token.is_in_force(now))
-            .map(|token| ServiceIdentity { name: token.name, allowed: token.allowed })
-            .ok_or(ServiceError::ServiceCredentialInvalid)
+        let found = found.filter(|token| secret.has_digest(&token.secret_digest) && token.is_in_force(now));
+        Ok(found.map(|token| ServiceIdentity { name: token.name, allowed: token.allowed }))
+    }
+
+    /// As [`Service::find_service`], within what `party` may get wrong.
+    async fn find_unproven_service(
+        &self,
+        secret: ServiceTokenSecret,
+        party: Party,
+    ) -> Result<Option<ServiceIdentity>, ServiceError> {
+        let guess = self.0.guesses.begin(party, || self.0.clock.now()).await;
+        let guess = guess.map_err(|until| {
+            self.0.refusals.count(LimitKind::ServiceTokens);
+            ServiceError::TooManyServiceTokens { retry_after: until.since(self.0.clock.now()) }
+        })?;
+        let conn = self.0.storage.reader(Lane::Reads, party).await?;
+        let service = self.clone();
+        // In a task of its own: a caller who leaves has had the query, and a wrong token counts.
+        let looking_up = tokio::spawn(async move {
+            let found = service.find_service(conn, &secret).await?;
+            if found.is_none() {
+                guess.was_wrong();
+            }
+            Ok::<_, ServiceError>(found)
+        });
+        let failed =
+            |panic| ServiceError::Fault(format!("the look-up of a service token did not end: {panic}"));
+        looking_up.await.map_err(failed)?
     }
 }

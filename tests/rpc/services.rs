@@ -1,22 +1,32 @@
 //! Other services as callers: how they are known, what they may call, and what is believed of them.
 
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use identity::crypto::MasterKey;
 use identity::domain::{AllowedRpcs, ServiceName, ServiceTokenId, SystemClock};
 use identity::proto::v1::{GetUserRequest, ListSessionsRequest, LoginRequest, LoginResponse, User};
 use identity::service::{Authority, access, service_tokens};
 use prost::Message as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
 
-use crate::database::{add_member, execute, storage, values};
-use crate::fixture::{call_raw, new_id, refusal, refused, registered, rpcs};
+use crate::database::{OpenTransaction, add_member, execute, storage, values};
+use crate::fixture::{TestClock, call_raw, new_id, refusal, refused, registered, rpcs};
 use crate::support::raw::{frame, get_user, grpc, with_trailers};
-use crate::support::service::{Engine, PASSWORD, TestDatabase, TestService, bad_fields, on_both_databases};
+use crate::support::service::{
+    Engine, MASTER_KEY, PASSWORD, TestDatabase, TestService, bad_fields, on_both_databases,
+};
 
 on_both_databases!(
     a_service_finds_users_of_all_tenants,
     a_service_calls_what_its_token_names,
     a_service_may_not_do_what_is_for_users,
     a_token_that_is_not_in_force_is_refused_by_every_rpc,
+    made_up_tokens_cost_ten_look_ups_a_minute_and_source,
+    a_token_outlives_the_master_key_that_it_was_made_under,
     what_a_service_states_of_its_user_is_kept_with_the_session,
     a_device_may_have_a_name_in_any_script,
     what_others_state_is_not_believed,
@@ -26,6 +36,7 @@ on_both_databases!(
 );
 
 pub(crate) const SERVICE_TOKEN: &str = "x-identity-service-token";
+const TOKEN_PREFIX: &str = "identity-service-";
 const LOGIN: &str = "/identity.v1.IdentityService/Login";
 const DEVICE_BIN: &str = "x-identity-end-user-device-bin";
 
@@ -36,6 +47,7 @@ pub(crate) async fn token(database: &TestDatabase, methods: &[&str]) -> (Service
     let name = ServiceName::parse("billing").unwrap();
     let made = service_tokens::create(
         &storage(database),
+        &MasterKey::from_base64(MASTER_KEY).unwrap().into(),
         &SystemClock,
         &Authority::operator(None),
         name,
@@ -153,20 +165,10 @@ async fn a_token_that_is_not_in_force_is_refused_by_every_rpc(engine: Engine) {
     };
     execute(&service.database, &format!("UPDATE service_tokens SET {past}"));
     let (_, good) = token(&service.database, &[]).await;
-    let secret_of_another = format!("{}{}", &good[..40], &revoked[40..]);
     let bearer = format!("Bearer {}", ada.access_token);
     let client = service.client();
     for rpc in rpcs() {
-        for text in [
-            "",
-            "x",
-            &good[1..],
-            &format!("{good}A"),
-            &secret_of_another,
-            &revoked,
-            &expired,
-            &ada.access_token,
-        ] {
+        for text in ["", "x", &good[1..], &format!("{good}A"), &revoked, &expired, &ada.access_token] {
             let mut metadata = MetadataMap::new();
             metadata.insert("authorization", bearer.parse().unwrap());
             metadata.insert(SERVICE_TOKEN, text.parse().unwrap());
@@ -179,7 +181,11 @@ async fn a_token_that_is_not_in_force_is_refused_by_every_rpc(engine: Engine) {
         with(GetUserRequest::default(), &[(SERVICE_TOKEN, good.as_str()), (SERVICE_TOKEN, good.as_str())]);
     let result = service.client().service.get_user(twice).await;
     assert_eq!(refusal(result), refused(Code::Unauthenticated, "SERVICE_CREDENTIAL_INVALID"));
-    find(&service, &good, &ada.user.unwrap().id, "").await.unwrap();
+    let id = ada.user.unwrap().id;
+    find(&service, &good, &id, "").await.unwrap();
+    let secret_of_another = format!("{}{}", &good[..40], &revoked[40..]);
+    let result = find(&service, &secret_of_another, &id, "").await;
+    assert_eq!(refusal(result), refused(Code::Unauthenticated, "SERVICE_CREDENTIAL_INVALID"));
     // What is kept lets nobody in.
     let kept = values(
         &service.database,
@@ -189,6 +195,97 @@ async fn a_token_that_is_not_in_force_is_refused_by_every_rpc(engine: Engine) {
         },
     );
     assert_eq!(kept.len(), 3);
+}
+
+/// What an earlier release would have made of a token: its id and its secret, without a MAC.
+fn without_mac(token: &str) -> String {
+    let encoded = token.strip_prefix(TOKEN_PREFIX).unwrap();
+    let bytes = URL_SAFE_NO_PAD.decode(encoded).unwrap();
+    format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(&bytes[..48]))
+}
+
+/// Texts in the form of tokens.
+fn made_up(count: u8) -> Vec<String> {
+    let text = |n| format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode([n; 80]));
+    (0..count).flat_map(|n| [text(n), without_mac(&text(n))]).collect()
+}
+
+async fn look_ups(service: &TestService) -> f64 {
+    service.metric(r#"identity_database_connections_lent_total{lane="reads"}"#).await
+}
+
+async fn made_up_tokens_cost_ten_look_ups_a_minute_and_source(engine: Engine) {
+    let clock = TestClock::new();
+    let service = TestService::start_at(TestDatabase::migrated(engine).await, &[], clock.clone()).await;
+    let id = registered(&service, "ada@example.com").await.user.unwrap().id;
+    let (_, token) = token(&service.database, &[]).await;
+    let old = without_mac(&token);
+    for text in [&token, &old] {
+        find(&service, text, &id, "").await.unwrap();
+    }
+
+    let before = look_ups(&service).await;
+    let invalid = refused(Code::Unauthenticated, "SERVICE_CREDENTIAL_INVALID");
+    let too_many = refused(Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    for (index, text) in made_up(20).iter().enumerate() {
+        let status = find(&service, text, &id, "").await.unwrap_err();
+        assert_eq!(status.get_details_retry_info().is_some(), index >= 10);
+        let expected = if index < 10 { &invalid } else { &too_many };
+        assert_eq!(&refusal::<()>(Err(status)), expected, "{index}");
+    }
+    assert_eq!(look_ups(&service).await - before, 10.0);
+    assert_eq!(service.metric(r#"identity_limit_refusals_total{limit="service_tokens"}"#).await, 30.0);
+
+    // A token that its MAC proves is none of them, and one without waits for the minute to pass.
+    find(&service, &token, &id, "").await.unwrap();
+    assert_eq!(refusal(find(&service, &old, &id, "").await), too_many);
+    clock.advance(Duration::from_secs(60));
+    find(&service, &old, &id, "").await.unwrap();
+}
+
+/// SQLite's readers wait for nobody, so that nobody has time to leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_made_up_token_whose_caller_leaves_counts() {
+    let service = TestService::start(Engine::Postgres).await;
+    let id = new_id();
+    let lock = OpenTransaction::begin(&service.database, "LOCK TABLE service_tokens").await;
+    let leave = made_up(2).into_iter().map(|text| {
+        let mut client = service.client().service;
+        tokio::spawn(async move {
+            client.get_user(with(GetUserRequest::default(), &[(SERVICE_TOKEN, &text)])).await
+        })
+    });
+    let leave: Vec<_> = leave.collect();
+    let waiting = "SELECT pid::text AS value FROM pg_stat_activity \
+                   WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while values(&service.database, waiting).len() < leave.len() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for call in leave {
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+    }
+    lock.commit().await;
+    for text in &made_up(5)[..6] {
+        let result = find(&service, text, &id, "").await;
+        assert_eq!(refusal(result), refused(Code::Unauthenticated, "SERVICE_CREDENTIAL_INVALID"));
+    }
+    let result = find(&service, &made_up(1)[0], &id, "").await;
+    assert_eq!(refusal(result), refused(Code::ResourceExhausted, "TOO_MANY_ATTEMPTS"));
+}
+
+async fn a_token_outlives_the_master_key_that_it_was_made_under(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let id = registered(&service, "ada@example.com").await.user.unwrap().id;
+    let (_, token) = token(&service.database, &[]).await;
+    let (_, database) = service.stop().await;
+    // Signing keys go with the master key.
+    execute(&database, "DELETE FROM signing_keys");
+    let other = MasterKey::generate().to_base64();
+    let service = TestService::start_with(database, &[("IDENTITY_MASTER_KEY", &*other)]).await;
+    for _ in 0..20 {
+        find(&service, &token, &id, "").await.unwrap();
+    }
 }
 
 async fn what_a_service_states_of_its_user_is_kept_with_the_session(engine: Engine) {

@@ -11,14 +11,15 @@ use identity::crypto::hasher::{Cost, Hasher, HasherSettings};
 use identity::crypto::master_key::{MasterKey, MasterKeys};
 use identity::crypto::page_token::PageTokens;
 use identity::crypto::refresh_token::RefreshTokens;
+use identity::crypto::service_token::ServiceTokens;
 use identity::crypto::{KeyAlgorithm, Keyring, SigningKey};
 use identity::domain::{
     Clock, Email, Password, PasswordPolicy, PersonName, RequestId, TenantName, Timestamp,
 };
 use identity::service::accounts::Registration;
 use identity::service::{
-    CallContext, ChangeRules, Changes, Deletions, OpenTo, Parts, Refusals, RefusedCalls, RegistrationRules,
-    Service, SessionRules, Turns, UnitsOfWork,
+    CallContext, ChangeRules, Changes, Deletions, Guesses, OpenTo, Parts, Refusals, RefusedCalls,
+    RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -57,6 +58,8 @@ fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -
         ),
         refresh_tokens: RefreshTokens::new(&master_keys),
         page_tokens: PageTokens::new(&master_keys),
+        service_tokens: ServiceTokens::new(&master_keys),
+        guesses: Guesses::default(),
         fingerprints: Fingerprinter::of_requests(&master_keys),
         attempt_keys: Fingerprinter::of_attempts(&master_keys),
         turns: Turns::default(),

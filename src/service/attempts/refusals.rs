@@ -16,11 +16,19 @@ pub enum LimitKind {
     TakenEmails,
     /// Changes by a user, a tenant or a service.
     Changes,
+    /// Service tokens of a source that nothing proves and nobody has.
+    ServiceTokens,
 }
 
 impl LimitKind {
-    const ALL: [Self; 5] =
-        [Self::Attempts, Self::Account, Self::Registrations, Self::TakenEmails, Self::Changes];
+    const ALL: [Self; 6] = [
+        Self::Attempts,
+        Self::Account,
+        Self::Registrations,
+        Self::TakenEmails,
+        Self::Changes,
+        Self::ServiceTokens,
+    ];
 
     /// What metrics call it.
     pub const fn name(self) -> &'static str {
@@ -30,13 +38,14 @@ impl LimitKind {
             Self::Registrations => "registrations",
             Self::TakenEmails => "taken_emails",
             Self::Changes => "changes",
+            Self::ServiceTokens => "service_tokens",
         }
     }
 }
 
 /// Calls that were refused since the start. Cheap to clone; all clones count together.
 #[derive(Clone, Debug, Default)]
-pub struct Refusals(Arc<[AtomicU64; 5]>);
+pub struct Refusals(Arc<[AtomicU64; LimitKind::ALL.len()]>);
 
 impl Refusals {
     pub(in crate::service) fn count(&self, limit: LimitKind) {

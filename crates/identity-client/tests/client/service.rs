@@ -94,7 +94,9 @@ impl Service {
         let allowed = methods.iter().map(|name| access::full_name(name).unwrap().to_owned()).collect();
         let (name, allowed) = (ServiceName::parse("billing").unwrap(), AllowedRpcs::Only(allowed));
         let by = Authority::operator(None);
-        let made = service_tokens::create(&storage, &SystemClock, &by, name, allowed, None).await.unwrap();
+        let keys = MasterKey::from_base64(MASTER_KEY).unwrap().into();
+        let made =
+            service_tokens::create(&storage, &keys, &SystemClock, &by, name, allowed, None).await.unwrap();
         storage.close().await;
         made.text.to_string()
     }
