@@ -84,14 +84,16 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
                     service_token::create(warned(KeySettings::resolve(&cli.flags, environment)?), &by, new)
                 }
                 ServiceTokenAction::List { json } => service_token::list(settings()?, json),
-                ServiceTokenAction::Revoke { id } => service_token::revoke(settings()?, &by, &id),
+                ServiceTokenAction::Revoke { id } => service_token::revoke(settings()?, &by, id),
             }
         }
         Command::Import { action } => {
             let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);
             let source = moving::source(&action, environment).map_err(|fault| vec![fault])?;
+            let hash = warned(HashSettings::resolve(&cli.flags, environment)?);
             let protected = ProtectedFiles::of_settings(&cli.flags, environment);
-            moving::run_import(settings, action.arguments(), source, protected, moving::operator(environment))
+            let by = moving::operator(environment);
+            moving::run_import(settings, &hash, action.arguments(), source, protected, by)
         }
         Command::Export(arguments) => {
             let settings = warned(MaintenanceSettings::resolve(&cli.flags, environment)?);

@@ -50,6 +50,11 @@ pub fn read_hash(text: String, scheme: Option<PasswordScheme>) -> Result<Passwor
     }
 }
 
+/// The cost that a stored hash asks for; `None` where no password can be checked against it.
+pub fn cost_of(hash: &PasswordHash) -> Option<Cost> {
+    StoredHash::read(hash).ok().map(|stored| stored.cost)
+}
+
 /// Whether it is in its scheme's notation, whatever cost it asks for.
 fn is_bcrypt(hash: &PasswordHash) -> bool {
     let cheap = |text: &str, before: &str, digits: usize| {

@@ -12,6 +12,7 @@ mod clocks;
 mod descriptors;
 pub mod drain;
 pub mod edge;
+mod hash_costs;
 pub mod health;
 mod http;
 mod janitor;

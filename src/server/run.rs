@@ -27,6 +27,7 @@ use super::clocks::{ClockDifference, ClockWatch};
 use super::descriptors;
 use super::drain::Drained;
 use super::edge::{self, CallCounts, EdgeSettings};
+use super::hash_costs::HashCosts;
 use super::health::{self, HealthHandle, ProbeSettings};
 use super::http::{self, Watched};
 use super::janitor::Janitor;
@@ -285,6 +286,8 @@ impl Run {
         drop(foundations);
         let mut janitor = Janitor::new(service.clone());
         let pause = janitor.sweep().await;
+        let mut hash_costs = HashCosts::new(service.clone());
+        let costs_pause = hash_costs.look().await;
         let mut clocks = ClockWatch::new(self.storage.clone(), Arc::clone(&self.clock), clock_difference);
         clocks.compare().await;
         backend.open(service.clone());
@@ -292,7 +295,13 @@ impl Run {
         health.set_ready(true);
         self.ready.send_replace(true);
         let following = health::follow(health, || self.storage.probe(), ProbeSettings::default());
-        let (never, ..) = tokio::join!(janitor.run(pause), keys.follow(service), clocks.run(), following);
+        let (never, ..) = tokio::join!(
+            janitor.run(pause),
+            keys.follow(service),
+            hash_costs.run(costs_pause),
+            clocks.run(),
+            following
+        );
         Ok(never)
     }
 

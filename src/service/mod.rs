@@ -3,7 +3,7 @@
 //! Takes and returns [`domain`](crate::domain) types; knows neither the wire nor SQL. One file or folder a
 //! subject: [`accounts`] registers and logs in, `attempts` and `registrations` limit how often, [`users`]
 //! looks up, [`directory`] keeps users and tenants, [`removal`] removes what is left of deleted ones, `sessions` opens, refreshes and ends sessions, `passwords`
-//! changes one's own, [`keys`] keeps the signing keys and [`service_tokens`] the credentials of services,
+//! changes one's own, `hash_costs` follows what the stored hashes cost, [`keys`] keeps the signing keys and [`service_tokens`] the credentials of services,
 //! [`moving`] takes users over from elsewhere and hands them out. [`access`] holds the one table of what each
 //! caller may call, [`admission`] which budgets a call takes, [`authority`] says on whose authority something is changed; [`audit`] lists what was done,
 //! and `refused` counts what was not.
@@ -17,6 +17,7 @@ pub mod authority;
 pub mod caller;
 pub mod directory;
 mod error;
+mod hash_costs;
 pub mod keys;
 pub mod moving;
 mod passwords;
@@ -47,6 +48,7 @@ pub use attempts::{LimitKind, Refusals, Turns};
 pub use authority::Authority;
 pub use caller::{CallContext, Caller, ServiceIdentity, TokenHolder};
 pub use error::ServiceError;
+pub use hash_costs::CostWalk;
 pub use refused::{Due, RefusedCalls};
 pub use registrations::{OpenTo, RegistrationRules};
 pub use removal::Deletions;

@@ -15,6 +15,7 @@ pub mod clock;
 mod columns;
 mod connection;
 mod error;
+pub mod hashes;
 mod lane;
 mod link;
 mod listing;

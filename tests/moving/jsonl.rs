@@ -12,6 +12,7 @@ on_both_databases!(
     a_dry_run_tells_the_same_and_writes_nothing,
     the_first_user_of_a_tenant_without_an_owner_becomes_it,
     what_is_there_is_not_changed,
+    a_hash_that_is_too_dear_goes_in_only_when_that_is_allowed,
     two_imports_at_once_do_not_get_into_each_others_way,
 );
 
@@ -61,6 +62,28 @@ fn lines() -> Vec<(Value, Option<&'static str>)> {
         ok(with(user(26, 1), "id", "an id of another system")),
         ok(with(user(27, 1), "state", "disabled")),
     ]
+}
+
+async fn a_hash_that_is_too_dear_goes_in_only_when_that_is_allowed(engine: Engine) {
+    let place = Place::new(engine).await;
+    let of_cost = |n: usize, cost: &str| with(user(n, 1), "password_hash", HASH.replace("$04$", cost));
+    let input = file(&[tenant(1), of_cost(1, "$14$"), of_cost(2, "$15$"), of_cost(3, "$16$")]);
+    // New hashes have cost 12.
+    place.run_with(&["import", "jsonl", "-"], &input).await.ok();
+    let refused = |position| (position, "user".to_owned(), "bad_password_hash".to_owned());
+    assert_eq!(place.refused(), [refused(4), refused(5)]);
+    assert!(place.report("identity-import-refused.jsonl")[0]["detail"].to_string().contains("--allow-cost"));
+    assert_eq!(place.outside().await.count("passwords").await, 1);
+
+    place.run_with(&["import", "jsonl", "-", "--allow-cost", "15"], &input).await.ok();
+    assert_eq!(place.refused(), [refused(5)]);
+    assert_eq!(place.outside().await.count("passwords").await, 2);
+    for wrong in ["3", "17", "much"] {
+        assert_eq!(
+            place.run_with(&["import", "jsonl", "-", "--allow-cost", wrong], &input).await.code,
+            Some(64)
+        );
+    }
 }
 
 async fn broken_lines_are_told_with_their_numbers_and_the_rest_goes_in(engine: Engine) {

@@ -6,7 +6,9 @@ use identity::domain::UserState;
 use identity::proto::v1::{LoginRequest, LoginResponse, Role};
 use tonic::{Code, Request, Status};
 
-use crate::database::{OpenTransaction, count, execute, set_state, user_id_of, values};
+use crate::database::{
+    OpenTransaction, count, execute, import_hash, set_state, stored_hash, user_id_of, values,
+};
 use crate::fixture::{claim, refusal, refused, registered, visible};
 use crate::support::service::{
     Client, Engine, PASSWORD, TestDatabase, TestService, on_both_databases, registration,
@@ -17,6 +19,7 @@ on_both_databases!(
     an_email_is_the_same_in_every_spelling,
     every_login_opens_a_session_of_its_own,
     every_failed_login_looks_the_same,
+    a_dear_hash_makes_all_refusals_as_dear,
     credentials_in_the_metadata_do_not_keep_anyone_from_logging_in,
     a_login_while_the_user_is_disabled_opens_no_session,
     a_login_while_the_password_is_changed_opens_no_session,
@@ -117,6 +120,41 @@ async fn every_failed_login_looks_the_same(engine: Engine) {
     assert_eq!(count(&service.database, "sessions"), before);
     set_state(&service.database, &disabled, UserState::Active).await;
     client.login("eve@example.com", PASSWORD).await.unwrap();
+}
+
+/// The cost that refused password checks take on a server whose new hashes have this cost.
+async fn refusal_cost(database: TestDatabase, cost: &str) -> (TestService, f64) {
+    let service = TestService::start_with(database, &[("IDENTITY_BCRYPT_COST", cost)]).await;
+    let refusal_cost = service.metric("identity_password_refusal_cost").await;
+    (service, refusal_cost)
+}
+
+async fn a_dear_hash_makes_all_refusals_as_dear(engine: Engine) {
+    let (service, of_refusals) = refusal_cost(TestDatabase::migrated(engine).await, "6").await;
+    assert_eq!(of_refusals, 6.0);
+    registered(&service, "ada@example.com").await;
+    let (_, database) = service.stop().await;
+
+    for (cost, expected) in [("5", 6.0), ("4", 6.0), ("7", 7.0)] {
+        let (service, of_refusals) = refusal_cost(database.again(), cost).await;
+        assert_eq!(of_refusals, expected, "of {cost}");
+        service.stop().await;
+    }
+    // A login replaces the hash, and nobody has a dearer one any more.
+    let (service, _) = refusal_cost(database.again(), "4").await;
+    service.client().login("ada@example.com", PASSWORD).await.unwrap();
+    while !stored_hash(&database, "ada@example.com").contains("$04$") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    service.stop().await;
+    let (service, of_refusals) = refusal_cost(database.again(), "4").await;
+    assert_eq!(of_refusals, 4.0);
+    service.stop().await;
+
+    // Beyond two steps, refusals are not made as slow.
+    let hash = stored_hash(&database, "ada@example.com").replace("bcrypt $2b$04$", "$2b$09$");
+    import_hash(&database, "ada@example.com", "bcrypt", &hash);
+    assert_eq!(refusal_cost(database.again(), "4").await.1, 6.0);
 }
 
 async fn credentials_in_the_metadata_do_not_keep_anyone_from_logging_in(engine: Engine) {

@@ -46,6 +46,11 @@ pub(in crate::cli) struct ImportArguments {
     #[arg(long)]
     pub(super) dry_run: bool,
 
+    /// Import hashes up to this bcrypt cost, 16 at most, instead of the configured one plus two. Refusals of the
+    /// users of dearer ones take longer than others, which tells that these accounts exist
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=16))]
+    pub(super) allow_cost: Option<u32>,
+
     /// Where to list the rows that were refused, if any, or - for standard output
     #[arg(long, value_name = "FILE", default_value = "identity-import-refused.jsonl")]
     pub(super) report: PathBuf,

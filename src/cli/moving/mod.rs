@@ -21,7 +21,8 @@ use self::summary::{check_ending, print_summary};
 use super::operator::Failure;
 use super::streams::is_output_closed;
 use super::{Outcome, database};
-use crate::config::{DatabaseSettings, Environment, Fault, MaintenanceSettings};
+use crate::config::{DatabaseSettings, Environment, Fault, HashSettings, MaintenanceSettings};
+use crate::crypto::Cost;
 use crate::domain::{Actor, SystemClock};
 use crate::service::moving::{Export, ImportError, ImportTerms, import, prisma};
 use crate::storage::prisma::{OldSystem, OldSystemError};
@@ -70,12 +71,14 @@ pub(super) fn operator(environment: &dyn Environment) -> Actor {
     Actor::Operator { name: super::operator::name(environment) }
 }
 
-/// Imports into the database of `settings`. Reports do not go to the `protected` files.
+/// Imports into the database of `settings`, whose servers make new hashes as `hash` says. Reports do not go to the
+/// `protected` files.
 ///
 /// # Errors
 /// When it cannot go on. Refused rows are no error.
 pub(super) fn run_import(
     settings: MaintenanceSettings,
+    hash: &HashSettings,
     arguments: &ImportArguments,
     source: Source,
     mut protected: ProtectedFiles,
@@ -91,7 +94,9 @@ pub(super) fn run_import(
             Source::Prisma(_) => "prisma",
             Source::Jsonl(_) => "jsonl",
         };
-        let terms = ImportTerms { actor, source: name, dry_run: arguments.dry_run };
+        let configured = Cost::new(hash.cost).ok_or("the bcrypt cost is out of range")?;
+        let max_cost = arguments.allow_cost.and_then(Cost::new).unwrap_or(configured.dearest_floor());
+        let terms = ImportTerms { actor, source: name, dry_run: arguments.dry_run, max_cost };
         let (sender, rows) = mpsc::channel(1);
         let (total, ending) = match source {
             Source::Prisma(target) => {

@@ -19,6 +19,7 @@ mod worker;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bcrypt_lanes::Lanes;
@@ -62,12 +63,27 @@ impl Cost {
     pub const fn get(self) -> u32 {
         self.0
     }
+
+    /// The dearest cost that refusals are made as slow as, where new hashes have this one: four times the work.
+    /// More would let a few dear hashes slow everybody's refusals down.
+    pub fn dearest_floor(self) -> Self {
+        Self((self.0 + 2).min(Self::MAX.0))
+    }
 }
 
 impl From<Cost> for bcrypt_lanes::Cost {
     fn from(cost: Cost) -> Self {
         Self::new(cost.0).expect("bcrypt defines every cost from 4 to 31")
     }
+}
+
+/// The costs that a call is held to.
+#[derive(Clone, Copy, Debug)]
+struct Costs {
+    /// Of new hashes.
+    new: Cost,
+    /// That a failed check takes at least.
+    floor: Cost,
 }
 
 /// What computes the hashes.
@@ -93,7 +109,7 @@ pub struct HasherSettings {
     pub queue_capacity: usize,
     /// How long a caller without a deadline waits at most, his own hash included.
     pub max_wait: Duration,
-    /// The cost of new hashes, and the time that every failed check takes at least.
+    /// The cost of new hashes, and what every failed check takes at least.
     pub cost: Cost,
     /// What computes.
     pub engine: HashEngine,
@@ -171,6 +187,8 @@ pub struct Hasher {
 struct Front {
     queue: Arc<Queue>,
     cost: Cost,
+    /// The cost that every failed check takes at least: [`Hasher::floor`].
+    floor: AtomicU32,
 }
 
 impl Hasher {
@@ -199,7 +217,8 @@ impl Hasher {
     ) -> std::io::Result<Self> {
         let limits = Limits { capacity: settings.queue_capacity, max_wait: settings.max_wait };
         let queue = Arc::new(Queue::new(settings.threads, ideal, limits));
-        let hasher = Self { front: Arc::new(Front { queue, cost: settings.cost }) };
+        let floor = AtomicU32::new(settings.cost.get());
+        let hasher = Self { front: Arc::new(Front { queue, cost: settings.cost, floor }) };
         let hash_time = HashTime::default();
         for index in 0..settings.threads.get() {
             let queue = Arc::clone(&hasher.front.queue);
@@ -219,7 +238,20 @@ impl Hasher {
         self.front.queue.statistics()
     }
 
-    /// Reserves a hash at the configured cost, with a place among the calls under way. Decides at once, in some
+    /// The cost that every failed check takes at least: that of the dearest stored hash that was told of, and at
+    /// least the configured one.
+    pub fn floor(&self) -> Cost {
+        Cost(self.front.floor.load(Relaxed))
+    }
+
+    /// Makes failed checks take as long as one of a stored hash at `dearest` from now on, as far as
+    /// [`Cost::dearest_floor`] of the configured cost allows. Checks that were reserved before are not changed.
+    pub fn set_floor(&self, dearest: Cost) {
+        let cost = self.front.cost;
+        self.front.floor.store(dearest.clamp(cost, cost.dearest_floor()).get(), Relaxed);
+    }
+
+    /// Reserves a hash at the configured cost, or a check at the [floor](Hasher::floor), with a place among the calls under way. Decides at once, in some
     /// microseconds: by the room that there is, by the party's share of it while others wait, and by whether the
     /// hash is expected by the deadline. A party that has less than the largest one gets a place of that,
     /// whose last waiting job is refused then.
@@ -227,10 +259,11 @@ impl Hasher {
     /// # Errors
     /// [`HashError::Overloaded`]; [`HashError::Stopped`].
     pub fn reserve(&self, terms: &Terms) -> Result<Slot, HashError> {
-        let Front { queue, cost } = &*self.front;
-        let work = bcrypt_lanes::Cost::from(*cost).expansions();
+        let Front { queue, cost, .. } = &*self.front;
+        let floor = self.floor();
+        let work = bcrypt_lanes::Cost::from(floor).expansions();
         let place = queue.reserve(work, terms)?;
-        Ok(Slot::new(Arc::clone(queue), *cost, terms.party, place))
+        Ok(Slot::new(Arc::clone(queue), Costs { new: *cost, floor }, terms.party, place))
     }
 
     /// Computes a new hash as [`Slot::hash`] does, for nobody who waits: it is started only while

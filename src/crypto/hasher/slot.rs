@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::queue::{Place, Queue};
 use super::task::{Answer, Task};
-use super::{Cost, HashError, Verdict};
+use super::{Costs, HashError, Verdict};
 use crate::crypto::scheme::StoredHash;
 use crate::domain::{Party, Password, PasswordHash};
 
@@ -19,7 +19,7 @@ use crate::domain::{Party, Password, PasswordHash};
 /// are admitted, however many callers leave.
 pub struct Slot {
     queue: Arc<Queue>,
-    cost: Cost,
+    costs: Costs,
     party: Party,
     /// Until it is used.
     place: Option<Place>,
@@ -27,8 +27,8 @@ pub struct Slot {
 
 impl Slot {
     /// The slot of a call of `party` that was given `place`.
-    pub(super) fn new(queue: Arc<Queue>, cost: Cost, party: Party, place: Place) -> Self {
-        Self { queue, cost, party, place: Some(place) }
+    pub(super) fn new(queue: Arc<Queue>, costs: Costs, party: Party, place: Place) -> Self {
+        Self { queue, costs, party, place: Some(place) }
     }
 
     /// Computes a new hash of `password`: bcrypt, or bcrypt over a digest when bcrypt would not see
@@ -45,15 +45,15 @@ impl Slot {
     pub async fn hash(&mut self, password: &Password) -> Result<PasswordHash, HashError> {
         let place = self.place();
         let (presence, answer) = self.presence(place);
-        let task = Task::hash(password, self.cost, place.deadline, answer);
+        let task = Task::hash(password, self.costs.new, place.deadline, answer);
         self.enter(place, task)?;
         presence.wait().await
     }
 
     /// Checks `password` against `stored`, or against nothing (`None`: there is no such user), which
-    /// costs one hash at the configured cost and never matches.
+    /// costs one hash at the [floor](super::Hasher::floor) and never matches.
     ///
-    /// A mismatch takes at least the work of one hash at the configured cost, whatever `stored` is
+    /// A mismatch takes at least the work of one hash at the floor, whatever `stored` is
     /// and however the password is shaped; a match takes the work of the stored hash's own cost.
     /// Dropping the future abandons the job: within a millisecond, if it is being computed already.
     ///
@@ -71,7 +71,7 @@ impl Slot {
         let stored = stored.map(StoredHash::read).transpose().map_err(|_| HashError::Unreadable)?;
         let place = self.place();
         let (presence, answer) = self.presence(place);
-        let task = Task::verify(password, stored.as_ref(), self.cost, place.deadline, answer);
+        let task = Task::verify(password, stored.as_ref(), self.costs, place.deadline, answer);
         self.enter(place, task)?;
         presence.wait().await
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bcrypt_lanes::{Job, Outcome};
 use tokio::sync::oneshot;
 
-use super::{Cost, HashError, Verdict};
+use super::{Cost, Costs, HashError, Verdict};
 use crate::crypto::random;
 use crate::crypto::scheme::{self, NewHash, StoredHash};
 use crate::domain::{Password, PasswordHash};
@@ -60,11 +60,11 @@ impl Task {
     }
 
     /// The task of checking `password` against `stored`, or against nothing. A failure takes as much
-    /// work as a hash at `target`, at least.
+    /// work as a hash at the floor of `costs`, at least.
     pub(super) fn verify(
         password: &Password,
         stored: Option<&StoredHash>,
-        target: Cost,
+        costs: Costs,
         deadline: Option<Instant>,
         answer: Answer<Verdict>,
     ) -> Self {
@@ -73,14 +73,14 @@ impl Task {
                 // Where the right digest proves nothing, it is compared with one that nothing has.
                 let expected = if stored.key_proves(password) { stored.digest } else { random::bytes() };
                 let job = Job::check(stored.key(password), stored.salt, stored.cost.into(), expected);
-                (job, stored.is_outdated(password, target))
+                (job, stored.is_outdated(password, costs.new))
             }
             None => {
                 let key = scheme::dummy_key();
-                (Job::check(key, random::bytes(), target.into(), random::bytes()), false)
+                (Job::check(key, random::bytes(), costs.floor.into(), random::bytes()), false)
             }
         };
-        let job = job.with_floor(target.into());
+        let job = job.with_floor(costs.floor.into());
         Self { job, caller: Caller::Verify { outdated, answer }, since: Instant::now(), deadline }
     }
 

@@ -123,6 +123,11 @@ impl Collector for Passwords {
             ("password_lanes", "Hashes that can be computed at once", now.lanes),
             ("password_calls", "Calls that have reserved a hash and are not at their end", now.slots),
             ("password_calls_limit", "How many those may be", now.slots_limit),
+            (
+                "password_refusal_cost",
+                "The bcrypt cost that refused checks take",
+                self.hasher.floor().get() as usize,
+            ),
         ];
         for (name, help, value) in gauges {
             write(&mut encoder, name, help, &ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)))?;

@@ -1,7 +1,8 @@
 //! Makes domain values of a row, or says which rule it breaks: the first one that is found.
 
 use super::{Incoming, IncomingTenant, IncomingUser, Kind, Refusal, Why};
-use crate::crypto::foreign::{derived_id, read_hash};
+use crate::crypto::foreign::{cost_of, derived_id, read_hash};
+use crate::crypto::hasher::Cost;
 use crate::domain::{
     Email, PasswordHash, PersonName, Role, Tenant, TenantId, TenantName, Timestamp, UserId, UserState,
     rfc3339,
@@ -64,17 +65,26 @@ impl Candidate {
     }
 }
 
-/// Checks a row, whose times are not after `latest`.
-pub(super) fn check(row: Incoming, latest: Timestamp) -> Result<Candidate, Refusal> {
+/// What a row is held to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// No time is after it.
+    pub(super) latest: Timestamp,
+    /// No hash asks for more.
+    pub(super) max_cost: Cost,
+}
+
+/// The candidate that a row is.
+pub(super) fn check(row: Incoming, bounds: Bounds) -> Result<Candidate, Refusal> {
     match row {
         Incoming::Unreadable(refusal) => Err(refusal),
         Incoming::Tenant(tenant) => {
             let (position, id) = (tenant.position, tenant.id.clone());
-            check_tenant(tenant, latest).map_err(|fault| fault.of(position, Kind::Tenant, id))
+            check_tenant(tenant, bounds.latest).map_err(|fault| fault.of(position, Kind::Tenant, id))
         }
         Incoming::User(user) => {
             let (position, id) = (user.position, user.id.clone());
-            check_user(*user, latest).map_err(|fault| fault.of(position, Kind::User, id))
+            check_user(*user, bounds).map_err(|fault| fault.of(position, Kind::User, id))
         }
     }
 }
@@ -101,7 +111,8 @@ fn check_tenant(row: IncomingTenant, latest: Timestamp) -> Result<Candidate, Fau
     Ok(Candidate { position: row.position, old_id, is_renamed, row: Row::Tenant(tenant) })
 }
 
-fn check_user(row: IncomingUser, latest: Timestamp) -> Result<Candidate, Fault> {
+fn check_user(row: IncomingUser, bounds: Bounds) -> Result<Candidate, Fault> {
+    let Bounds { latest, max_cost } = bounds;
     let (user_id, is_renamed, old_id) = id("id", Kind::User, row.id)?;
     let (tenant_id, ..) = id("tenant_id", Kind::Tenant, row.tenant_id)?;
     let email = Email::parse(&row.email.unwrap_or_default());
@@ -123,6 +134,10 @@ fn check_user(row: IncomingUser, latest: Timestamp) -> Result<Candidate, Fault> 
     let hash = hash.ok_or_else(|| Fault::new(Why::BadPasswordHash, "password_hash", "is missing"))?;
     let password = read_hash(hash, row.password_scheme)
         .map_err(|problem| Fault::new(Why::BadPasswordHash, "password_hash", problem))?;
+    if cost_of(&password).is_none_or(|cost| cost > max_cost) {
+        let problem = format!("asks for a cost of more than {}, which needs --allow-cost", max_cost.get());
+        return Err(Fault::new(Why::BadPasswordHash, "password_hash", problem));
+    }
     let password_changed_at =
         time("password_changed_at", row.password_changed_at.or(Some(updated_at)), latest)?;
     let user = CheckedUser {

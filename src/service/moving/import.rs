@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{self, JoinHandle};
 
-use super::check::{Candidate, check};
+use super::check::{Bounds, Candidate, check};
 use super::decide::{Decision, Taken, Verdict, decide, keys};
 use super::{Counts, ImportError, Incoming, Kind, Ledger, Refusal};
+use crate::crypto::hasher::Cost;
 use crate::domain::{
     Action, Actor, AuditEvent, Clock, FieldChange, Reason, Target, Tenant, TenantId, Timestamp,
 };
@@ -28,6 +29,8 @@ pub struct ImportTerms {
     pub source: &'static str,
     /// Whether everything is done but the writing. Remembers some 50 bytes a row.
     pub dry_run: bool,
+    /// The dearest hash that goes in.
+    pub max_cost: Cost,
 }
 
 /// How often a batch is decided again when others are faster with an id or an e-mail.
@@ -54,11 +57,11 @@ pub async fn import(
     mut rows: mpsc::Receiver<Result<Vec<Incoming>, ImportError>>,
     ledger: &mut dyn Ledger,
 ) -> Result<Counts, ImportError> {
-    let latest = clock.now().plus(CLOCK_TOLERANCE);
+    let bounds = Bounds { latest: clock.now().plus(CLOCK_TOLERANCE), max_cost: terms.max_cost };
     let (sender, mut checked) = mpsc::channel::<Result<Checked, ImportError>>(1);
     task::spawn_blocking(move || {
         while let Some(batch) = rows.blocking_recv() {
-            let batch = batch.map(|rows| rows.into_iter().map(|row| check(row, latest)).collect());
+            let batch = batch.map(|rows| rows.into_iter().map(|row| check(row, bounds)).collect());
             if sender.blocking_send(batch).is_err() {
                 return;
             }

@@ -157,6 +157,30 @@ async fn a_failed_check_of_a_cheap_hash_is_topped_up_and_a_match_is_not() {
 }
 
 #[tokio::test]
+async fn every_refusal_costs_as_much_as_one_of_the_dearest_stored_hash() {
+    let (bench, cheap) = (Bench::new(1, 5), stored("pw", PasswordScheme::Bcrypt).await);
+    let dear = PasswordHash { text: cheap.text.replace("$04$", "$06$"), ..cheap.clone() };
+    bench.permit(100);
+    let work = |exponent| bcrypt_lanes::Cost::new(exponent).unwrap().expansions();
+    for (dearest, floor) in [(4, 5), (6, 6), (7, 7), (16, 7), (5, 5)] {
+        bench.hasher.set_floor(Cost::new(dearest).unwrap());
+        assert_eq!(bench.hasher.floor().get(), floor);
+        for stored in [None, Some(&cheap), Some(&dear)] {
+            let verdict = verify_on(&bench.hasher, &password("no"), stored, &ANY).await;
+            assert_eq!(verdict, Ok(Verdict::Mismatch));
+            let least = if stored == Some(&dear) { floor.max(6) } else { floor };
+            assert_eq!(bench.worked.recv(), Ok(work(least)), "{dearest}");
+        }
+    }
+    // New hashes and right passwords cost what they cost before.
+    bench.hasher.set_floor(Cost::new(7).unwrap());
+    let hash = hash_on(&bench.hasher, &password("pw"), &ANY).await.unwrap();
+    assert_eq!((hash.text.starts_with("$2b$05$"), bench.worked.recv()), (true, Ok(work(5))));
+    let verdict = verify_on(&bench.hasher, &password("pw"), Some(&hash), &ANY).await;
+    assert_eq!((verdict, bench.worked.recv()), (Ok(Verdict::Match { outdated: false }), Ok(work(5))));
+}
+
+#[tokio::test]
 async fn what_the_scheme_would_have_cut_off_never_matches_and_costs_the_same() {
     let text = "x".repeat(72);
     let (bench, hash) = (Bench::new(1, 5), stored(&text, PasswordScheme::Bcrypt).await);
