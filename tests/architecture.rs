@@ -44,6 +44,7 @@ const SIBLINGS: [(&str, &[&str]); 13] = [
             "rpc",
             "proto",
             "telemetry::durations",
+            "telemetry::lines",
         ],
     ),
     (

@@ -21,7 +21,7 @@ pub(super) fn run(
     database: &DatabaseSettings,
     command: impl AsyncFnOnce(Storage) -> Outcome,
 ) -> Outcome {
-    logs::init(log)?;
+    let _log = logs::init(log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let storage = open(database).await?;

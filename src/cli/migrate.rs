@@ -19,7 +19,7 @@ pub(super) fn run(settings: MaintenanceSettings, action: MigrateAction) -> Outco
     if let MigrateAction::Revert { consent, .. } = action {
         prompt::require_consent(consent)?;
     }
-    logs::init(&settings.log)?;
+    let _log = logs::init(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let lines = runtime.block_on(perform(&settings.database.url, action))?;
     Ok(StandardOutput.write_all(lines.concat().as_bytes())?)

@@ -23,14 +23,17 @@ mod user;
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use crate::config::{Environment, Fault, HashSettings, KeySettings, MaintenanceSettings, Resolved, Settings};
+use crate::telemetry::lines::LineWriter;
+use crate::telemetry::logs::LAST_LINES;
 use arguments::{Cli, Command, KeysAction, ServiceTokenAction};
 use moving::ProtectedFiles;
-use streams::{is_output_closed, notify};
+use streams::is_output_closed;
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
@@ -58,7 +61,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: &dyn Env
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) if is_output_closed(&*error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            notify(format_args!("identity: {error}"));
+            tell(&format!("identity: {error}"));
             if error.is::<Misuse>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
         Err(faults) => {
@@ -122,14 +125,24 @@ fn run(cli: Cli, environment: &dyn Environment) -> Result<Outcome, Vec<Fault>> {
 
 /// The settings, after their warnings were told.
 fn warned<T>(Resolved { settings, warnings }: Resolved<T>) -> T {
-    warnings.iter().for_each(|warning| notify(format_args!("identity: {warning}")));
+    warnings.iter().for_each(|warning| tell(&format!("identity: {warning}")));
     settings
 }
 
 fn report(faults: &[Fault]) {
     let count = if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) };
-    notify(format_args!("identity: the configuration has {count}"));
+    let mut text = format!("identity: the configuration has {count}");
     for fault in faults {
-        notify(format_args!("  {fault}"));
+        text += &format!("\n  {fault}");
+    }
+    tell(&text);
+}
+
+/// Writes a line to standard error before or after the log, and gives up after [`LAST_LINES`] if the pipe is full.
+fn tell(text: &str) {
+    // Without a standard error there is nothing to write to.
+    if let Ok(lines) = LineWriter::start(io::stderr(), drop) {
+        lines.push(format!("{text}\n").as_bytes());
+        lines.flush(LAST_LINES);
     }
 }

@@ -1,6 +1,6 @@
 //! `identity serve`: runs the server until a signal to stop.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use super::Outcome;
 use crate::config::{Resolved, Settings};
 use crate::domain::SystemClock;
 use crate::server::{Server, Sockets, Stopped, listener};
+use crate::telemetry::lines::{DroppedLines, LineWriter};
 use crate::telemetry::logs;
 
 /// Serves with the resolved settings until SIGTERM or SIGINT, then stops in order. A second signal
@@ -21,13 +22,13 @@ use crate::telemetry::logs;
 /// What keeps the server from starting, or a stop that had to cut off calls or writes.
 pub(super) fn run(resolved: Resolved<Settings>) -> Outcome {
     let Resolved { settings, warnings } = resolved;
-    logs::init(&settings.log)?;
+    let log = logs::init(&settings.log)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rpc").build()?;
-    let outcome = runtime.block_on(serve(settings));
+    let outcome = runtime.block_on(serve(settings, log.dropped()));
     // What still runs now is what the drain gave up.
     runtime.shutdown_background();
     outcome
@@ -45,8 +46,10 @@ fn raise_file_limit() {
     }
 }
 
-async fn serve(settings: Settings) -> Outcome {
+async fn serve(settings: Settings, dropped_lines: DroppedLines) -> Outcome {
     let mut signals = Signals::listen()?;
+    // On a thread of its own: a full pipe must not stop the server.
+    let out = LineWriter::start(io::stdout(), drop)?;
     let database = settings.database.url.to_string();
     let shows_examples = settings.server.reflection;
     let transport = Transport::of(&settings);
@@ -60,20 +63,22 @@ async fn serve(settings: Settings) -> Outcome {
             .transpose()?,
     };
     let stop = CancellationToken::new();
-    let server = Server::start(settings, sockets, Arc::new(SystemClock), stop.clone())?;
+    let server = Server::start(settings, sockets, Arc::new(SystemClock), dropped_lines, stop.clone())?;
     let address = server.address();
     let metrics = server.http_address().map(|http| format!(", metrics on http://{http}/metrics"));
     let health = server.health_address().map(|health| format!(", health alone on {health}"));
     let (version, tls) = (env!("CARGO_PKG_VERSION"), transport.shown());
     let (metrics, health) = (metrics.unwrap_or_default(), health.unwrap_or_default());
-    say(&format!("identity {version} is listening on {address}{tls}, with {database}{metrics}{health}\n"));
+    let listening =
+        format!("identity {version} is listening on {address}{tls}, with {database}{metrics}{health}\n");
+    out.push(listening.as_bytes());
 
     tokio::select! {
         ready = server.ready() => {
             if ready {
                 tracing::info!(server.address = %address, server.tls = transport.logged(), database.url = %database, "ready to serve");
                 if shows_examples {
-                    say(&examples(address, transport));
+                    out.push(examples(address, transport).as_bytes());
                 }
                 signals.next().await;
             }
@@ -120,12 +125,6 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-/// Writes to standard output at once. That nobody reads it is no reason not to serve.
-fn say(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// How clients reach the port for gRPC.

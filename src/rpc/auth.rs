@@ -57,7 +57,7 @@ pub(super) async fn invalid_fields(
 ) -> Status {
     match service.require_session(caller, context).await {
         Ok(()) => status::invalid_fields(violations),
-        Err(error) => status::from_service(error),
+        Err(error) => failed(service, error),
     }
 }
 
@@ -66,8 +66,14 @@ pub(super) async fn invalid_fields(
 pub(super) fn refused(service: &Service, source: Option<IpAddr>) -> impl FnOnce(ServiceError) -> Status {
     move |error| {
         service.note_refusal(&error, source);
-        status::from_service(error)
+        failed(service, error)
     }
+}
+
+/// What the caller is told of an error. Outages are counted for the log.
+fn failed(service: &Service, error: ServiceError) -> Status {
+    service.note_outage(&error);
+    status::from_service(error)
 }
 
 /// The user that the request's metadata names, if it names one.
@@ -100,7 +106,8 @@ async fn calling_service<T: Sync>(
         return Err(status::service_credential_invalid());
     }
     let token = value.to_str().map_err(|_| status::service_credential_invalid())?;
-    service.authenticate_service(token, call::peer(request)).await.map(Some).map_err(status::from_service)
+    let identity = service.authenticate_service(token, call::peer(request)).await;
+    identity.map(Some).map_err(|error| failed(service, error))
 }
 
 /// The token of `Bearer <token>`; the scheme in any case (RFC 9110, 11.1).

@@ -46,10 +46,8 @@ pub fn from_service(error: ServiceError) -> Status {
         ServiceError::TooManyChanges { retry_after } => too_many_changes(retry_after),
         ServiceError::Storage(StorageError::Busy { retry_after }) => overloaded(retry_after),
         ServiceError::Stopping => unavailable(RETRY_SOON),
-        ServiceError::Storage(StorageError::Unavailable(cause)) => {
-            tracing::warn!(error = %cause, "a call failed because the database is unavailable");
-            unavailable(RETRY_SOON)
-        }
+        // Counted and logged by `Service::note_outage`.
+        ServiceError::Storage(StorageError::Unavailable(_)) => unavailable(RETRY_SOON),
         ServiceError::Storage(StorageError::Corrupt(cause) | StorageError::Refused(cause))
         | ServiceError::Fault(cause) => {
             tracing::error!(error = %cause, "a call failed by a fault of this service");

@@ -20,6 +20,7 @@ use crate::rpc::{AuditRpc, Backend, DirectoryRpc, IdentityRpc};
 use crate::service::keys::Propagation;
 use crate::service::{Due, UnitsOfWork};
 use crate::storage::{LaneSizes, Storage, StorageSettings};
+use crate::telemetry::lines::DroppedLines;
 
 use super::admission::Admission;
 use super::budgets::{BudgetSettings, Budgets};
@@ -80,7 +81,7 @@ pub struct Server {
 
 impl Server {
     /// Starts to serve on `sockets` until `stop` is cancelled. The server listens, and `liveness`
-    /// is SERVING, when this returns; the database is reached after that.
+    /// is SERVING, when this returns; the database is reached after that. `dropped_lines` is for the metrics.
     ///
     /// # Errors
     /// [`StartError`] when something is wrong that can be told without the database.
@@ -88,6 +89,7 @@ impl Server {
         settings: Settings,
         sockets: Sockets,
         clock: Arc<dyn Clock>,
+        dropped_lines: DroppedLines,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
         let address = address_of(&sockets.grpc)?;
@@ -106,7 +108,8 @@ impl Server {
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
         let (ready_sender, ready) = watch::channel(false);
         let started = clock.now();
-        let run = Run { settings, tls, storage, units, clock, started, stop, ready: ready_sender };
+        let run =
+            Run { settings, tls, storage, units, clock, dropped_lines, started, stop, ready: ready_sender };
         let task = tokio::spawn(run.serve(sockets, foundations));
         Ok(Self { address, http_address, health_address, ready, task })
     }
@@ -153,6 +156,7 @@ struct Run {
     storage: Storage,
     units: UnitsOfWork,
     clock: Arc<dyn Clock>,
+    dropped_lines: DroppedLines,
     started: Timestamp,
     stop: CancellationToken,
     ready: watch::Sender<bool>,
@@ -199,6 +203,7 @@ impl Run {
                 calls: Arc::clone(&counts),
                 storage: self.storage.clone(),
                 clock_difference: clock_difference.clone(),
+                dropped_lines: self.dropped_lines.clone(),
                 started: self.started,
                 keys: backend.clone(),
                 keys_max_age: Propagation::new(self.settings.signing.propagation).max_age(),
@@ -295,11 +300,13 @@ impl Run {
         health.set_ready(true);
         self.ready.send_replace(true);
         let following = health::follow(health, || self.storage.probe(), ProbeSettings::default());
+        let outages = service.outages().clone();
         let (never, ..) = tokio::join!(
             janitor.run(pause),
             keys.follow(service),
             hash_costs.run(costs_pause),
             clocks.run(),
+            outages.follow(),
             following
         );
         Ok(never)
@@ -308,6 +315,7 @@ impl Run {
     /// Writes go on when their callers have left; what is left of the time to drain is theirs.
     async fn finish_writes(&self, backend: &Backend, drained: Drained, deadline: Instant) -> Stopped {
         if let Some(service) = backend.opened() {
+            service.outages().log();
             match timeout_at(deadline, service.write_refusals(Due::Now)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => {

@@ -22,7 +22,7 @@ use crate::crypto::tls::TlsFileError;
 use crate::domain::{Clock, PasswordPolicy};
 use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
 use crate::service::{
-    Authority, ChangeRules, Changes, Deletions, Guesses, OpenTo, Parts, Refusals, RefusedCalls,
+    Authority, ChangeRules, Changes, Deletions, Guesses, OpenTo, Outages, Parts, Refusals, RefusedCalls,
     RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
 };
 use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
@@ -163,6 +163,7 @@ impl Foundations {
             turns: Turns::default(),
             refusals: self.refusals.clone(),
             refused_calls: RefusedCalls::default(),
+            outages: Outages::default(),
             registration_rules: registration_rules(&self.settings.registration),
             changes: Changes::new(change_rules(self.settings.changes)),
             password_policy: PasswordPolicy::new(self.settings.password_min_length),

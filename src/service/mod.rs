@@ -6,7 +6,7 @@
 //! changes one's own, `hash_costs` follows what the stored hashes cost, [`keys`] keeps the signing keys and [`service_tokens`] the credentials of services,
 //! [`moving`] takes users over from elsewhere and hands them out. [`access`] holds the one table of what each
 //! caller may call, [`admission`] which budgets a call takes, [`authority`] says on whose authority something is changed; [`audit`] lists what was done,
-//! and `refused` counts what was not.
+//! `refused` counts what was not, and `outages` what failed because the database was unavailable.
 
 pub mod access;
 pub mod accounts;
@@ -20,6 +20,7 @@ mod error;
 mod hash_costs;
 pub mod keys;
 pub mod moving;
+mod outages;
 mod passwords;
 mod refused;
 mod registrations;
@@ -49,6 +50,7 @@ pub use authority::Authority;
 pub use caller::{CallContext, Caller, ServiceIdentity, TokenHolder};
 pub use error::ServiceError;
 pub use hash_costs::CostWalk;
+pub use outages::Outages;
 pub use refused::{Due, RefusedCalls};
 pub use registrations::{OpenTo, RegistrationRules};
 pub use removal::Deletions;
@@ -82,6 +84,8 @@ pub struct Parts {
     pub refusals: Refusals,
     /// Calls that were refused and are yet to be written to the audit log.
     pub refused_calls: RefusedCalls,
+    /// Calls that fail because the database is unavailable.
+    pub outages: Outages,
     /// Who may register, and how often.
     pub registration_rules: RegistrationRules,
     /// Who has changed how much lately.

@@ -1,7 +1,9 @@
-//! The log: lines on standard error, for people on a terminal and as JSON elsewhere.
+//! The log: lines on standard error, for people on a terminal and as JSON elsewhere. Writing them is left to
+//! [`lines`](super::lines), so that no caller waits for a slow reader.
 
 use std::io::{self, IsTerminal as _};
 use std::str::FromStr;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
@@ -12,8 +14,13 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::lines::{DroppedLines, LineWriter};
+
 /// The target of this service's own lines, and of those of its crates.
 const OWN_TARGET: &str = "identity";
+
+/// How long the exit waits for the last lines to be written, at most: the pipe may be full and have no reader.
+pub const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// What is logged, and how.
 #[derive(Clone, Debug)]
@@ -50,27 +57,55 @@ pub enum LogError {
     /// The process logs already.
     #[error("logging has begun already")]
     Begun,
+    /// Standard error cannot be written to.
+    #[error("cannot log to standard error: {0}")]
+    Output(#[source] io::Error),
+}
+
+/// The log of this process. Dropping it waits until what was logged is written, for [`LAST_LINES`] at most.
+#[derive(Debug)]
+#[must_use]
+pub struct Log(LineWriter);
+
+impl Log {
+    /// The lines that were dropped because nobody read them.
+    pub fn dropped(&self) -> DroppedLines {
+        self.0.dropped()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush(LAST_LINES);
+    }
 }
 
 /// Begins to log, for the whole process and for good. Panics are logged too, from then on, with
 /// their place instead of their text, which may quote what nobody should read.
 ///
 /// # Errors
-/// [`LogError`], for a filter that cannot be read and for a second call.
-pub fn init(settings: &LogSettings) -> Result<(), LogError> {
+/// [`LogError`], for a second call and when there is no standard error.
+pub fn init(settings: &LogSettings) -> Result<Log, LogError> {
+    let writer = LineWriter::start(io::stderr(), warn_of_dropped).map_err(LogError::Output)?;
+    let log = Log(writer.clone());
+    let writer = move || writer.clone();
     let is_terminal = io::stderr().is_terminal();
     let is_json = match settings.format {
         LogFormat::Auto => !is_terminal,
         LogFormat::Human => false,
         LogFormat::Json => true,
     };
-    let lines = if is_json { json(io::stderr) } else { human(io::stderr, is_terminal) };
+    let lines = if is_json { json(writer) } else { human(writer, is_terminal) };
     tracing_subscriber::registry()
         .with(lines.with_filter(settings.filter.0.clone()))
         .try_init()
         .map_err(|_| LogError::Begun)?;
     log_panics();
-    Ok(())
+    Ok(log)
+}
+
+fn warn_of_dropped(lines: u64) {
+    tracing::warn!(log.dropped = lines, "log lines are missing here: standard error was not read in time");
 }
 
 type Lines<S> = Box<dyn Layer<S> + Send + Sync>;

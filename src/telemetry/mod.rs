@@ -1,4 +1,5 @@
 //! What the process tells of itself.
 
 pub mod durations;
+pub mod lines;
 pub mod logs;

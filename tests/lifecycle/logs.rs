@@ -10,10 +10,12 @@ use tonic::metadata::MetadataValue;
 
 use identity::proto::v1::{LoginRequest, LoginResponse};
 
-use super::clients::{soon, variables};
+use super::clients::{assert_unavailable, soon, variables};
 use super::http::{metric, scrape};
+use crate::support::postgres::Cluster;
 use crate::support::process::{Process, identity};
 use crate::support::service::{Client, Engine, TestDatabase, on_both_databases, reason, registration};
+use crate::support::wire::CountingProxy;
 
 const SERVICE_TOKEN_PREFIX: &str = "identity-service-";
 
@@ -102,6 +104,30 @@ async fn a_clock_that_differs_from_the_databases_is_warned_of_and_measured() {
     let warnings: Vec<_> = lines.filter(|line| line["database.clock_ahead_ms"].is_i64()).collect();
     assert_eq!(warnings.len(), 1, "{log}");
     assert_eq!(warnings[0]["level"], "WARN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_told_once_and_then_by_the_number_of_calls_that_it_fails() {
+    let database = TestDatabase::migrated(Engine::Postgres).await;
+    let proxy = CountingProxy::start(Cluster::shared().addr());
+    let url = database.postgres.as_ref().unwrap().url_via(proxy.addr());
+    let mut process = Process::start(variables(&url, &[])).await;
+    soon("the server is ready", process.examples()).await;
+    let client = Client::new(&format!("http://{}", process.address));
+    let registered = client.register(registration("ada@example.com")).await.unwrap();
+    proxy.cut().await;
+    for _ in 0..20 {
+        assert_unavailable(&client.get_user(Some(&registered.access_token), "").await.unwrap_err());
+    }
+    process.signal("TERM");
+    let (_, log) = soon("the server stops", process.ended()).await;
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let of_outage: Vec<_> =
+        lines.iter().filter(|line| text(&line["message"]).contains("the database is unavailable")).collect();
+    let first = of_outage.first().expect(&log);
+    assert!(!text(&first["error"]).is_empty() && !text(&first["span"]["request.id"]).is_empty(), "{first}");
+    assert_eq!(of_outage[1..].iter().filter_map(|line| line["calls"].as_u64()).sum::<u64>(), 19, "{log}");
+    assert!(of_outage.len() < 10, "{log}");
 }
 
 async fn no_level_of_any_part_writes_what_nobody_should_read(engine: Engine) {

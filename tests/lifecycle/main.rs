@@ -22,3 +22,4 @@ mod rotation;
 mod start;
 mod stop;
 mod tls;
+mod unread;

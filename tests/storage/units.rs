@@ -18,7 +18,7 @@ use identity::domain::{
 };
 use identity::service::accounts::Registration;
 use identity::service::{
-    CallContext, ChangeRules, Changes, Deletions, Guesses, OpenTo, Parts, Refusals, RefusedCalls,
+    CallContext, ChangeRules, Changes, Deletions, Guesses, OpenTo, Outages, Parts, Refusals, RefusedCalls,
     RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
 };
 use tokio::sync::Notify;
@@ -65,6 +65,7 @@ fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -
         turns: Turns::default(),
         refusals: Refusals::default(),
         refused_calls: RefusedCalls::default(),
+        outages: Outages::default(),
         changes: Changes::new(ChangeRules { user: Rate { burst: 100, per_second: 100 } }),
         registration_rules: RegistrationRules { open_to: OpenTo::Anybody, hourly: None },
         password_policy: PasswordPolicy::new(8),

@@ -26,7 +26,15 @@ impl Process {
     pub(crate) async fn start<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        Self::spawn(Command::new(env!("CARGO_BIN_EXE_identity")), variables).await
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_identity")), Stdio::piped(), variables).await
+    }
+
+    /// As [`Process::start`], with standard error somewhere else, so that [`Process::log`] stays empty.
+    pub(crate) async fn with_errors_to<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        errors: impl Into<Stdio>,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_identity")), errors.into(), variables).await
     }
 
     /// As [`Process::start`], with so many open files at most.
@@ -36,11 +44,12 @@ impl Process {
     ) -> Self {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\""), env!("CARGO_BIN_EXE_identity")]);
-        Self::spawn(shell, variables).await
+        Self::spawn(shell, Stdio::piped(), variables).await
     }
 
     async fn spawn<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         mut command: Command,
+        errors: Stdio,
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         let mut child = command
@@ -49,12 +58,14 @@ impl Process {
             .env("IDENTITY_HTTP_LISTEN", "127.0.0.1:0")
             .envs(variables)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(errors)
             .kill_on_drop(true)
             .spawn()
             .unwrap();
+        // Keeps the test's own end of a pipe, which the child would never see closed.
+        drop(command);
         let log = Arc::<Mutex<String>>::default();
-        let reader = tokio::spawn(read(child.stderr.take().unwrap(), Arc::clone(&log)));
+        let reader = tokio::spawn(read(child.stderr.take(), Arc::clone(&log)));
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(line) = out.next_line().await.unwrap() else {
             reader.await.unwrap();
@@ -135,7 +146,8 @@ pub(crate) async fn identity(
 }
 
 /// Reads along, so that a process that says much is not held up.
-async fn read(errors: ChildStderr, log: Arc<Mutex<String>>) {
+async fn read(errors: Option<ChildStderr>, log: Arc<Mutex<String>>) {
+    let Some(errors) = errors else { return };
     let mut lines = BufReader::new(errors).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,6 +15,7 @@ use identity::proto::v1::{
 };
 use identity::server::{Server, Sockets, Stopped, listener};
 use identity::storage::{DatabaseUrl, migrate};
+use identity::telemetry::lines::DroppedLines;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -155,7 +156,7 @@ impl TestService {
         let grpc = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let http = Some(listener::bind("127.0.0.1:0".parse().unwrap()).unwrap());
         let sockets = Sockets { grpc, http, health: None };
-        let server = Server::start(settings, sockets, clock, stop.clone()).unwrap();
+        let server = Server::start(settings, sockets, clock, DroppedLines::default(), stop.clone()).unwrap();
         Self { database, server, stop }
     }
 

@@ -21,6 +21,7 @@ use crate::server::health::HealthHandle;
 use crate::service::Refusals;
 use crate::storage::{PoolUsage, Storage};
 use crate::telemetry::durations::Durations;
+use crate::telemetry::lines::DroppedLines;
 
 /// Every metric of the process, read when it is asked for.
 pub(super) struct Metrics(Registry);
@@ -28,18 +29,8 @@ pub(super) struct Metrics(Registry);
 impl Metrics {
     /// The metrics of what is `watched`.
     pub(super) fn new(watched: Watched) -> Self {
-        let Watched {
-            health,
-            hasher,
-            refusals,
-            calls,
-            storage,
-            started,
-            connections,
-            budgets,
-            clock_difference,
-            ..
-        } = watched;
+        let Watched { health, hasher, refusals, calls, storage, clock_difference, .. } = watched;
+        let Watched { started, dropped_lines, connections, budgets, .. } = watched;
         let mut registry = Registry::default();
         // By the name that it has in all programs.
         let help = "When the process started, in Unix time";
@@ -54,6 +45,7 @@ impl Metrics {
         ours.register_collector(Box::new(Limits(refusals)));
         ours.register_collector(Box::new(Database(storage)));
         ours.register_collector(Box::new(Clocks(clock_difference)));
+        ours.register_collector(Box::new(Log(dropped_lines)));
         ours.register_collector(Box::new(Connections { ports: connections, budgets }));
         Self(registry)
     }
@@ -162,6 +154,16 @@ impl Collector for Limits {
             ConstCounter::new(count).encode(refused.encode_family(&[("limit", limit.name())])?)?;
         }
         Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Log(DroppedLines);
+
+impl Collector for Log {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Lines of the log that were dropped because standard error was not read in time";
+        write(&mut encoder, "log_lines_dropped", help, &ConstCounter::new(self.0.count()))
     }
 }
 

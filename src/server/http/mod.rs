@@ -38,6 +38,7 @@ use crate::domain::Timestamp;
 use crate::rpc::Backend;
 use crate::service::Refusals;
 use crate::storage::Storage;
+use crate::telemetry::lines::DroppedLines;
 use metrics::Metrics;
 
 /// How much of a request's head is read. What comes after it is not.
@@ -72,6 +73,7 @@ pub(super) struct Watched {
     pub(super) calls: Arc<CallCounts>,
     pub(super) storage: Storage,
     pub(super) clock_difference: ClockDifference,
+    pub(super) dropped_lines: DroppedLines,
     /// When the process started.
     pub(super) started: Timestamp,
     /// Who has the keys that others verify tokens with.

@@ -12,6 +12,7 @@ use identity::service::keys::{Custody, Propagation};
 use identity::service::{Authority, access, service_tokens};
 use identity::storage::url::DatabaseUrl;
 use identity::storage::{LaneSizes, Storage, StorageSettings};
+use identity::telemetry::lines::DroppedLines;
 use identity_client::{Client, ClientConfig, Login, Registration};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -46,7 +47,9 @@ impl Service {
         let bind = || listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let sockets = Sockets { grpc: bind(), http: Some(bind()), health: None };
         let stop = CancellationToken::new();
-        let server = Server::start(settings, sockets, Arc::new(SystemClock), stop.clone()).unwrap();
+        let server =
+            Server::start(settings, sockets, Arc::new(SystemClock), DroppedLines::default(), stop.clone())
+                .unwrap();
         assert!(server.ready().await, "the server did not come up");
         Self { server, database_url, _folder: folder, _stop: stop.drop_guard() }
     }
