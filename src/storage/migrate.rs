@@ -120,7 +120,8 @@ pub async fn revert(url: &DatabaseUrl, steps: usize) -> Result<Vec<String>, Stor
     with(url, Revert { steps }).await
 }
 
-/// Every migration, oldest first. Creates the (empty) table that records them when it is missing.
+/// Every migration, oldest first. Creates the (empty) table that records them when it is missing, though not
+/// an SQLite file.
 ///
 /// # Errors
 /// [`StorageError::Unavailable`] when the database cannot be reached.
@@ -131,6 +132,14 @@ pub async fn status(url: &DatabaseUrl) -> Result<Vec<MigrationStatus>, StorageEr
 /// What is done with the migrations of a database, once the lock on them is held.
 trait Task: Send + 'static {
     type Output: Send + 'static;
+
+    /// Opens an SQLite database. A missing file stands for an empty database, and is not made.
+    fn open(path: &Path) -> Result<SqliteConnection, StorageError> {
+        if path.exists() {
+            return sqlite::open(path, Access::Write);
+        }
+        SqliteConnection::establish(":memory:").map_err(|error| StorageError::Refused(error.to_string()))
+    }
 
     fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Self::Output>
     where
@@ -149,6 +158,10 @@ struct Status;
 
 impl Task for Run {
     type Output = Vec<String>;
+
+    fn open(path: &Path) -> Result<SqliteConnection, StorageError> {
+        sqlite::create(path)
+    }
 
     fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Vec<String>>
     where
@@ -219,7 +232,7 @@ async fn with<T: Task>(url: &DatabaseUrl, task: T) -> Result<T::Output, StorageE
         DatabaseUrl::Postgres(target) => on_postgres(target, task).await,
         DatabaseUrl::Sqlite { path } => {
             let path = path.clone();
-            tokio::task::spawn_blocking(move || on_sqlite(&mut sqlite::open(&path, Access::Write)?, task))
+            tokio::task::spawn_blocking(move || on_sqlite(&mut T::open(&path)?, task))
                 .await
                 .map_err(|error| StorageError::Refused(error.to_string()))?
         }

@@ -35,6 +35,7 @@ pub mod sessions;
 pub mod signing_keys;
 pub mod snapshot;
 mod sqlite;
+mod sqlite_file;
 pub mod tenants;
 mod text;
 mod times;

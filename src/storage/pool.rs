@@ -1,6 +1,6 @@
 //! The pools of one database, and the way in for everything that queries it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::postgres::Connector;
 use super::reachability::Reachability;
 use super::snapshot::Snapshot;
 use super::sqlite::{self, Access};
+use super::sqlite_file::SqliteFile;
 use super::transaction::Tx;
 use super::url::{DatabaseUrl, PostgresTarget};
 use super::usage::PoolUsage;
@@ -65,6 +66,7 @@ enum Pools {
         list: Pool<AsyncSqliteConnection>,
         operate: Pool<AsyncSqliteConnection>,
         probe: Pool<AsyncSqliteConnection>,
+        file: Arc<SqliteFile>,
     },
 }
 
@@ -103,15 +105,17 @@ impl Permit {
     /// # Errors
     /// [`StorageError::Unavailable`] when no connection can be opened.
     pub async fn begin(self, name: &'static str) -> Result<Tx, StorageError> {
-        Tx::begin(self.connect().await?, name).await
+        let file = self.storage.sqlite_file().cloned();
+        Tx::begin(self.connect().await?, name, file).await
     }
 
     /// The connection.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] when it cannot be opened.
+    /// [`StorageError::Unavailable`] when it cannot be opened, or SQLite's file was moved or deleted.
     pub async fn connect(self) -> Result<Conn, StorageError> {
         let Self { storage, lane, place } = self;
+        storage.check_file()?;
         Ok(Conn(match &storage.0.pools {
             Pools::Postgres { lanes, .. } => Backend::Postgres(Box::new(lanes.of(lane).loan(place).await?)),
             Pools::Sqlite { write, .. } => Backend::Sqlite(write.loan(place).await?),
@@ -201,6 +205,9 @@ impl Storage {
     /// [`StorageError::Busy`] when too many wait, or it took too long; [`StorageError::Unavailable`] when none
     /// can be opened.
     pub async fn reader(&self, lane: Lane, party: Party) -> Result<Conn, StorageError> {
+        if let Some(file) = self.sqlite_file() {
+            file.check_if_lost()?;
+        }
         Ok(Conn(match &self.0.pools {
             Pools::Postgres { lanes, .. } => {
                 Backend::Postgres(Box::new(enter_and_loan(lanes.of(lane), lane, party).await?))
@@ -301,12 +308,25 @@ impl Storage {
         Ok(())
     }
 
+    fn sqlite_file(&self) -> Option<&Arc<SqliteFile>> {
+        match &self.0.pools {
+            Pools::Postgres { .. } => None,
+            Pools::Sqlite { file, .. } => Some(file),
+        }
+    }
+
+    /// Whether SQLite's file is still where it was.
+    fn check_file(&self) -> Result<(), StorageError> {
+        self.sqlite_file().map_or(Ok(()), |file| file.check())
+    }
+
     /// Whether the database answers and was ever migrated. Asked on a connection of its own, so a
     /// full pool is no bad health.
     ///
     /// # Errors
     /// [`StorageError`] says what is wrong.
     pub async fn probe(&self) -> Result<(), StorageError> {
+        self.check_file()?;
         let mut conn = Conn(match &self.0.pools {
             Pools::Postgres { probe, .. } => {
                 Backend::Postgres(Box::new(enter_and_loan(probe, Lane::Operators, Party::System).await?))
@@ -351,10 +371,12 @@ impl Storage {
                 }
                 probe.close().await;
             }
-            Pools::Sqlite { write, read, list, operate, probe } => {
-                for pool in [probe, operate, list, read, write] {
+            Pools::Sqlite { write, read, list, operate, probe, file } => {
+                for pool in [probe, operate, list, read] {
                     pool.close().await;
                 }
+                file.close();
+                write.close().await;
             }
         }
     }
@@ -412,11 +434,12 @@ fn sqlite_pools(path: &Path, turn: Duration, reachability: &Reachability) -> Res
     let writing = threads("sqlite-write", 1, Urgency::Usual)?;
     let reading = threads("sqlite-read", SQLITE_READ_THREADS, Urgency::Usual)?;
     let listing = threads("sqlite-list", 1, Urgency::Low)?;
+    let file = Arc::new(SqliteFile::new(path.to_owned()));
     let pool = |connections, lane: Lane, access, threads: &BlockingThreads| {
-        let (path, threads) = (path.to_owned(), threads.clone());
+        let (file, threads) = (Arc::clone(&file), threads.clone());
         let limits = PoolLimits { connections, queue: lane.queue(), turn, ..SQLITE_LIMITS };
         Pool::new(limits, None, reachability.clone(), move || {
-            connect_sqlite(path.clone(), access, threads.clone()).boxed()
+            connect_sqlite(Arc::clone(&file), access, threads.clone()).boxed()
         })
     };
     Ok(Pools::Sqlite {
@@ -425,15 +448,18 @@ fn sqlite_pools(path: &Path, turn: Duration, reachability: &Reachability) -> Res
         list: pool(SQLITE_LISTERS, Lane::Lists, Access::Read, &listing),
         operate: pool(SQLITE_OPERATORS, Lane::Operators, Access::Read, &listing),
         probe: pool(1, Lane::Operators, Access::Read, &reading),
+        file,
     })
 }
 
 async fn connect_sqlite(
-    path: PathBuf,
+    file: Arc<SqliteFile>,
     access: Access,
     threads: BlockingThreads,
 ) -> Result<AsyncSqliteConnection, StorageError> {
-    let connection = sqlite::connect(path, access).await?;
+    let connection = tokio::task::spawn_blocking(move || file.open(access))
+        .await
+        .map_err(|error| StorageError::Unavailable(error.to_string()))??;
     Ok(AsyncSqliteConnection::with_runtime(connection, threads))
 }
 

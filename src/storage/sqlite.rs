@@ -1,13 +1,18 @@
 //! SQLite connections: how a file is opened, and what every connection to it is told first.
 
+use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use diesel::SqliteConnection;
 use diesel::connection::{Connection, SimpleConnection};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::error::StorageError;
+
+/// What stands for itself in the path of a URI, besides letters and digits.
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,19 +45,31 @@ pub(super) const BULK: &str =
 /// Told to it at the end: the next commit waits until all before it are on disk as well.
 pub(super) const BULK_END: &str = "PRAGMA synchronous = FULL;";
 
-/// Opens the file, and creates it when it does not exist.
+/// Creates the file if there is none, and opens it for writing. Only for migrations: anywhere else, a missing
+/// file is one that was moved or deleted.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn create(path: &Path) -> Result<SqliteConnection, StorageError> {
+    create_private(path).map_err(|error| cannot_open(path, &error))?;
+    open(path, Access::Write)
+}
+
+/// Opens the file, which has to exist and to be writable: readers too write into what lies beside it.
 ///
 /// WAL lets readers and the writer work beside each other; `synchronous=FULL` makes a commit wait
 /// until it is on disk, so that what was acknowledged survives a loss of power.
 ///
 /// # Errors
-/// [`StorageError::Unavailable`] with SQLite's own words: no such folder, no permission, not a
-/// database, disk full.
+/// [`StorageError::Unavailable`] with the words of the system or of SQLite: no such file, no permission, not
+/// a database, disk full.
 pub(super) fn open(path: &Path, access: Access) -> Result<SqliteConnection, StorageError> {
-    let unavailable = |error: &dyn std::fmt::Display| {
-        StorageError::Unavailable(format!("cannot open the SQLite file {}: {error}", path.display()))
-    };
-    create_private(path).map_err(|error| unavailable(&error))?;
+    use rustix::fs::Access as Permission;
+
+    let unavailable = |error: &dyn Display| cannot_open(path, error);
+    // SQLite itself would open a file that may not be written for reading, and say so at the first write.
+    rustix::fs::access(path, Permission::READ_OK | Permission::WRITE_OK)
+        .map_err(|error| unavailable(&io::Error::from(error)))?;
     let mut connection = SqliteConnection::establish(&uri(path)).map_err(|error| unavailable(&error))?;
     // The busy timeout comes first: the switch to WAL itself needs a lock.
     connection
@@ -73,6 +90,10 @@ pub(super) fn open(path: &Path, access: Access) -> Result<SqliteConnection, Stor
     Ok(connection)
 }
 
+fn cannot_open(path: &Path, error: &dyn Display) -> StorageError {
+    StorageError::Unavailable(format!("cannot open the SQLite file {}: {error}", path.display()))
+}
+
 /// Makes the file, when there is none, readable by its owner only: it holds password hashes. SQLite
 /// gives its WAL the same mode.
 fn create_private(path: &Path) -> io::Result<()> {
@@ -86,22 +107,11 @@ fn create_private(path: &Path) -> io::Result<()> {
     }
 }
 
-/// [`open`] from asynchronous code.
-pub(super) async fn connect(path: PathBuf, access: Access) -> Result<SqliteConnection, StorageError> {
-    tokio::task::spawn_blocking(move || open(&path, access))
-        .await
-        .map_err(|error| StorageError::Unavailable(error.to_string()))?
-}
-
-/// The path as SQLite reads it. A name that starts with `file:` or holds a colon first would be
-/// taken for a URI or for memory; a leading `./` keeps it a path.
+/// The path as one of SQLite's URIs, which alone can say that no file is to be made.
 fn uri(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    if path.is_absolute() || text.starts_with("./") || text.starts_with("../") {
-        text.into_owned()
-    } else {
-        format!("./{text}")
-    }
+    // An empty host, so that a path that starts with two slashes names none.
+    let start = if path.is_absolute() { "file://" } else { "file:" };
+    format!("{start}{}?mode=rw", percent_encode(path.as_os_str().as_encoded_bytes(), IN_PATH))
 }
 
 #[cfg(test)]
@@ -112,7 +122,7 @@ mod tests {
     fn a_connection_for_reading_reads_and_cannot_write() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("identity.db");
-        let mut writer = open(&path, Access::Write).unwrap();
+        let mut writer = create(&path).unwrap();
         writer.batch_execute("CREATE TABLE t (a INTEGER); INSERT INTO t VALUES (1)").unwrap();
         let mut reader = open(&path, Access::Read).unwrap();
         reader.batch_execute("SELECT a FROM t").unwrap();
@@ -125,12 +135,42 @@ mod tests {
     }
 
     #[test]
+    fn only_a_migration_makes_a_file_and_it_has_the_name_that_was_given() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["identity.db", "a?mode=memory#b", "100%25 é", ":memory:", "file:x"] {
+            let path = folder.path().join(name);
+            for access in [Access::Write, Access::Read] {
+                assert!(open(&path, access).is_err(), "{name}");
+                assert!(!path.exists(), "{name}");
+            }
+            create(&path).unwrap().batch_execute("CREATE TABLE t (a INTEGER)").unwrap();
+            open(&path, Access::Read).unwrap().batch_execute("SELECT a FROM t").unwrap();
+            assert!(path.exists(), "{name}");
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_path_is_one_whatever_is_in_it() {
+        for (path, expected) in [
+            ("identity.db", "file:identity.db?mode=rw"),
+            ("file:identity.db", "file:file%3Aidentity.db?mode=rw"),
+            ("/var/lib/a b.db", "file:///var/lib/a%20b.db?mode=rw"),
+            ("//host/a.db", "file:////host/a.db?mode=rw"),
+            ("a?b#c%d", "file:a%3Fb%23c%25d?mode=rw"),
+        ] {
+            assert_eq!(uri(Path::new(path)), expected);
+        }
+    }
+
+    #[test]
     fn every_connection_enforces_foreign_keys_and_waits_for_the_disk() {
         use diesel::dsl::sql;
         use diesel::sql_types::BigInt;
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("identity.db");
+        create(&path).unwrap();
         for access in [Access::Write, Access::Read] {
             let mut connection = open(&path, access).unwrap();
             // 2 is FULL.

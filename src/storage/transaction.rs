@@ -1,6 +1,7 @@
 //! Units of work: what is written together or not at all.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use diesel::QueryResult;
 use diesel::connection::AnsiTransactionManager as SyncTransactionManager;
@@ -8,6 +9,7 @@ use diesel_async::{AnsiTransactionManager, AsyncConnection, SimpleAsyncConnectio
 
 use super::connection::{Conn, query};
 use super::error::StorageError;
+use super::sqlite_file::SqliteFile;
 
 async fn begin<C: AsyncConnection>(connection: &mut C) -> QueryResult<()> {
     C::TransactionManager::begin_transaction(connection).await
@@ -33,15 +35,22 @@ pub struct Tx {
     conn: Option<Conn>,
     name: &'static str,
     has_events: bool,
+    /// SQLite's file, in which the writes have to be found afterwards.
+    file: Option<Arc<SqliteFile>>,
 }
 
 impl Tx {
-    pub(super) async fn begin(mut conn: Conn, name: &'static str) -> Result<Self, StorageError> {
+    /// Opens a transaction; `file` is SQLite's, which the connection leads to.
+    pub(super) async fn begin(
+        mut conn: Conn,
+        name: &'static str,
+        file: Option<Arc<SqliteFile>>,
+    ) -> Result<Self, StorageError> {
         query!(conn,
             postgres: |c| begin(c),
             sqlite: |c| c.spawn_blocking(|c| SyncTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE"))
         )?;
-        Ok(Self { conn: Some(conn), name, has_events: false })
+        Ok(Self { conn: Some(conn), name, has_events: false, file })
     }
 
     /// Opens a transaction that sees one moment, writes nothing, and may wait between two statements for
@@ -56,7 +65,7 @@ impl Tx {
             // The moment is that of the first statement; the connection is one that cannot write.
             sqlite: |c| begin(c)
         )?;
-        Ok(Self { conn: Some(conn), name, has_events: false })
+        Ok(Self { conn: Some(conn), name, has_events: false, file: None })
     }
 
     /// Notes that an audit event was written.
@@ -72,8 +81,8 @@ impl Tx {
     /// Keeps what was written.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] when the connection was lost before the database answered:
-    /// whether the writes were kept is then unknown. [`StorageError::Refused`] when one of its
+    /// [`StorageError::Unavailable`] when the connection was lost before the database answered, or SQLite's
+    /// file was moved or deleted: whether the writes were kept is then unknown. [`StorageError::Refused`] when one of its
     /// statements had failed, or when it breaks a rule that is checked at the end; nothing is kept.
     pub async fn commit(mut self) -> Result<(), StorageError> {
         // PostgreSQL would answer such a COMMIT as if it had kept the writes; SQLite would keep all
@@ -84,10 +93,17 @@ impl Tx {
                 self.name
             )));
         }
+        self.check_file()?;
         let Some(mut conn) = self.conn.take() else { return Ok(()) };
         query!(conn, |c| commit(c))?;
+        // Where the file went away meanwhile, what was committed went with it.
+        self.check_file()?;
         tracing::trace!(unit = self.name, "unit of work committed");
         Ok(())
+    }
+
+    fn check_file(&self) -> Result<(), StorageError> {
+        self.file.as_ref().map_or(Ok(()), |file| file.check())
     }
 }
 

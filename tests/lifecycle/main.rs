@@ -19,6 +19,7 @@ mod migrations;
 mod outage;
 mod refresh;
 mod rotation;
+mod sqlite_file;
 mod start;
 mod stop;
 mod tls;

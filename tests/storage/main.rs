@@ -18,5 +18,6 @@ mod rules;
 mod schema;
 mod sessions;
 mod sql;
+mod sqlite_file;
 mod transactions;
 mod units;

@@ -284,13 +284,14 @@ async fn an_sqlite_file_that_could_not_be_opened_once_is_waited_for_again() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
-async fn an_sqlite_file_is_its_owners_alone_whoever_opens_it_first() {
+async fn an_sqlite_file_and_its_log_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;
-    let database = TestDatabase::empty(Engine::Sqlite);
-    let storage = open(&database, 1);
-    drop(storage.read().await.unwrap());
-    let path = database.folder.path().join("identity.db");
-    assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    fixture.register(&user(1)).await;
+    for name in ["identity.db", "identity.db-wal", "identity.db-shm"] {
+        let file = std::fs::metadata(fixture.database.folder.path().join(name)).unwrap();
+        assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
