@@ -3,20 +3,27 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
 use crate::config::{Resolved, Settings};
 use crate::domain::SystemClock;
+use crate::server::tls::Tls;
 use crate::server::{Server, Sockets, Stopped, listener};
 use crate::telemetry::lines::{DroppedLines, LineWriter};
 use crate::telemetry::logs;
 
+/// Two signals within this time are one: a terminal and a process manager may both send theirs when
+/// somebody presses Ctrl-C, and a container's init may pass one on that its group got as well.
+const ONE_SIGNAL: Duration = Duration::from_millis(500);
+
 /// Serves with the resolved settings until SIGTERM or SIGINT, then stops in order. A second signal
-/// ends the process at once.
+/// ends the process at once. SIGHUP reads the files of TLS again.
 ///
 /// # Errors
 /// What keeps the server from starting, or a stop that had to cut off calls or writes.
@@ -48,6 +55,7 @@ fn raise_file_limit() {
 
 async fn serve(settings: Settings, dropped_lines: DroppedLines) -> Outcome {
     let mut signals = Signals::listen()?;
+    let hangups = signal(SignalKind::hangup())?;
     // On a thread of its own: a full pipe must not stop the server.
     let out = LineWriter::start(io::stdout(), drop)?;
     let database = settings.database.url.to_string();
@@ -64,6 +72,7 @@ async fn serve(settings: Settings, dropped_lines: DroppedLines) -> Outcome {
     };
     let stop = CancellationToken::new();
     let server = Server::start(settings, sockets, Arc::new(SystemClock), dropped_lines, stop.clone())?;
+    tokio::spawn(reload_at(hangups, server.tls().cloned()));
     let address = server.address();
     let metrics = server.http_address().map(|http| format!(", metrics on http://{http}/metrics"));
     let health = server.health_address().map(|health| format!(", health alone on {health}"));
@@ -89,7 +98,7 @@ async fn serve(settings: Settings, dropped_lines: DroppedLines) -> Outcome {
     stop.cancel();
     tokio::select! {
         stopped = server.stopped() => tell(stopped?),
-        () = signals.next() => Err("stopped by a second signal, before the calls in flight had ended".into()),
+        () = signals.second() => Err("stopped by a second signal, before the calls in flight had ended".into()),
     }
 }
 
@@ -123,6 +132,33 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// The next one after the first, which those within [`ONE_SIGNAL`] belong to.
+    async fn second(&mut self) {
+        let pause = sleep(ONE_SIGNAL);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut pause => return self.next().await,
+                () = self.next() => {}
+            }
+        }
+    }
+}
+
+/// Reads the files of TLS again at each SIGHUP, whose default action ends the process. The other settings come
+/// from variables and flags, which cannot change while it runs.
+async fn reload_at(mut hangups: Signal, tls: Option<Tls>) {
+    while hangups.recv().await.is_some() {
+        match &tls {
+            Some(tls) => {
+                tracing::info!("SIGHUP: reading the TLS files again");
+                tls.reload();
+            }
+            None => tracing::info!("SIGHUP: there is nothing to read again without TLS"),
         }
     }
 }

@@ -75,6 +75,7 @@ pub struct Server {
     address: SocketAddr,
     http_address: Option<SocketAddr>,
     health_address: Option<SocketAddr>,
+    tls: Option<Tls>,
     ready: watch::Receiver<bool>,
     task: tokio::task::JoinHandle<Result<Stopped, StartError>>,
 }
@@ -108,10 +109,19 @@ impl Server {
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
         let (ready_sender, ready) = watch::channel(false);
         let started = clock.now();
-        let run =
-            Run { settings, tls, storage, units, clock, dropped_lines, started, stop, ready: ready_sender };
+        let run = Run {
+            settings,
+            tls: tls.clone(),
+            storage,
+            units,
+            clock,
+            dropped_lines,
+            started,
+            stop,
+            ready: ready_sender,
+        };
         let task = tokio::spawn(run.serve(sockets, foundations));
-        Ok(Self { address, http_address, health_address, ready, task })
+        Ok(Self { address, http_address, health_address, tls, ready, task })
     }
 
     /// Where it listens for gRPC.
@@ -127,6 +137,11 @@ impl Server {
     /// Where it answers for its health alone, if it does so.
     pub fn health_address(&self) -> Option<SocketAddr> {
         self.health_address
+    }
+
+    /// The files of TLS, if it speaks TLS.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// Waits until calls are served; false when the server ended before.

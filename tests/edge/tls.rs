@@ -335,6 +335,24 @@ async fn renewed_files_are_used_by_new_connections_and_old_connections_go_on() {
 }
 
 #[tokio::test]
+async fn renewed_files_are_used_at_once_when_the_server_is_told_to_read_them() {
+    let pki = Pki::new();
+    let tls = pki.open();
+    let server = Server::over_tls(tls.clone(), ListenerSettings::default());
+    let client = pki.client(None);
+    let told = tls.clone();
+    let following = tokio::spawn(async move { tls.follow_files(Duration::from_secs(600)).await });
+    // The files are read once at the beginning, which may be when they are renewed for the first time.
+    for _ in 0..2 {
+        let renewed = pki.servers.server();
+        renewed.write(pki.folder.path());
+        told.reload();
+        while shown(&server, &client).await != renewed.der.to_vec() {}
+    }
+    following.abort();
+}
+
+#[tokio::test]
 async fn renewed_files_that_are_of_no_use_are_told_once_and_the_old_ones_stay() {
     let (log, _guard) = Log::collect();
     let of_level = |level: &str| log.lines().iter().filter(|line| line["level"] == level).count();

@@ -192,8 +192,7 @@ async fn readyz_ends_at_once_with_a_signal_to_stop_and_livez_goes_on() {
     process.signal("TERM");
     readiness.becomes(ServingStatus::NotServing).await;
     assert_alive_and(false, http).await;
-    process.signal("INT");
-    soon("the server ends", process.ended()).await;
+    soon("the server ends", process.interrupted()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

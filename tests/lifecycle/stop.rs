@@ -17,6 +17,7 @@ on_both_databases!(
     a_write_that_outlasts_the_drain_does_not_hold_up_the_exit,
     sockets_watches_and_idle_connections_do_not_hold_up_the_exit,
     during_the_delay_readiness_is_off_and_calls_succeed_until_a_second_signal,
+    signals_that_come_at_once_are_one,
 );
 
 /// A ready server with one registered user.
@@ -159,10 +160,37 @@ async fn during_the_delay_readiness_is_off_and_calls_succeed_until_a_second_sign
     client.login("ada@example.com", PASSWORD).await.unwrap();
     Client::new(&format!("http://{}", process.address)).login("ada@example.com", PASSWORD).await.unwrap();
 
-    process.signal("INT");
-    let (status, log) = soon("the server ends", process.ended()).await;
+    let (status, log) = soon("the server ends", process.interrupted()).await;
     assert_eq!(status.code(), Some(1), "{log}");
     assert_says(&log, "identity: stopped by a second signal, before the calls in flight had ended");
+}
+
+/// Ctrl-C in a terminal is for all processes of the group, and a parent may send a signal of its own.
+async fn signals_that_come_at_once_are_one(engine: Engine) {
+    let (_database, process, client) = served(engine, &[("IDENTITY_DRAIN_DELAY", "10m")]).await;
+    let mut watch = Health::of(process.address).await.watch("readiness").await;
+    watch.becomes(ServingStatus::Serving).await;
+    process.signals(&["INT", "TERM", "TERM"]);
+    watch.becomes(ServingStatus::NotServing).await;
+    client.login("ada@example.com", PASSWORD).await.unwrap();
+    let (status, log) = soon("the server ends", process.interrupted()).await;
+    assert_eq!(status.code(), Some(1), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_ends_neither_the_server_nor_its_drain() {
+    let (database, process, client) = served(Engine::Sqlite, &[("IDENTITY_DRAIN_DELAY", "10m")]).await;
+    process.signal("HUP");
+    eventually("it is told", async || process.log().contains("SIGHUP")).await;
+    client.login("ada@example.com", PASSWORD).await.unwrap();
+    let mut watch = Health::of(process.address).await.watch("readiness").await;
+    watch.becomes(ServingStatus::Serving).await;
+    process.signal("TERM");
+    watch.becomes(ServingStatus::NotServing).await;
+    process.signal("HUP");
+    eventually("it is told", async || process.log().matches("SIGHUP").count() == 2).await;
+    client.login("ada@example.com", PASSWORD).await.unwrap();
+    drop((process, database));
 }
 
 #[tokio::test(flavor = "multi_thread")]

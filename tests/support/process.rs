@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// A running `identity serve`. Killed when dropped.
 pub(crate) struct Process {
@@ -116,6 +118,25 @@ impl Process {
         let id = self.child.id().unwrap().to_string();
         let status = std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// Sends several signals, one right after the other.
+    pub(crate) fn signals(&self, names: &[&str]) {
+        let id = self.child.id().unwrap();
+        let kills: String = names.iter().map(|name| format!("kill -s {name} {id} && ")).collect();
+        let status = std::process::Command::new("/bin/sh").args(["-c", &(kills + "exit")]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Sends SIGINT until the process ends, which takes signals that come at once for one. Returns as
+    /// [`Process::ended`].
+    pub(crate) async fn interrupted(mut self) -> (ExitStatus, String) {
+        loop {
+            self.signal("INT");
+            if timeout(Duration::from_millis(100), self.child.wait()).await.is_ok() {
+                return self.ended().await;
+            }
+        }
     }
 
     /// Waits for the end; what was written to standard error comes with it.

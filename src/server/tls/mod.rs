@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +28,8 @@ use svid::BrokenSvid;
 pub struct Tls {
     files: Arc<TlsFiles>,
     current: watch::Sender<Current>,
+    /// Told to read the files now.
+    reload: Arc<Notify>,
 }
 
 #[derive(Clone, Debug)]
@@ -65,7 +67,12 @@ impl Tls {
         let material = files.read()?;
         let current =
             Current { config: Arc::new(material.server_config()?), fingerprint: material.fingerprint() };
-        Ok(Self { files: Arc::new(files), current: watch::Sender::new(current) })
+        Ok(Self { files: Arc::new(files), current: watch::Sender::new(current), reload: Arc::default() })
+    }
+
+    /// Makes [`Tls::follow_files`] read the files now.
+    pub fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Shakes hands with a client, without a bound in time, and says what its certificate says.
@@ -82,7 +89,7 @@ impl Tls {
         Ok((stream, peer))
     }
 
-    /// Reads the files again every `period`, and takes a new content for the connections to come. One
+    /// Reads the files again every `period` and after [`Tls::reload`], and takes a new content for the connections to come. One
     /// that is of no use is told once, and the old one stays. Never returns.
     ///
     /// The content is compared, not watched for: whoever renews a certificate may replace a file, write
@@ -92,7 +99,10 @@ impl Tls {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut complaint = Complaint::default();
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.reload.notified() => {}
+            }
             let (files, known) = (Arc::clone(&self.files), self.current.borrow().fingerprint);
             match spawn_blocking(move || read_if_changed(&files, known)).await {
                 Ok(Ok(None)) => complaint.over(),
