@@ -23,12 +23,15 @@ pub(super) fn run(
 ) -> Outcome {
     let _log = logs::init(log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let storage = open(database).await?;
         let outcome = command(storage.clone()).await;
         storage.close().await;
         outcome
-    })
+    });
+    // A thread may be writing to somebody who does not read.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn open(settings: &DatabaseSettings) -> Result<Storage, Box<dyn Error + Send + Sync>> {

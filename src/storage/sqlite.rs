@@ -26,6 +26,9 @@ pub(super) enum Access {
 /// How long a connection waits for the lock of another process: the command line, a backup.
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
+/// What the log is cut to, in bytes, when it grew while somebody read for long and is then begun anew.
+const MAX_IDLE_LOG: u32 = 64 * 1024 * 1024;
+
 /// Pages of 4 KiB kept by each connection: 2 MiB for the writer, 1 MiB for a reader. The operating
 /// system caches the file besides.
 const fn cache_kib(access: Access) -> u32 {
@@ -80,6 +83,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<SqliteConnection, Stor
              PRAGMA foreign_keys = ON;
              PRAGMA trusted_schema = OFF;
              PRAGMA temp_store = MEMORY;
+             PRAGMA journal_size_limit = {MAX_IDLE_LOG};
              PRAGMA cache_size = -{};
              PRAGMA query_only = {};",
             cache_kib(access),

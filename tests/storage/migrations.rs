@@ -5,6 +5,8 @@ use identity::storage::{DatabaseUrl, StorageError};
 use tokio::task::JoinSet;
 
 use crate::fixture::{Fixture, open, user};
+use crate::rules::{good, insert};
+use crate::schema::tables;
 use crate::sql::Outside;
 use crate::support::service::{Engine, TestDatabase, TestService, on_both_databases};
 
@@ -161,5 +163,48 @@ fn both_databases_have_migrations_of_the_same_names() {
                 assert!(std::fs::metadata(&path).unwrap().len() > 0, "{path}");
             }
         }
+    }
+}
+
+/// Every row of the tables, in a notation that tells all values apart.
+async fn rows(outside: &mut Outside) -> Vec<String> {
+    let mut rows = Vec::new();
+    for table in tables() {
+        let columns: Vec<_> = table.columns.iter().map(|column| format!("quote({})", column.name)).collect();
+        let sql = format!("SELECT {} AS cell FROM {}", columns.join(" || ', ' || "), table.name);
+        rows.extend(outside.texts(&sql).await.into_iter().map(|row| format!("{}: {row}", table.name)));
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_sqlite_rebuilds_keep_their_rows() {
+    let database = TestDatabase::empty(Engine::Sqlite);
+    let url = database.parsed();
+    let rebuilds = "2026-11-28-052300_octet_length";
+    std::fs::write(url.sqlite_path().unwrap(), "").unwrap();
+    let mut outside = Outside::connect(&database).await;
+    let record = "CREATE TABLE __diesel_schema_migrations
+        (version VARCHAR(50) PRIMARY KEY NOT NULL, run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)";
+    outside.run(record).await;
+    for name in names().iter().filter(|name| *name != rebuilds) {
+        let up = format!("{}/migrations/sqlite/{name}/up.sql", env!("CARGO_MANIFEST_DIR"));
+        outside.run(&std::fs::read_to_string(up).unwrap()).await;
+        let version = name.split('_').next().unwrap().replace('-', "");
+        outside.run(&format!("INSERT INTO __diesel_schema_migrations (version) VALUES ('{version}')")).await;
+    }
+    for n in [1, 2] {
+        for (table, row) in good(n) {
+            outside.run(&insert(Engine::Sqlite, table, &row)).await;
+        }
+    }
+    let before = rows(&mut outside).await;
+    assert_eq!(migrate::run(&url).await.unwrap(), [rebuilds]);
+    assert_eq!(rows(&mut outside).await, before);
+    assert_eq!(before.len(), 2 * tables().len());
+    for pragma in ["integrity_check", "foreign_key_check"] {
+        let sql = format!("SELECT count(*) || '' AS cell FROM pragma_{pragma}");
+        let expected = if pragma == "integrity_check" { "1" } else { "0" };
+        assert_eq!(outside.texts(&sql).await, [expected], "{pragma}");
     }
 }

@@ -13,7 +13,7 @@ on_both_databases!(every_rule_of_the_tables_refuses_rows, a_row_at_the_limits_is
 
 /// A value of a column, in neither database's notation.
 #[derive(Clone, Debug)]
-enum Value {
+pub(crate) enum Value {
     /// The identifier whose bytes are all this one.
     Id(u8),
     /// An identifier with that many bytes, which only SQLite can hold.
@@ -59,7 +59,7 @@ impl Value {
 }
 
 /// The `n`th good row of each table, parents first.
-fn good(n: u8) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
+pub(crate) fn good(n: u8) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     let email = text(&format!("user{n}@example.com"));
     let person = [("created_at", Time(10)), ("updated_at", Time(10))];
     let of_user = [("tenant_id", Id(n)), ("user_id", Id(n))];
@@ -274,7 +274,7 @@ fn bad(engine: Engine) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     bad
 }
 
-fn insert(engine: Engine, table: &str, row: &[(&str, Value)]) -> String {
+pub(crate) fn insert(engine: Engine, table: &str, row: &[(&str, Value)]) -> String {
     let columns: Vec<_> = row.iter().map(|(column, _)| *column).collect();
     let values: Vec<_> = row.iter().map(|(_, value)| value.literal(engine)).collect();
     format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), values.join(", "))

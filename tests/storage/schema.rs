@@ -250,3 +250,22 @@ fn the_reader_of_the_schema_file_sees_keys_columns_and_null() {
     assert_eq!(parse(source), [Table { name: "users", key: vec!["tenant_id", "id"], columns }]);
     assert_eq!(tables().len(), 11);
 }
+
+/// Operators use the sqlite3 of their distribution, which may be years older than the bundled SQLite.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rules_of_sqlite_call_only_functions_that_all_its_versions_have() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    let sql = "SELECT sql AS cell FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_\\_diesel%' ESCAPE '\\'";
+    let definitions = fixture.outside().await.texts(sql).await;
+    let mut called = BTreeSet::new();
+    for definition in &definitions {
+        for (before, _) in definition.match_indices('(') {
+            let words = definition[..before].rsplit(|c: char| !c.is_alphanumeric() && c != '_');
+            called.extend(words.take(1).map(str::to_ascii_lowercase));
+        }
+    }
+    // Before the other parentheses there is a space.
+    called.remove("");
+    let known = ["cast", "coalesce", "length", "max", "raise"].map(str::to_owned);
+    assert_eq!(called, BTreeSet::from(known));
+}

@@ -118,3 +118,15 @@ async fn only_a_migration_makes_a_file() {
     migrate::run(&url).await.unwrap();
     assert!(path.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_made_by_sqlite_has_all_that_was_acknowledged() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    let copy = TestDatabase::empty(Engine::Sqlite);
+    fixture.register(&user(1)).await;
+    let sql = format!("VACUUM INTO '{}'", path(&copy).display());
+    fixture.outside().await.run(&sql).await;
+    assert!(migrate::pending(&copy.parsed()).await.unwrap().is_empty());
+    let copied = Fixture { storage: open(&copy, 1), database: copy };
+    assert!(copied.can_log_in(&user(1)).await);
+}

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::task;
 
 use self::files::{ReportTargets, Reports, open_input};
@@ -38,6 +39,10 @@ const BATCH: usize = 5_000;
 
 /// How long a statement may take. The limit of a server's calls would end an import on a slow disk.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// How long a reader of an export may take for a page, which is some megabytes. What it reads is of one moment,
+/// and all changes since then pile up in the database: in SQLite's log, in PostgreSQL's tables.
+const UNREAD: Duration = Duration::from_secs(5 * 60);
 
 /// What is imported from.
 pub(super) enum Source {
@@ -156,7 +161,7 @@ pub(super) fn run_export(
     })
 }
 
-/// Reads the next page while the one before is written, however slow that is.
+/// Reads the next page while the one before is written, and gives up when nobody takes that for [`UNREAD`].
 async fn export(storage: &Storage, actor: Actor, mut to: Output) -> Result<io::Result<Output>, Failure> {
     let mut export = Export::begin(storage, &SystemClock, actor).await?;
     let (sender, mut pages) = mpsc::channel::<Vec<u8>>(1);
@@ -178,15 +183,48 @@ async fn export(storage: &Storage, actor: Actor, mut to: Output) -> Result<io::R
         if page.is_empty() {
             text.extend(jsonl::end(rows));
         }
-        // The writer has failed.
-        if sender.send(std::mem::take(&mut text)).await.is_err() || page.is_empty() {
+        if !hand_over(&sender, std::mem::take(&mut text)).await? || page.is_empty() {
             break;
         }
     }
-    drop(sender);
+    // The database need not keep the moment any longer, however long the last page takes.
+    drop((sender, export));
     Ok(writer.await?)
+}
+
+/// Hands a page to the writer; false when the writer has failed.
+///
+/// # Errors
+/// When the writer has not taken the page before within [`UNREAD`].
+async fn hand_over(writer: &mpsc::Sender<Vec<u8>>, page: Vec<u8>) -> Result<bool, String> {
+    match writer.send_timeout(page, UNREAD).await {
+        Ok(()) => Ok(true),
+        Err(SendTimeoutError::Closed(_)) => Ok(false),
+        Err(SendTimeoutError::Timeout(_)) => Err(format!(
+            "the export was given up: nobody has read it for {}, and the database keeps all changes meanwhile. \
+             Write it to a file first",
+            humantime::format_duration(UNREAD)
+        )),
+    }
 }
 
 fn patient(settings: &DatabaseSettings) -> DatabaseSettings {
     DatabaseSettings { statement_limit: STATEMENT_LIMIT, ..settings.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_export_that_nobody_reads_is_given_up() {
+        let (sender, mut pages) = mpsc::channel(1);
+        assert_eq!(hand_over(&sender, b"first".to_vec()).await, Ok(true));
+        let given_up = hand_over(&sender, b"second".to_vec()).await.unwrap_err();
+        assert!(given_up.contains("nobody has read it for 5m"), "{given_up}");
+        assert_eq!(pages.recv().await.unwrap(), b"first");
+        assert_eq!(hand_over(&sender, b"third".to_vec()).await, Ok(true));
+        drop(pages);
+        assert_eq!(hand_over(&sender, b"fourth".to_vec()).await, Ok(false));
+    }
 }

@@ -1,0 +1,2 @@
+-- Only SQLite's tables change: see the migration of this name there.
+SELECT 1;
