@@ -85,8 +85,8 @@ pub(super) fn named(name: impl fmt::Display, error: io::Error) -> io::Error {
 /// Something open for writing.
 #[derive(Debug)]
 pub(super) enum Output {
-    StandardOutput,
-    StandardError,
+    Stdout,
+    Stderr,
     Special(File),
     File(NewFile),
 }
@@ -95,8 +95,8 @@ impl Output {
     /// Opens `target`. That of a pipe waits for its reader.
     pub(super) fn open(target: &Target) -> io::Result<Self> {
         match target {
-            Target::StandardOutput => Ok(Self::StandardOutput),
-            Target::StandardError => Ok(Self::StandardError),
+            Target::StandardOutput => Ok(Self::Stdout),
+            Target::StandardError => Ok(Self::Stderr),
             Target::Special(path) => open_special(path).map(Self::Special),
             Target::File(path) => NewFile::create(path).map(Self::File),
         }
@@ -105,8 +105,8 @@ impl Output {
     /// Ends what was written; a regular file takes its name.
     pub(super) fn finish(self) -> io::Result<()> {
         match self {
-            Self::StandardOutput => StandardOutput.flush(),
-            Self::StandardError | Self::Special(_) => Ok(()),
+            Self::Stdout => StandardOutput.flush(),
+            Self::Stderr | Self::Special(_) => Ok(()),
             Self::File(file) => file.keep(),
         }
     }
@@ -115,16 +115,16 @@ impl Output {
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::StandardOutput => StandardOutput.write(bytes),
-            Self::StandardError => io::stderr().write(bytes),
+            Self::Stdout => StandardOutput.write(bytes),
+            Self::Stderr => io::stderr().write(bytes),
             Self::Special(file) | Self::File(NewFile { file, .. }) => file.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::StandardOutput => StandardOutput.flush(),
-            Self::StandardError => io::stderr().flush(),
+            Self::Stdout => StandardOutput.flush(),
+            Self::Stderr => io::stderr().flush(),
             Self::Special(file) | Self::File(NewFile { file, .. }) => file.flush(),
         }
     }
