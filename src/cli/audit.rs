@@ -9,7 +9,7 @@ use super::operator::{Operator, Start};
 use super::table::{Form, Row, precise, print_list, print_one};
 use super::{Outcome, prompt};
 use crate::config::{Environment, Fault, Flags};
-use crate::domain::{AuditEvent, Clock as _, FieldChange, Reason, SystemClock, Target};
+use crate::domain::{Clock as _, FieldChange, LoggedEvent, SystemClock};
 use crate::service::audit;
 use crate::service::directory::pieces::Pieces;
 use crate::storage::audit::EventFilter;
@@ -66,20 +66,20 @@ impl Row for Pruned {
     }
 }
 
-/// An event as the contract's `AuditEvent` has it; the kind of the actor is the word for it.
+/// An event as the contract's `AuditEvent` has it; the kind of the actor is its name.
 #[derive(Serialize)]
 struct ShownEvent {
     id: String,
     tenant_id: Option<String>,
     occurred_at: String,
-    actor_kind: &'static str,
+    actor_kind: String,
     actor_id: Option<String>,
     actor_name: Option<String>,
-    action: &'static str,
-    target_kind: Option<&'static str>,
+    action: String,
+    target_kind: Option<String>,
     target_id: Option<String>,
     changes: Vec<ShownChange>,
-    reason: Option<&'static str>,
+    reason: Option<String>,
     request_id: Option<String>,
     source: Option<String>,
     count: u64,
@@ -94,28 +94,20 @@ struct ShownChange {
 }
 
 impl ShownEvent {
-    fn of(event: &AuditEvent) -> Self {
-        let (target_kind, target_id) = match &event.target {
-            None => (None, None),
-            Some(Target::User(id)) => (Some("user"), Some(id.to_string())),
-            Some(Target::Tenant(id)) => (Some("tenant"), Some(id.to_string())),
-            Some(Target::Session(id)) => (Some("session"), Some(id.to_string())),
-            Some(Target::ServiceToken(id)) => (Some("service_token"), Some(id.to_string())),
-            Some(Target::SigningKey(kid)) => (Some("signing_key"), Some(kid.clone())),
-        };
+    fn of(event: &LoggedEvent) -> Self {
         let change = |FieldChange { field, before, after }: FieldChange| ShownChange { field, before, after };
         Self {
             id: event.id.to_string(),
             tenant_id: event.tenant_id.map(|id| id.to_string()),
             occurred_at: precise(event.occurred_at),
-            actor_kind: event.actor.kind(),
-            actor_id: event.actor.user_id().map(|id| id.to_string()),
-            actor_name: event.actor.name().map(str::to_owned),
-            action: event.action.as_str(),
-            target_kind,
-            target_id,
+            actor_kind: event.actor_kind.clone(),
+            actor_id: event.actor_id.map(|id| id.to_string()),
+            actor_name: event.actor_name.clone(),
+            action: event.action.clone(),
+            target_kind: event.target_kind.clone(),
+            target_id: event.target_id.clone(),
             changes: event.changes.iter().cloned().map(change).collect(),
-            reason: event.reason.map(Reason::as_str),
+            reason: event.reason.clone(),
             request_id: event.origin.request_id.clone(),
             source: event.origin.source.clone(),
             count: event.count,
@@ -125,7 +117,7 @@ impl ShownEvent {
     /// Who did it, in a few words.
     fn actor(&self) -> String {
         let names = [self.actor_id.as_deref(), self.actor_name.as_deref()];
-        [Some(self.actor_kind)].into_iter().chain(names).flatten().collect::<Vec<_>>().join(" ")
+        [Some(self.actor_kind.as_str())].into_iter().chain(names).flatten().collect::<Vec<_>>().join(" ")
     }
 
     /// What else there is to say, in a few words.
@@ -134,7 +126,7 @@ impl ShownEvent {
         let change = |change: &ShownChange| {
             format!("{}: {} > {}", change.field, text(&change.before), text(&change.after))
         };
-        let reason = self.reason.map(str::to_owned);
+        let reason = self.reason.clone();
         let count = (self.count > 1).then(|| format!("{} times", self.count));
         reason.into_iter().chain(count).chain(self.changes.iter().map(change)).collect::<Vec<_>>().join(", ")
     }
@@ -144,8 +136,8 @@ impl Row for ShownEvent {
     const COLUMNS: &'static [&'static str] = &["when", "who", "what", "to", "details"];
 
     fn cells(&self) -> Vec<String> {
-        let kind = self.target_kind.map(str::to_owned);
+        let kind = self.target_kind.clone();
         let target = kind.into_iter().chain(self.target_id.clone()).collect::<Vec<_>>().join(" ");
-        vec![self.occurred_at.clone(), self.actor(), self.action.to_owned(), target, self.details()]
+        vec![self.occurred_at.clone(), self.actor(), self.action.clone(), target, self.details()]
     }
 }

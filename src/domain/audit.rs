@@ -89,18 +89,6 @@ impl Actor {
             Self::System => None,
         }
     }
-
-    /// The actor of a kind; `None` where kind, user and name do not go together.
-    pub fn from_parts(kind: &str, user_id: Option<UserId>, name: Option<String>) -> Option<Self> {
-        match (kind, user_id, name) {
-            ("anonymous", None, via) => Some(Self::Anonymous { via }),
-            ("user", Some(id), via) => Some(Self::User { id, via }),
-            ("service", None, Some(name)) => Some(Self::Service { name }),
-            ("operator", None, name) => Some(Self::Operator { name }),
-            ("system", None, None) => Some(Self::System),
-            _ => None,
-        }
-    }
 }
 
 /// To whom something was done.
@@ -116,6 +104,30 @@ pub enum Target {
     ServiceToken(ServiceTokenId),
     /// A signing key, by its `kid`.
     SigningKey(String),
+}
+
+impl Target {
+    /// The name of the kind: `user`, `tenant`, `session`, `service_token` or `signing_key`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::User(_) => "user",
+            Self::Tenant(_) => "tenant",
+            Self::Session(_) => "session",
+            Self::ServiceToken(_) => "service_token",
+            Self::SigningKey(_) => "signing_key",
+        }
+    }
+
+    /// The UUID or the `kid`, as text.
+    pub fn id(&self) -> String {
+        match self {
+            Self::User(id) => id.to_string(),
+            Self::Tenant(id) => id.to_string(),
+            Self::Session(id) => id.to_string(),
+            Self::ServiceToken(id) => id.to_string(),
+            Self::SigningKey(kid) => kid.clone(),
+        }
+    }
 }
 
 /// The words that storage and the wire have for a closed set of things.
@@ -293,6 +305,60 @@ impl AuditEvent {
     }
 }
 
+/// An event as the log holds it.
+///
+/// The log outlives the version that wrote it, so its words are kept as text: also those that this version does
+/// not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedEvent {
+    /// Identifies the event within its tenant for ever, and orders it by time.
+    pub id: AuditEventId,
+    /// Whose event it is; `None` for what belongs to no tenant.
+    pub tenant_id: Option<TenantId>,
+    /// When.
+    pub occurred_at: Timestamp,
+    /// The kind of the actor, as [`Actor::kind`] names it.
+    pub actor_kind: String,
+    /// The user who did it.
+    pub actor_id: Option<UserId>,
+    /// The name of the service or of the operator.
+    pub actor_name: Option<String>,
+    /// What was done, as [`Action::as_str`] names it.
+    pub action: String,
+    /// The kind of the target, as [`Target::kind`] names it.
+    pub target_kind: Option<String>,
+    /// The UUID or the `kid` of the target.
+    pub target_id: Option<String>,
+    /// What became different, without secrets.
+    pub changes: Vec<FieldChange>,
+    /// Why, as [`Reason::as_str`] names it.
+    pub reason: Option<String>,
+    /// In which call, where from.
+    pub origin: AuditOrigin,
+    /// How many alike it stands for.
+    pub count: u64,
+}
+
+impl From<AuditEvent> for LoggedEvent {
+    fn from(event: AuditEvent) -> Self {
+        Self {
+            id: event.id,
+            tenant_id: event.tenant_id,
+            occurred_at: event.occurred_at,
+            actor_kind: event.actor.kind().to_owned(),
+            actor_id: event.actor.user_id(),
+            actor_name: event.actor.name().map(str::to_owned),
+            action: event.action.as_str().to_owned(),
+            target_kind: event.target.as_ref().map(|target| target.kind().to_owned()),
+            target_id: event.target.as_ref().map(Target::id),
+            changes: event.changes,
+            reason: event.reason.map(|reason| reason.as_str().to_owned()),
+            origin: event.origin,
+            count: event.count,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,23 +372,6 @@ mod tests {
             assert_eq!(Reason::from_name(reason.as_str()), Some(*reason));
         }
         assert_eq!(Action::from_name("user.gone"), None);
-    }
-
-    #[test]
-    fn an_actor_is_put_together_from_its_parts() {
-        let id = UserId::generate(Timestamp::from_unix_micros(0));
-        for actor in [
-            Actor::Anonymous { via: None },
-            Actor::User { id, via: Some("billing".to_owned()) },
-            Actor::Service { name: "billing".to_owned() },
-            Actor::Operator { name: None },
-            Actor::System,
-        ] {
-            let parts = (actor.kind(), actor.user_id(), actor.name().map(str::to_owned));
-            assert_eq!(Actor::from_parts(parts.0, parts.1, parts.2), Some(actor));
-        }
-        assert_eq!(Actor::from_parts("user", None, None), None);
-        assert_eq!(Actor::from_parts("system", Some(id), None), None);
     }
 
     #[test]

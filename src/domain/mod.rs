@@ -25,7 +25,7 @@ pub mod user;
 pub mod violation;
 
 pub use attempts::{Attempts, Limit, Room};
-pub use audit::{Action, Actor, AuditEvent, AuditOrigin, FieldChange, Reason, Target};
+pub use audit::{Action, Actor, AuditEvent, AuditOrigin, FieldChange, LoggedEvent, Reason, Target};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use email::{Email, EmailPrefix};
 pub use etag::Etag;

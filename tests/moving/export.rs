@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
-use crate::fixture::{Place, file, rows, tenant, tenant_id, user, with};
+use crate::fixture::{HEADER, Place, file, rows, tenant, tenant_id, user, user_id, with};
 use crate::support::service::{Engine, PASSWORD, TestService, on_both_databases, registration};
 
 on_both_databases!(
@@ -13,6 +13,7 @@ on_both_databases!(
     an_export_sees_one_moment_however_slowly_it_is_read,
     an_export_into_a_file_is_there_when_it_is_whole,
     a_row_that_breaks_a_rule_is_exported_as_it_is,
+    an_export_passes_on_the_words_of_another_version,
 );
 
 fn other(engine: Engine) -> Engine {
@@ -89,6 +90,24 @@ async fn an_export_sees_one_moment_however_slowly_it_is_read(engine: Engine) {
     assert!(child.wait().await.unwrap().success());
     assert_eq!(rows(&text).len(), USERS + 1);
     assert!(!text.contains("Changed"));
+}
+
+async fn an_export_passes_on_the_words_of_another_version(engine: Engine) {
+    let place = Place::new(engine).await;
+    place.import_lines(&[tenant(1), user(1, 1), user(2, 1)]).await.ok();
+    let mut outside = place.outside().await;
+    outside.without_word_checks().await;
+    let id = match engine {
+        Engine::Postgres => format!("'{}'", user_id(2)),
+        Engine::Sqlite => format!("X'{}'", user_id(2).replace('-', "")),
+    };
+    outside.run(&format!("UPDATE users SET role = 'viewer', state = 'invited' WHERE id = {id}")).await;
+    outside.run(&format!("UPDATE passwords SET scheme = 'argon2id' WHERE user_id = {id}")).await;
+    let export = place.export().await;
+    assert_eq!(export.lines().count(), 1 + 1 + 2, "{export}");
+    for word in [r#""role":"viewer""#, r#""state":"invited""#, r#""password_scheme":"argon2id""#] {
+        assert_eq!(export.matches(word).count(), 1, "{word}");
+    }
 }
 
 async fn an_export_into_a_file_is_there_when_it_is_whole(engine: Engine) {

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use identity::domain::{AuditEvent, TenantId};
+use identity::domain::{LoggedEvent, TenantId};
 use identity::storage::audit::EventFilter;
 use identity::storage::{LaneSizes, Storage, StorageSettings, audit};
 use serde_json::Value;
@@ -110,8 +110,13 @@ pub(crate) fn storage(database: &TestDatabase) -> Storage {
     Storage::new(&settings).unwrap()
 }
 
+/// Kind and name of who did it.
+pub(crate) fn actor(event: &LoggedEvent) -> (&str, Option<&str>) {
+    (&event.actor_kind, event.actor_name.as_deref())
+}
+
 /// The events of a tenant, or of none, the oldest first.
-pub(crate) async fn events(database: &TestDatabase, tenant: Option<&str>) -> Vec<AuditEvent> {
+pub(crate) async fn events(database: &TestDatabase, tenant: Option<&str>) -> Vec<LoggedEvent> {
     let tenant_id = tenant.map(|id| TenantId::parse(id).unwrap());
     let filter = EventFilter { tenant_id, ..EventFilter::default() };
     let storage = storage(database);

@@ -1,9 +1,8 @@
 //! `identity tenant` beside a server.
 
-use identity::domain::Actor;
 use tonic::Code;
 
-use crate::shell::{OPERATOR, Shell, events};
+use crate::shell::{OPERATOR, Shell, actor, events};
 use crate::support::service::{Engine, PASSWORD, TestService, on_both_databases};
 
 on_both_databases!(a_tenant_is_created_shown_renamed_and_deleted_with_its_users);
@@ -36,8 +35,7 @@ async fn a_tenant_is_created_shown_renamed_and_deleted_with_its_users(engine: En
 
     // They outlive it.
     let events = events(&service.database, Some(&id)).await;
-    let operator = Actor::Operator { name: Some(OPERATOR.to_owned()) };
-    let by_operator = events.iter().filter(|event| event.actor == operator);
+    let by_operator = events.iter().filter(|event| actor(event) == ("operator", Some(OPERATOR)));
     let actions: Vec<_> = by_operator.map(|event| event.action.as_str()).collect();
     assert_eq!(actions, ["tenant.created", "user.created", "tenant.updated", "tenant.deleted"]);
 }

@@ -1,9 +1,9 @@
 //! `identity user` beside a server.
 
-use identity::domain::{Actor, AuditEvent, Target};
+use identity::domain::LoggedEvent;
 use tonic::Code;
 
-use crate::shell::{OPERATOR, Shell, events};
+use crate::shell::{OPERATOR, Shell, actor, events};
 use crate::support::service::{
     Engine, PASSWORD, TestDatabase, TestService, on_both_databases, reason, registration,
 };
@@ -279,9 +279,8 @@ async fn each_command_is_in_the_audit_log(engine: Engine) {
     shell.run("user delete bob@example.com --yes").await.json();
 
     let mut all = events(&service.database, Some(&tenant)).await;
-    let operator = Actor::Operator { name: Some(OPERATOR.to_owned()) };
-    all.retain(|event| event.actor == operator);
-    let of_bob = |event: &&AuditEvent| matches!(event.target, Some(Target::User(id)) if id.to_string() == bob["id"].as_str().unwrap());
+    all.retain(|event| actor(event) == ("operator", Some(OPERATOR)));
+    let of_bob = |event: &&LoggedEvent| event.target_id.as_deref() == bob["id"].as_str();
     let actions: Vec<_> = all.iter().filter(of_bob).map(|event| event.action.as_str()).collect();
     let expected = [
         "user.created",

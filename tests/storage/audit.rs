@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use identity::domain::{
-    Action, Actor, AuditEvent, AuditEventId, AuditOrigin, FieldChange, Reason, ServiceTokenId, SessionId,
-    Target, TenantId, UserId,
+    Action, Actor, AuditEvent, AuditEventId, AuditOrigin, FieldChange, LoggedEvent, Reason, ServiceTokenId,
+    SessionId, Target, TenantId, UserId,
 };
 use identity::storage::audit::{self, EventFilter};
+use uuid::Uuid;
 
 use crate::fixture::{Fixture, at, user};
 use crate::support::service::{Engine, on_both_databases};
@@ -16,10 +17,16 @@ on_both_databases!(
     events_are_filtered_and_the_newest_come_first,
     nobody_changes_or_deletes_an_event_above_the_cutoff,
     a_cutoff_lies_in_the_past_and_stays,
+    an_event_of_another_version_is_read_in_its_words,
+    events_of_one_moment_are_listed_in_the_order_in_which_they_were_written,
 );
 
 fn event(n: i64, tenant_id: Option<TenantId>, action: Action) -> AuditEvent {
     AuditEvent::new(at(n), tenant_id, Actor::System, action)
+}
+
+fn logged(events: &[&AuditEvent]) -> Vec<LoggedEvent> {
+    events.iter().map(|event| (*event).clone().into()).collect()
 }
 
 async fn write(fixture: &Fixture, events: &[&AuditEvent]) {
@@ -30,7 +37,7 @@ async fn write(fixture: &Fixture, events: &[&AuditEvent]) {
     tx.commit().await.unwrap();
 }
 
-async fn list(fixture: &Fixture, filter: &EventFilter, after: Option<AuditEventId>) -> Vec<AuditEvent> {
+async fn list(fixture: &Fixture, filter: &EventFilter, after: Option<AuditEventId>) -> Vec<LoggedEvent> {
     let mut conn = fixture.storage.read().await.unwrap();
     let listed = audit::list(&mut conn, filter, after, 100, 1_000).await.unwrap();
     assert_eq!(listed.to, None);
@@ -80,11 +87,11 @@ async fn an_event_is_read_as_it_was_written(engine: Engine) {
         event.count = 7;
         write(&fixture, &[&event]).await;
         let filter = EventFilter { tenant_id: Some(tenant_id), ..EventFilter::default() };
-        assert_eq!(list(&fixture, &filter, None).await[0], event);
+        assert_eq!(list(&fixture, &filter, None).await[0], event.into());
     }
     let bare = event(9, None, Action::AuditPruned);
     write(&fixture, &[&bare]).await;
-    assert_eq!(list(&fixture, &EventFilter::default(), None).await, [bare]);
+    assert_eq!(list(&fixture, &EventFilter::default(), None).await, [bare.into()]);
 }
 
 async fn events_are_filtered_and_the_newest_come_first(engine: Engine) {
@@ -118,9 +125,9 @@ async fn events_are_filtered_and_the_newest_come_first(engine: Engine) {
     ];
     for (filter, expected) in cases {
         let found = list(&fixture, &filter, None).await;
-        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{filter:?}");
+        assert_eq!(found, logged(&expected), "{filter:?}");
     }
-    assert_eq!(list(&fixture, &all, Some(opened.id)).await, [updated, created]);
+    assert_eq!(list(&fixture, &all, Some(opened.id)).await, logged(&[&updated, &created]));
 }
 
 async fn nobody_changes_or_deletes_an_event_above_the_cutoff(engine: Engine) {
@@ -163,7 +170,7 @@ async fn nobody_changes_or_deletes_an_event_above_the_cutoff(engine: Engine) {
         assert!(outside.try_run(sql).await.is_err(), "{sql}");
     }
     let filter = EventFilter { tenant_id, ..EventFilter::default() };
-    assert_eq!(list(&fixture, &filter, None).await, [events[3].clone(), events[2].clone()]);
+    assert_eq!(list(&fixture, &filter, None).await, logged(&[&events[3], &events[2]]));
 }
 
 async fn a_cutoff_lies_in_the_past_and_stays(engine: Engine) {
@@ -181,4 +188,63 @@ async fn a_cutoff_lies_in_the_past_and_stays(engine: Engine) {
         assert!(outside.try_run(sql).await.is_err(), "{sql}");
     }
     assert_eq!(outside.count("audit_cutoffs").await, 1);
+}
+
+async fn an_event_of_another_version_is_read_in_its_words(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let [before, after] = [1, 3].map(|n| event(n, None, Action::AuditPruned));
+    write(&fixture, &[&before, &after]).await;
+    let id = AuditEventId::generate(at(2)).as_uuid();
+    let changes = r#"[{"field":"quota","before":1}]"#;
+    let (of_nobody, id_value, time) = match engine {
+        Engine::Postgres => {
+            let time = format!("to_timestamp({}::numeric / 1000000)", at(2).as_unix_micros());
+            (format!("'{}'", Uuid::nil()), format!("'{id}'"), time)
+        }
+        Engine::Sqlite => {
+            let time = at(2).as_unix_micros().to_string();
+            (format!("X'{}'", Uuid::nil().as_simple()), format!("X'{}'", id.as_simple()), time)
+        }
+    };
+    let mut outside = fixture.outside().await;
+    outside.without_word_checks().await;
+    outside
+        .run(&format!(
+            "INSERT INTO audit_events (tenant_id, id, occurred_at, actor_kind, actor_name, action, target_kind,
+                 target_id, changes, reason, count)
+             VALUES ({of_nobody}, {id_value}, {time}, 'robot', 'R2', 'user.merged', 'group', {id_value},
+                 '{changes}', 'policy', 1)"
+        ))
+        .await;
+    let told = list(&fixture, &EventFilter::default(), None).await;
+    let [last, unknown, first] = &told[..] else { panic!("{told:?}") };
+    assert_eq!([first, last], [&before.into(), &after.into()]);
+    let expected = LoggedEvent {
+        id: id.into(),
+        tenant_id: None,
+        occurred_at: at(2),
+        actor_kind: "robot".to_owned(),
+        actor_id: None,
+        actor_name: Some("R2".to_owned()),
+        action: "user.merged".to_owned(),
+        target_kind: Some("group".to_owned()),
+        target_id: Some(id.to_string()),
+        changes: vec![FieldChange::set("changes", changes)],
+        reason: Some("policy".to_owned()),
+        origin: AuditOrigin::default(),
+        count: 1,
+    };
+    assert_eq!(*unknown, expected);
+}
+
+async fn events_of_one_moment_are_listed_in_the_order_in_which_they_were_written(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let events: Vec<_> = (0..50).map(|_| event(1, None, Action::LoginFailed)).collect();
+    let (one, all) = events.split_at(1);
+    write(&fixture, &[&one[0]]).await;
+    let mut tx = fixture.begin().await;
+    audit::insert_all(&mut tx, all).await.unwrap();
+    tx.commit().await.unwrap();
+    let told = list(&fixture, &EventFilter::default(), None).await;
+    assert_eq!(told, logged(&events.iter().rev().collect::<Vec<_>>()));
 }

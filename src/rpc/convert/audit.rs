@@ -2,9 +2,7 @@
 
 use super::directory::{page, time};
 use super::{optional, page_size, timestamp};
-use crate::domain::{
-    Action, Actor, AuditEvent, FieldChange, FieldViolation, Page, Target, TenantId, UserId, Violations,
-};
+use crate::domain::{Action, FieldChange, FieldViolation, LoggedEvent, Page, TenantId, UserId, Violations};
 use crate::proto::v1;
 use crate::service::audit::EventQuery;
 use crate::service::directory::PageQuery;
@@ -44,51 +42,42 @@ fn actions(names: &[String]) -> Result<Vec<Action>, &'static str> {
     Ok(found)
 }
 
-pub(in crate::rpc) fn events(page: Page<AuditEvent>) -> v1::ListAuditEventsResponse {
+pub(in crate::rpc) fn events(page: Page<LoggedEvent>) -> v1::ListAuditEventsResponse {
     v1::ListAuditEventsResponse {
         events: page.entries.into_iter().map(event).collect(),
         next_page_token: page.next.unwrap_or_default(),
     }
 }
 
-fn event(event: AuditEvent) -> v1::AuditEvent {
-    let (target_kind, target_id) = target(event.target);
+fn event(event: LoggedEvent) -> v1::AuditEvent {
     let change = |FieldChange { field, before, after }: FieldChange| v1::AuditChange { field, before, after };
     v1::AuditEvent {
         id: event.id.to_string(),
         tenant_id: event.tenant_id.map(|id| id.to_string()).unwrap_or_default(),
         occurred_at: Some(timestamp(event.occurred_at)),
-        actor_kind: actor_kind(&event.actor).into(),
-        actor_id: event.actor.user_id().map(|id| id.to_string()).unwrap_or_default(),
-        actor_name: event.actor.name().unwrap_or_default().to_owned(),
-        action: event.action.as_str().to_owned(),
-        target_kind: target_kind.to_owned(),
-        target_id,
+        actor_kind: actor_kind(&event.actor_kind).into(),
+        actor_id: event.actor_id.map(|id| id.to_string()).unwrap_or_default(),
+        actor_name: event.actor_name.unwrap_or_default(),
+        action: event.action,
+        target_kind: event.target_kind.unwrap_or_default(),
+        target_id: event.target_id.unwrap_or_default(),
         changes: event.changes.into_iter().map(change).collect(),
-        reason: event.reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+        reason: event.reason.unwrap_or_default(),
         request_id: event.origin.request_id.unwrap_or_default(),
         source: event.origin.source.unwrap_or_default(),
         count: i64::try_from(event.count).unwrap_or(i64::MAX),
+        actor_kind_name: event.actor_kind,
     }
 }
 
-fn actor_kind(actor: &Actor) -> v1::ActorKind {
-    match actor {
-        Actor::Anonymous { .. } => v1::ActorKind::Anonymous,
-        Actor::User { .. } => v1::ActorKind::User,
-        Actor::Service { .. } => v1::ActorKind::Service,
-        Actor::Operator { .. } => v1::ActorKind::Operator,
-        Actor::System => v1::ActorKind::System,
-    }
-}
-
-fn target(target: Option<Target>) -> (&'static str, String) {
-    match target {
-        None => ("", String::new()),
-        Some(Target::User(id)) => ("user", id.to_string()),
-        Some(Target::Tenant(id)) => ("tenant", id.to_string()),
-        Some(Target::Session(id)) => ("session", id.to_string()),
-        Some(Target::ServiceToken(id)) => ("service_token", id.to_string()),
-        Some(Target::SigningKey(kid)) => ("signing_key", kid),
+/// The kind of a name; not given for one that only another version knows.
+fn actor_kind(name: &str) -> v1::ActorKind {
+    match name {
+        "anonymous" => v1::ActorKind::Anonymous,
+        "user" => v1::ActorKind::User,
+        "service" => v1::ActorKind::Service,
+        "operator" => v1::ActorKind::Operator,
+        "system" => v1::ActorKind::System,
+        _ => v1::ActorKind::Unspecified,
     }
 }

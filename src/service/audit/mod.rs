@@ -8,7 +8,7 @@ use super::access;
 use super::directory::PageQuery;
 use super::directory::pieces::{Cursor, Found, Piece, Pieced, Pieces};
 use super::{CallContext, Caller, Service, ServiceError};
-use crate::domain::{Action, AuditEvent, AuditEventId, Page, PageSize, TenantId, Timestamp, UserId};
+use crate::domain::{Action, AuditEventId, LoggedEvent, Page, PageSize, TenantId, Timestamp, UserId};
 use crate::storage::audit::{EventFilter, Listed};
 use crate::storage::{self, Conn, StorageError};
 
@@ -46,7 +46,7 @@ impl Service {
         query: EventQuery,
         page: PageQuery,
         context: &CallContext,
-    ) -> Result<Page<AuditEvent>, ServiceError> {
+    ) -> Result<Page<LoggedEvent>, ServiceError> {
         let listing = self.listing(context).await?;
         let by = {
             let mut conn = listing.connection().await?;
@@ -68,13 +68,13 @@ impl Service {
 /// Finds a page of the events that satisfy a filter, the newest first.
 ///
 /// # Errors
-/// [`StorageError`] when the database fails or a row makes no sense.
+/// [`StorageError`] when the database fails.
 pub async fn find_events(
     pieces: &Pieces<'_>,
     filter: &EventFilter,
     size: PageSize,
     after: Option<Cursor>,
-) -> Result<Found<AuditEvent>, StorageError> {
+) -> Result<Found<LoggedEvent>, StorageError> {
     pieces.page(&Events { filter }, size, after).await
 }
 
@@ -84,14 +84,14 @@ struct Events<'f> {
 }
 
 impl Pieced for Events<'_> {
-    type Entry = AuditEvent;
+    type Entry = LoggedEvent;
 
     async fn read(
         &self,
         conn: &mut Conn,
         after: Option<Cursor>,
         most: usize,
-    ) -> Result<Piece<AuditEvent>, StorageError> {
+    ) -> Result<Piece<LoggedEvent>, StorageError> {
         let after = after.map(|(_, id)| AuditEventId::from(id));
         let Listed { events, to } =
             storage::audit::list(conn, self.filter, after, most, READ_AT_ONCE).await?;

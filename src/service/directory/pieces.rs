@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::domain::{AuditEvent, PageSize, Session, Tenant, Timestamp, User};
+use crate::domain::{LoggedEvent, PageSize, Session, Tenant, Timestamp, User};
 use crate::storage::{Conn, Listing, Storage, StorageError};
 
 /// The most bytes of a page, as it is encoded.
@@ -184,7 +184,7 @@ impl Listed for Session {
     }
 }
 
-impl Listed for AuditEvent {
+impl Listed for LoggedEvent {
     fn place(&self) -> Cursor {
         (self.occurred_at, self.id.as_uuid())
     }
@@ -197,8 +197,7 @@ impl Listed for AuditEvent {
             .changes
             .iter()
             .map(|change| CHANGE_BYTES + change.field.len() + length(&change.before) + length(&change.after));
-        let actor = self.actor.name().map_or(0, str::len);
-        FIXED_BYTES + actor + length(&self.origin.request_id) + changes.sum::<usize>()
+        FIXED_BYTES + length(&self.actor_name) + length(&self.origin.request_id) + changes.sum::<usize>()
     }
 }
 

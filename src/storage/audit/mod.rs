@@ -20,8 +20,7 @@ use super::error::StorageError;
 use super::schema::{audit_cutoffs, audit_events};
 use super::transaction::Tx;
 use crate::domain::{
-    Action, Actor, AuditEvent, AuditEventId, AuditOrigin, FieldChange, Reason, Target, TenantId, Timestamp,
-    UserId,
+    Action, AuditEvent, AuditEventId, AuditOrigin, FieldChange, LoggedEvent, TenantId, Timestamp, UserId,
 };
 
 /// Which events to list: those of a tenant, or of none, that satisfy everything given.
@@ -68,44 +67,34 @@ struct Row {
 }
 
 impl Row {
-    fn into_event(self) -> Result<AuditEvent, StorageError> {
-        let corrupt = |column| StorageError::Corrupt(format!("audit_events.{column} makes no sense"));
-        let actor = Actor::from_parts(&self.actor_kind, self.actor_id.map(UserId::from), self.actor_name);
-        let changes: Vec<StoredChange> = match &self.changes {
-            Some(text) => serde_json::from_str(text).map_err(|_| corrupt("changes"))?,
-            None => Vec::new(),
-        };
-        let reason = |word: String| Reason::from_name(&word).ok_or_else(|| corrupt("reason"));
-        Ok(AuditEvent {
+    fn into_event(self) -> LoggedEvent {
+        LoggedEvent {
             id: self.id.into(),
             tenant_id: Some(self.tenant_id).filter(|id| !id.0.is_nil()).map(TenantId::from),
             occurred_at: self.occurred_at.into(),
-            actor: actor.ok_or_else(|| corrupt("actor_kind"))?,
-            action: Action::from_name(&self.action).ok_or_else(|| corrupt("action"))?,
-            target: target(self.target_kind.as_deref(), self.target_id, self.target_name)
-                .ok_or_else(|| corrupt("target_kind"))?,
-            changes: changes
-                .into_iter()
-                .map(|StoredChange { field, before, after }| FieldChange { field, before, after })
-                .collect(),
-            reason: self.reason.map(reason).transpose()?,
+            actor_kind: self.actor_kind,
+            actor_id: self.actor_id.map(UserId::from),
+            actor_name: self.actor_name,
+            action: self.action,
+            target_kind: self.target_kind,
+            target_id: self.target_id.map(|id| id.0.to_string()).or(self.target_name),
+            changes: self.changes.map(changes).unwrap_or_default(),
+            reason: self.reason,
             origin: AuditOrigin { request_id: self.request_id, source: self.source },
-            count: self.count.try_into().map_err(|_| corrupt("count"))?,
-        })
+            count: self.count.try_into().unwrap_or_default(),
+        }
     }
 }
 
-/// The target of a kind; `None` where the three do not go together.
-fn target(kind: Option<&str>, id: Option<DbId>, name: Option<String>) -> Option<Option<Target>> {
-    Some(Some(match (kind, id, name) {
-        (None, None, None) => return Some(None),
-        (Some("user"), Some(id), None) => Target::User(id.into()),
-        (Some("tenant"), Some(id), None) => Target::Tenant(id.into()),
-        (Some("session"), Some(id), None) => Target::Session(id.into()),
-        (Some("service_token"), Some(id), None) => Target::ServiceToken(id.into()),
-        (Some("signing_key"), None, Some(kid)) => Target::SigningKey(kid),
-        _ => return None,
-    }))
+/// The changes as another version may have written them: what is no list of changes is passed on as one.
+fn changes(text: String) -> Vec<FieldChange> {
+    match serde_json::from_str::<Vec<StoredChange>>(&text) {
+        Ok(changes) => changes
+            .into_iter()
+            .map(|StoredChange { field, before, after }| FieldChange { field, before, after })
+            .collect(),
+        Err(_) => vec![FieldChange::set("changes", text)],
+    }
 }
 
 /// The tenant as it is stored: the nil UUID for none.
@@ -140,7 +129,7 @@ pub async fn insert_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), Storag
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// The events, the newest first.
-    pub events: Vec<AuditEvent>,
+    pub events: Vec<LoggedEvent>,
     /// The event that was read last; `None` when nothing is behind it.
     pub to: Option<AuditEventId>,
 }
@@ -153,7 +142,7 @@ impl EventFilter {
         is_one_action && others + self.actions.len() <= 1
     }
 
-    fn has_time(&self, event: &AuditEvent) -> bool {
+    fn has_time(&self, event: &LoggedEvent) -> bool {
         self.from.is_none_or(|from| event.occurred_at >= from)
             && self.until.is_none_or(|until| event.occurred_at < until)
     }
@@ -209,7 +198,7 @@ macro_rules! limited {
 /// leads to.
 ///
 /// # Errors
-/// [`StorageError`] when the database fails or a row makes no sense.
+/// [`StorageError`] when the database fails.
 pub async fn list(
     conn: &mut Conn,
     filter: &EventFilter,
@@ -252,8 +241,7 @@ pub async fn list(
     )?;
     // When the limit ended it, the last of these was read last.
     let last = if found.len() >= limit { found.last().map(|row| row.id) } else { last };
-    let events = found.into_iter().map(Row::into_event).collect::<Result<Vec<_>, _>>()?;
-    let events = events.into_iter().filter(|event| filter.has_time(event)).collect();
+    let events = found.into_iter().map(Row::into_event).filter(|event| filter.has_time(event)).collect();
     Ok(Listed { events, to: last.map(AuditEventId::from) })
 }
 

@@ -86,13 +86,14 @@ fn insert(c: &mut SqliteConnection, event: &AuditEvent) -> QueryResult<()> {
 
 /// Kind, id and name of a target.
 fn target_parts(target: Option<&Target>) -> (Option<&'static str>, Option<DbId>, Option<&str>) {
+    let kind = target.map(Target::kind);
     match target {
-        None => (None, None, None),
-        Some(Target::User(id)) => (Some("user"), Some((*id).into()), None),
-        Some(Target::Tenant(id)) => (Some("tenant"), Some((*id).into()), None),
-        Some(Target::Session(id)) => (Some("session"), Some((*id).into()), None),
-        Some(Target::ServiceToken(id)) => (Some("service_token"), Some((*id).into()), None),
-        Some(Target::SigningKey(kid)) => (Some("signing_key"), None, Some(kid)),
+        None => (kind, None, None),
+        Some(Target::User(id)) => (kind, Some((*id).into()), None),
+        Some(Target::Tenant(id)) => (kind, Some((*id).into()), None),
+        Some(Target::Session(id)) => (kind, Some((*id).into()), None),
+        Some(Target::ServiceToken(id)) => (kind, Some((*id).into()), None),
+        Some(Target::SigningKey(kid)) => (kind, None, Some(kid)),
     }
 }
 
