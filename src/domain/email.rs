@@ -4,6 +4,8 @@ use std::fmt;
 
 use unicode_normalization::UnicodeNormalization;
 
+use super::visible;
+
 /// An e-mail address as its owner wrote it, and the form in which addresses are compared.
 ///
 /// Normalised form: NFC, lower case, the domain as IDNA A-labels (UTS 46); nothing else, so dots
@@ -26,6 +28,9 @@ pub enum InvalidEmail {
     /// Not of the form `local@domain`.
     #[error("must be an e-mail address such as ada@example.com")]
     Malformed,
+    /// With a character that nobody sees, so that two addresses could look alike.
+    #[error("must not contain invisible characters")]
+    Invisible,
 }
 
 impl Email {
@@ -36,11 +41,21 @@ impl Email {
 
     /// Reads an address of the form `local@domain`: the local part a dot-atom (RFC 5322, 3.2.3),
     /// characters beyond ASCII allowed (RFC 6531); the domain a host name. Quoted local parts and
-    /// address literals are refused.
+    /// address literals are refused, and invisible characters but for those that scripts and emoji need.
     ///
     /// # Errors
     /// [`InvalidEmail`] names the rule that `text` breaks; its message never quotes the text.
     pub fn parse(text: &str) -> Result<Self, InvalidEmail> {
+        let email = Self::parse_existing(text)?;
+        if visible::has_needless_invisible(text) { Err(InvalidEmail::Invisible) } else { Ok(email) }
+    }
+
+    /// Reads an address that a user may have: one that [`Email::parse`] accepts, or one with invisible characters
+    /// that an earlier version accepted.
+    ///
+    /// # Errors
+    /// As [`Email::parse`], but for [`InvalidEmail::Invisible`].
+    pub fn parse_existing(text: &str) -> Result<Self, InvalidEmail> {
         if text.is_empty() {
             return Err(InvalidEmail::Empty);
         }
@@ -284,6 +299,24 @@ mod tests {
             assert_eq!(Email::parse(text), Err(InvalidEmail::Malformed), "{text:?}");
         }
         assert_eq!(Email::parse(""), Err(InvalidEmail::Empty));
+    }
+
+    #[test]
+    fn an_address_with_invisible_characters_is_refused_unless_a_user_has_it() {
+        for c in
+            ['\u{200b}', '\u{2060}', '\u{feff}', '\u{202e}', '\u{ad}', '\u{200d}', '\u{fffe}', '\u{e000}']
+        {
+            let text = format!("a{c}da@example.com");
+            assert_eq!(Email::parse(&text), Err(InvalidEmail::Invisible), "{text:?}");
+            assert_eq!(Email::parse_existing(&text).unwrap().as_given(), text);
+        }
+        for text in ["ada@exam\u{200b}ple.com", "ada@exam\u{ad}ple.com"] {
+            assert_eq!(Email::parse(text), Err(InvalidEmail::Invisible), "{text:?}");
+            assert_eq!(Email::parse_existing(text).unwrap().as_normalized(), "ada@example.com");
+        }
+        for local in ["\u{646}\u{627}\u{645}\u{647}\u{200c}\u{627}\u{6cc}", "\u{1f469}\u{200d}\u{1f4bb}"] {
+            assert!(Email::parse(&format!("{local}@example.com")).is_ok(), "{local:?}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod tenant;
 pub mod text;
 pub mod user;
 pub mod violation;
+mod visible;
 
 pub use attempts::{Attempts, Limit, Room};
 pub use audit::{Action, Actor, AuditEvent, AuditOrigin, FieldChange, LoggedEvent, Reason, Target};

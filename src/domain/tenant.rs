@@ -2,7 +2,7 @@
 
 use super::clock::Timestamp;
 use super::id::TenantId;
-use super::text::{InvalidText, short_text};
+use super::text::{InvalidText, name, short_text};
 
 /// A customer of the company. Users belong to exactly one, and see nothing of any other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Tenant {
     pub updated_at: Timestamp,
 }
 
-/// A tenant's name: 1 to 200 characters, in NFC, without control characters. Not unique.
+/// A tenant's name: 1 to 200 characters, in NFC, one of them visible, without control characters. Not unique.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantName(String);
 
@@ -32,6 +32,14 @@ impl TenantName {
     /// # Errors
     /// [`InvalidText`] names the rule that `text` breaks.
     pub fn parse(text: &str) -> Result<Self, InvalidText> {
+        name(text, Self::MAX_CHARS).map(Self)
+    }
+
+    /// Reads a name that was stored, maybe by a version that accepted names of which nothing can be seen.
+    ///
+    /// # Errors
+    /// [`InvalidText`] names the rule that `text` has always broken.
+    pub fn parse_stored(text: &str) -> Result<Self, InvalidText> {
         short_text(text, Self::MAX_CHARS).map(Self)
     }
 

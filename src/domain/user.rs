@@ -5,7 +5,7 @@ use super::email::Email;
 use super::id::UserId;
 use super::role::Role;
 use super::tenant::Tenant;
-use super::text::{InvalidText, short_text};
+use super::text::{InvalidText, name, short_text};
 
 /// A person who can log in, with the tenant that the person belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl UserState {
     }
 }
 
-/// A given or a family name: 1 to 100 characters, in NFC, without control characters.
+/// A given or a family name: 1 to 100 characters, in NFC, one of them visible, without control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PersonName(String);
 
@@ -69,6 +69,14 @@ impl PersonName {
     /// # Errors
     /// [`InvalidText`] names the rule that `text` breaks.
     pub fn parse(text: &str) -> Result<Self, InvalidText> {
+        name(text, Self::MAX_CHARS).map(Self)
+    }
+
+    /// Reads a name that was stored, maybe by a version that accepted names of which nothing can be seen.
+    ///
+    /// # Errors
+    /// [`InvalidText`] names the rule that `text` has always broken.
+    pub fn parse_stored(text: &str) -> Result<Self, InvalidText> {
         short_text(text, Self::MAX_CHARS).map(Self)
     }
 

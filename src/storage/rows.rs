@@ -86,7 +86,7 @@ impl TenantRow {
     pub(super) fn into_tenant(self) -> Result<Tenant, StorageError> {
         Ok(Tenant {
             id: self.id.into(),
-            name: sense("tenants.name", TenantName::parse(&self.name).ok())?,
+            name: sense("tenants.name", TenantName::parse_stored(&self.name).ok())?,
             version: self.version,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
@@ -103,9 +103,9 @@ impl UserRow {
         Ok(User {
             id: self.id.into(),
             tenant,
-            email: sense("users.email", Email::parse(&self.email).ok())?,
-            first_name: sense("users.first_name", PersonName::parse(&self.first_name).ok())?,
-            last_name: sense("users.last_name", PersonName::parse(&self.last_name).ok())?,
+            email: sense("users.email", Email::parse_existing(&self.email).ok())?,
+            first_name: sense("users.first_name", PersonName::parse_stored(&self.first_name).ok())?,
+            last_name: sense("users.last_name", PersonName::parse_stored(&self.last_name).ok())?,
             role: role(&self.role)?,
             state: state(&self.state)?,
             version: self.version,

@@ -24,6 +24,8 @@ fn lines() -> Vec<(Value, Option<&'static str>)> {
         ok(tenant(1)),
         ok(user(1, 1)),
         bad(with(user(2, 1), "email", "nobody"), "bad_email"),
+        bad(with(user(2, 1), "email", "no\u{200b}body@example.com"), "bad_email"),
+        bad(with(user(2, 1), "first_name", "\u{200b}"), "bad_first_name"),
         bad(without(user(3, 1), "email"), "bad_email"),
         bad(with(user(4, 1), "first_name", ""), "bad_first_name"),
         bad(with(user(5, 1), "last_name", "x".repeat(101)), "bad_last_name"),

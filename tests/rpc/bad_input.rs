@@ -1,11 +1,11 @@
 //! What is no request in order is refused by name, and does the server no harm.
 
-use identity::proto::v1::{LoginRequest, RegisterRequest};
+use identity::proto::v1::{GetUserByEmailRequest, LoginRequest, RegisterRequest};
 use prost::Message as _;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
-use crate::database::census;
+use crate::database::{census, execute};
 use crate::fixture::{call_raw, refusal, refused, registered};
 use crate::support::raw::{RawClient, Reply, frame, grpc};
 use crate::support::service::{
@@ -15,6 +15,8 @@ use crate::support::service::{
 on_both_databases!(
     every_empty_field_is_named_at_once,
     a_registration_that_breaks_a_rule_names_its_field,
+    joiners_stay_where_an_emoji_or_a_script_needs_them,
+    who_has_an_invisible_character_from_before_logs_in_and_is_found,
     a_login_names_what_cannot_be_an_email_or_a_password,
     what_is_no_message_is_refused_by_every_rpc,
     fields_of_tomorrow_are_passed_over,
@@ -50,7 +52,7 @@ async fn every_empty_field_is_named_at_once(engine: Engine) {
 async fn a_registration_that_breaks_a_rule_names_its_field(engine: Engine) {
     let service = TestService::start(engine).await;
     type Change = fn(&mut RegisterRequest);
-    let changes: [(&[&str], Change); 27] = [
+    let changes: [(&[&str], Change); 41] = [
         (&["email"], |request| request.email = "evemail".into()),
         (&["email"], |request| request.email = "eve@".into()),
         (&["email"], |request| request.email = " eve@example.com".into()),
@@ -77,6 +79,21 @@ async fn a_registration_that_breaks_a_rule_names_its_field(engine: Engine) {
         (&["tenant_name"], |request| request.tenant_name = "x".repeat(201)),
         (&["tenant_name"], |request| request.tenant_name = "Engines\u{7f}".into()),
         (&["tenant_name"], |request| request.tenant_name = "Engines\u{2028}of".into()),
+        // Invisible characters, in the local part and in the domain, where no script needs them.
+        (&["email"], |request| request.email = "e\u{200b}ve@example.com".into()),
+        (&["email"], |request| request.email = "eve\u{2060}@example.com".into()),
+        (&["email"], |request| request.email = "\u{feff}eve@example.com".into()),
+        (&["email"], |request| request.email = "e\u{202e}ve@example.com".into()),
+        (&["email"], |request| request.email = "e\u{200d}ve@example.com".into()),
+        (&["email"], |request| request.email = "eve\u{fdd0}@example.com".into()),
+        (&["email"], |request| request.email = "eve\u{e000}@example.com".into()),
+        (&["email"], |request| request.email = "eve@ex\u{ad}ample.com".into()),
+        (&["first_name"], |request| request.first_name = "\u{200b}".into()),
+        (&["first_name"], |request| request.first_name = "Ada\u{202e}".into()),
+        (&["last_name"], |request| request.last_name = "\u{2060}\u{feff} \u{3164}".into()),
+        (&["last_name"], |request| request.last_name = "\u{f8ff}".into()),
+        (&["tenant_name"], |request| request.tenant_name = "\u{200e}\u{2800}".into()),
+        (&["tenant_name"], |request| request.tenant_name = "Engines\u{ffff}".into()),
         (&["request_id"], |request| request.request_id = "1".into()),
         (&["email", "password", "first_name", "last_name", "tenant_name", "request_id"], |request| {
             *request = RegisterRequest {
@@ -101,6 +118,47 @@ async fn a_registration_that_breaks_a_rule_names_its_field(engine: Engine) {
     }
     assert_eq!(census(&service.database), [0; 5]);
     registered(&service, "eve@example.com").await;
+}
+
+async fn joiners_stay_where_an_emoji_or_a_script_needs_them(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let (persian, hindi) =
+        ("\u{646}\u{627}\u{645}\u{647}\u{200c}\u{627}\u{6cc}", "\u{915}\u{94d}\u{200d}\u{937}");
+    for word in [persian, hindi, "\u{1f469}\u{1f3fd}\u{200d}\u{1f4bb}", "\u{2764}\u{fe0f}\u{200d}\u{1f525}"] {
+        let request = RegisterRequest {
+            first_name: word.into(),
+            last_name: format!("A\u{200b}da {word}"),
+            tenant_name: word.into(),
+            ..registration(&format!("{word}@example.com"))
+        };
+        let user = service.client().register(request.clone()).await.unwrap().user.unwrap();
+        assert_eq!(user.email, request.email);
+        assert_eq!((user.first_name, user.last_name), (request.first_name, request.last_name));
+        service.client().login(&request.email, PASSWORD).await.unwrap();
+    }
+}
+
+async fn who_has_an_invisible_character_from_before_logs_in_and_is_found(engine: Engine) {
+    let service = TestService::start(engine).await;
+    let client = service.client();
+    let ada = registered(&service, "ada@example.com").await;
+    // As a version stored it that did not look for them.
+    let email = "a\u{200b}da@example.com";
+    execute(
+        &service.database,
+        &format!(
+            "UPDATE users SET email = '{email}', first_name = '\u{2060}';
+             UPDATE login_names SET email_normalized = '{email}';
+             UPDATE tenants SET name = '\u{202e}x'"
+        ),
+    );
+    let user = client.login(email, PASSWORD).await.unwrap().user.unwrap();
+    assert_eq!((user.email.as_str(), user.first_name.as_str()), (email, "\u{2060}"));
+    assert_eq!(client.get_user(Some(&ada.access_token), "").await.unwrap().user, Some(user.clone()));
+    let mut request = Request::new(GetUserByEmailRequest { email: email.into() });
+    request.metadata_mut().insert("authorization", format!("Bearer {}", ada.access_token).parse().unwrap());
+    let found = client.directory.clone().get_user_by_email(request).await.unwrap();
+    assert_eq!(found.into_inner().user, Some(user));
 }
 
 async fn a_login_names_what_cannot_be_an_email_or_a_password(engine: Engine) {

@@ -150,7 +150,7 @@ pub(in crate::cli) enum Whom {
 
 fn whom(text: &str) -> Result<Whom, InvalidWhom> {
     if text.contains('@') {
-        return Ok(Whom::Email(Email::parse(text)?));
+        return Ok(Whom::Email(Email::parse_existing(text)?));
     }
     UserId::parse(text).map(Whom::Id).map_err(|InvalidId| InvalidWhom::Neither)
 }

@@ -229,7 +229,7 @@ pub(in crate::rpc) fn user_ids(
 /// The violation of `email`.
 pub(in crate::rpc) fn email(message: &v1::GetUserByEmailRequest) -> Result<Email, Vec<FieldViolation>> {
     let mut violations = Violations::new();
-    let email = violations.check("email", Email::parse(&message.email));
+    let email = violations.check("email", Email::parse_existing(&message.email));
     email.ok_or_else(|| violations.into_vec())
 }
 

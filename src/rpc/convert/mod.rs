@@ -52,7 +52,7 @@ pub(super) fn registration(
 /// Every violation of every field.
 pub(super) fn credentials(message: v1::LoginRequest) -> Result<(Email, Password), Vec<FieldViolation>> {
     let mut violations = Violations::new();
-    let email = violations.check("email", Email::parse(&message.email));
+    let email = violations.check("email", Email::parse_existing(&message.email));
     let password = violations.check("password", Password::new(message.password));
     match (email, password) {
         (Some(email), Some(password)) => Ok((email, password)),

@@ -37,11 +37,13 @@ const UNKNOWN: i32 = 77;
 fn creations() -> Cases {
     let valid = newcomer("new@example.com", Role::Member);
     type Change = fn(&mut CreateUserRequest);
-    let changes: [(&[&str], Change); 16] = [
+    let changes: [(&[&str], Change); 18] = [
         (&["tenant_id"], |request| request.tenant_id = "1".into()),
         (&["email"], |request| request.email = String::new()),
         (&["email"], |request| request.email = "eve@".into()),
         (&["email"], |request| request.email = "a".repeat(255)),
+        (&["email"], |request| request.email = "new\u{200b}@example.com".into()),
+        (&["first_name"], |request| request.first_name = "\u{2060}".into()),
         (&["password"], |request| request.password = String::new()),
         (&["password"], |request| request.password = "1234567".into()),
         (&["password"], |request| request.password = "x".repeat(1025)),
@@ -102,6 +104,14 @@ fn updates(id: &str) -> Cases {
             &["user.tenant_id"],
         ),
         case("UpdateUser", &request(User { email: "x".into(), ..user() }, &["email"]), &["user.email"]),
+        case(
+            "UpdateUser",
+            &request(
+                User { email: "a\u{feff}@example.com".into(), last_name: "\u{feff}".into(), ..user() },
+                &["email", "last_name"],
+            ),
+            &["user.email", "user.last_name"],
+        ),
         case(
             "UpdateUser",
             &request(User { first_name: "x".repeat(101), ..user() }, &["first_name"]),
