@@ -97,6 +97,20 @@ class Interop(unittest.TestCase):
             self.assertTrue(violation.description, violation.field)
         return sorted(violation.field for violation in bad_request.field_violations)
 
+    def test_several_addresses_need_an_authority(self):
+        if self.credentials:
+            self.skipTest("certificates are for names")
+        addresses = f"ipv4:{self.address},{self.address}"
+        check = health_pb2.HealthCheckRequest()
+        with grpc.insecure_channel(addresses) as channel:
+            with self.assertRaises(grpc.RpcError) as caught:
+                health_pb2_grpc.HealthStub(channel).Check(check, timeout=TIMEOUT)
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.INTERNAL)
+        options = [("grpc.default_authority", "identity.internal")]
+        with grpc.insecure_channel(addresses, options=options) as channel:
+            reply = health_pb2_grpc.HealthStub(channel).Check(check, timeout=TIMEOUT)
+        self.assertEqual(reply.status, health_pb2.HealthCheckResponse.SERVING)
+
     def test_register_returns_the_owner_the_tenant_and_tokens(self):
         request = self.registration()
         answer = self.register(request)
