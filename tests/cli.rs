@@ -70,6 +70,28 @@ fn every_fault_of_the_configuration_is_listed() {
 }
 
 #[test]
+fn a_database_url_that_cannot_be_meant_starts_nothing() {
+    for url in [
+        "",
+        "sqlite:identity.db\r",
+        "postgres://ada:hunter2@127.0.0.1:1/identity\n",
+        "postgres://ada:hunter2@127.0.0.1:1/identity?gssencmode=require",
+        "postgres://ada:hunter2@127.0.0.1:1/identity?require_auth=scram-sha-256",
+        "postgres://ada:hunter2@127.0.0.1:1/identity?sslcrl=crl.pem",
+        "postgres://ada:hunter2@127.0.0.1:1/identity?ssl_min_protocol_version=TLSv1.3",
+        "postgres://ada:hunter2@127.0.0.1:1/identity?ssl=true&sslmode=disable",
+    ] {
+        for arguments in [&["serve"][..], &["migrate", "run"]] {
+            let variables = [("DATABASE_URL", url), ("JWT_SECRET", "correct horse battery staple, twice")];
+            let (code, out, err) = identity(arguments, &variables);
+            assert_eq!((code, out.as_str()), (Some(64), ""), "{url:?}: {err}");
+            assert!(err.contains("  DATABASE_URL (--database-url): "), "{url:?}: {err}");
+            assert!(!err.contains("hunter2"), "{err}");
+        }
+    }
+}
+
+#[test]
 fn files_that_the_configuration_names_are_faults_of_it_when_they_are_of_no_use() {
     use std::os::unix::fs::PermissionsExt as _;
 

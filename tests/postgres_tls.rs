@@ -212,6 +212,8 @@ async fn a_server_with_tls_is_checked_as_the_mode_says() {
         ("localhost", String::new(), true),
         ("127.0.0.1", "sslmode=prefer".to_owned(), true),
         ("127.0.0.1", "sslmode=require".to_owned(), true),
+        ("127.0.0.1", "ssl=true".to_owned(), true),
+        ("127.0.0.1", "sslmode=require&ssl_min_protocol_version=TLSv1.3".to_owned(), true),
         ("localhost", "sslmode=require&sslrootcert={folder}/ca.pem".to_owned(), true),
         ("db.example", format!("{stranger}=verify-ca&sslrootcert={{folder}}/ca.pem"), true),
         ("localhost", "sslmode=verify-full&sslrootcert={folder}/ca.pem".to_owned(), true),
@@ -245,8 +247,11 @@ async fn a_server_with_tls_is_checked_as_the_mode_says() {
 async fn a_server_without_tls_is_used_only_when_the_mode_allows() {
     let cluster = Cluster::start("off");
     assert!(!attempt(&cluster.target("localhost", "postgres")).await.unwrap());
-    let error = attempt(&cluster.target("localhost", "postgres?sslmode=require")).await.unwrap_err();
-    assert!(matches!(error, ConnectError::Tls(_)), "{error}");
+    for query in ["sslmode=require", "sslMode=require", "ssl=true", "requiressl=1", "ssl=true&sslmode=prefer"]
+    {
+        let error = attempt(&cluster.target("localhost", &format!("postgres?{query}"))).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Tls(_)), "{query}: {error}");
+    }
 
     let mut connection = connect(&cluster.target("localhost", "postgres?schema=My-App")).await.unwrap();
     assert_eq!(setting(&mut connection, "search_path").await, "\"My-App\"");
@@ -260,6 +265,17 @@ async fn a_server_without_tls_is_used_only_when_the_mode_allows() {
     assert!(matches!(error, Err(ConnectError::SessionAttributes)), "{error:?}");
     let error = attempt(&target(&format!("postgres://ada@localhost:{}/postgres", cluster.port))).await;
     assert!(matches!(error, Err(ConnectError::Authentication)), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_speaks_only_an_older_tls_than_the_url_allows_is_not_used() {
+    let cluster = Cluster::start("on -c ssl_max_protocol_version=TLSv1.2");
+    let target = |version| {
+        cluster.target("localhost", &format!("postgres?ssl=true&ssl_min_protocol_version={version}"))
+    };
+    assert!(attempt(&target("TLSv1.2")).await.unwrap());
+    let error = attempt(&target("TLSv1.3")).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Tls(_)), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

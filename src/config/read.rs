@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use super::{Environment, Fault, Flags, Resolved};
 
 /// A setting's variable, and where its flag is among the flags.
@@ -58,7 +60,33 @@ impl<'a> Reader<'a> {
         if let Some(text) = flag {
             return Some(text.to_owned());
         }
-        let value = self.environment.get(name.variable).filter(|value| !value.is_empty())?;
+        self.variable(name).filter(|text| !text.is_empty())
+    }
+
+    /// The text that was given, as [`Reader::text`] has it, but empty when that is what was given.
+    pub(super) fn text_or_empty(&mut self, name: Name) -> Option<String> {
+        match name.flag.and_then(|flag| flag(self.flags)) {
+            Some(flag) => Some(flag.to_owned()),
+            None => self.variable(name),
+        }
+    }
+
+    /// A secret, which has no flag. An empty one counts as not given; that, and a line end that a file or a
+    /// command left behind it, is warned of. `line_end` says what becomes of that.
+    pub(super) fn secret(&mut self, name: Name, line_end: &str) -> Option<SecretString> {
+        let secret = self.variable(name)?;
+        if secret.is_empty() {
+            self.warn(name, "is set but empty, which counts as not set");
+            return None;
+        }
+        if secret.ends_with('\n') {
+            self.warn(name, format_args!("ends with a line end, which {line_end}"));
+        }
+        Some(secret.into())
+    }
+
+    fn variable(&mut self, name: Name) -> Option<String> {
+        let value = self.environment.get(name.variable)?;
         value.into_string().map_err(|_| self.fault(name, "must be UTF-8")).ok()
     }
 

@@ -19,6 +19,9 @@ const MASTER_KEY_FILE: Name =
 /// HS256 needs a key at least as long as its hash (RFC 7518, 3.2).
 const JWT_SECRET_MIN_BYTES: usize = 32;
 
+/// What becomes of the line end of a key.
+const LINE_END_OF_KEY: &str = "is no part of the key";
+
 /// The problem with a key that is none.
 const NO_MASTER_KEY: &str = "must be 32 bytes in base64; `identity keys master` makes one";
 
@@ -45,7 +48,7 @@ pub enum MasterKeySource {
 
 /// `JWT_SECRET`, for HS256; its bytes are the key as they stand.
 pub(super) fn jwt_secret(reader: &mut Reader<'_>) -> Option<SecretString> {
-    let secret = SecretString::from(reader.text(JWT_SECRET)?);
+    let secret = reader.secret(JWT_SECRET, "is a part of the secret")?;
     if secret.expose_secret().len() < JWT_SECRET_MIN_BYTES {
         reader.fault(
             JWT_SECRET,
@@ -62,8 +65,9 @@ pub(super) fn master_key(
     database: Option<&DatabaseUrl>,
     has_jwt_secret: bool,
 ) -> Option<MasterKeySettings> {
-    let previous =
-        reader.parsed(MASTER_KEY_PREVIOUS, |text| MasterKey::from_base64(text).map_err(|_| NO_MASTER_KEY));
+    let previous = reader
+        .secret(MASTER_KEY_PREVIOUS, LINE_END_OF_KEY)
+        .and_then(|key| given_key(reader, MASTER_KEY_PREVIOUS, &key));
     let source = master_key_source(reader, database, has_jwt_secret)?;
     Some(MasterKeySettings { source, previous })
 }
@@ -79,17 +83,14 @@ fn master_key_source(
     database: Option<&DatabaseUrl>,
     has_jwt_secret: bool,
 ) -> Option<MasterKeySource> {
-    let inline = reader.text(MASTER_KEY).map(SecretString::from);
+    let inline = reader.secret(MASTER_KEY, LINE_END_OF_KEY);
     let file = reader.text(MASTER_KEY_FILE).map(PathBuf::from);
     match (inline, file, database) {
         (Some(_), Some(_), _) => {
             reader.fault(MASTER_KEY, "must not be set together with IDENTITY_MASTER_KEY_FILE");
             None
         }
-        (Some(key), None, _) => {
-            let key = MasterKey::from_base64(key.expose_secret());
-            key.map_err(|_| reader.fault(MASTER_KEY, NO_MASTER_KEY)).ok().map(MasterKeySource::Given)
-        }
+        (Some(key), None, _) => given_key(reader, MASTER_KEY, &key).map(MasterKeySource::Given),
         (None, Some(file), _) => {
             let key = MasterKey::load(&file);
             key.map_err(|error| reader.fault(MASTER_KEY_FILE, problem_with_file(&error)))
@@ -112,6 +113,11 @@ fn master_key_source(
         }
         (None, None, None) => None,
     }
+}
+
+fn given_key(reader: &mut Reader<'_>, name: Name, key: &SecretString) -> Option<MasterKey> {
+    let key = MasterKey::from_base64(key.expose_secret());
+    key.map_err(|_| reader.fault(name, NO_MASTER_KEY)).ok()
 }
 
 /// What is wrong with a file that should hold the master key. Leaves its name out: it may be the key

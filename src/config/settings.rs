@@ -244,7 +244,8 @@ const DEFAULT_SESSION_LIMIT: NonZeroUsize = NonZeroUsize::new(100).expect("100 i
 const DRAIN_RANGE: RangeInclusive<Duration> = Duration::ZERO..=HOUR;
 
 impl Settings {
-    /// Reads every setting: the flag, else the variable unless it is empty, else the default.
+    /// Reads every setting: the flag, else the variable unless it is empty, else the default. An empty
+    /// `DATABASE_URL` is a fault.
     /// Variables of other names are ignored.
     ///
     /// # Errors
@@ -337,7 +338,8 @@ impl<T> Resolved<Option<T>> {
 }
 
 fn database(reader: &mut Reader<'_>) -> Option<DatabaseSettings> {
-    let url = match reader.text(DATABASE_URL).as_deref().map(DatabaseUrl::parse) {
+    // An empty text is no choice of SQLite: a variable behind it may be missing.
+    let url = match reader.text_or_empty(DATABASE_URL).as_deref().map(DatabaseUrl::parse) {
         None => Some(DatabaseUrl::Sqlite { path: DEFAULT_DATABASE.into() }),
         Some(Ok((url, warnings))) => {
             warnings.iter().for_each(|warning| reader.warn(DATABASE_URL, warning));

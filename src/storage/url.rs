@@ -1,15 +1,15 @@
 //! Where the database is: reads `DATABASE_URL`.
 //!
 //! Takes what PostgreSQL's own library takes, and what Prisma adds to it, so that the URL of an
-//! existing deployment works unchanged. What has no meaning here is dropped with a warning; what
-//! would weaken the connection is refused. Connecting is left to [`super::postgres`] and the pools.
+//! existing deployment works unchanged. What has no meaning here is dropped with a warning; what asks for
+//! more security than there would be is refused. Connecting is left to [`super::postgres`] and the pools.
 
 mod target;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use target::{PostgresTarget, TlsMode};
+pub use target::{MinTlsVersion, PostgresTarget, TlsMode};
 
 /// A database that the service can use. `Debug` and `Display` never show a password.
 #[derive(Clone)]
@@ -24,8 +24,18 @@ pub enum DatabaseUrl {
 }
 
 /// Why a text is not the URL of a database that the service can use. Never quotes a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDatabaseUrl {
+    /// Nothing was given.
+    #[error("must not be empty")]
+    Empty,
+    /// White space around the URL or a name in it, such as the end of a line: it would name another file or
+    /// database.
+    #[error("must not have white space or line ends around it, or around a name in it")]
+    WhiteSpace,
+    /// A control character.
+    #[error("must not contain control characters")]
+    Control,
     /// Another scheme, or none.
     #[error("must start with postgres://, postgresql:// or sqlite:")]
     Scheme,
@@ -55,6 +65,14 @@ pub enum InvalidDatabaseUrl {
         /// What its value must be.
         rule: &'static str,
     },
+    /// A parameter that asks for security that the service cannot give.
+    #[error("must not have the parameter `{name}`: {reason}")]
+    Unsupported {
+        /// The parameter's name.
+        name: String,
+        /// Why it cannot be honoured.
+        reason: &'static str,
+    },
 }
 
 impl DatabaseUrl {
@@ -67,6 +85,13 @@ impl DatabaseUrl {
     /// # Errors
     /// [`InvalidDatabaseUrl`] names the rule that `text` breaks, and never quotes it.
     pub fn parse(text: &str) -> Result<(Self, Vec<String>), InvalidDatabaseUrl> {
+        if text.is_empty() {
+            return Err(InvalidDatabaseUrl::Empty);
+        }
+        refuse_white_space_around(text)?;
+        if text.contains(char::is_control) {
+            return Err(InvalidDatabaseUrl::Control);
+        }
         let (scheme, rest) = text.split_once(':').ok_or(InvalidDatabaseUrl::Scheme)?;
         match scheme.to_ascii_lowercase().as_str() {
             "postgres" | "postgresql" => {
@@ -107,6 +132,13 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
+fn refuse_white_space_around(text: &str) -> Result<(), InvalidDatabaseUrl> {
+    if text.trim() == text { Ok(()) } else { Err(InvalidDatabaseUrl::WhiteSpace) }
+}
+
+/// Parameters by which variants of SQLite encrypt their files.
+const SQLITE_KEYS: [&str; 5] = ["cipher", "hexkey", "key", "password", "textkey"];
+
 fn parse_sqlite(rest: &str) -> Result<(PathBuf, Vec<String>), InvalidDatabaseUrl> {
     // SQLite itself would read a path that starts with `file:` as one of its own URIs.
     let rest = rest.strip_prefix("file:").unwrap_or(rest);
@@ -116,17 +148,24 @@ fn parse_sqlite(rest: &str) -> Result<(PathBuf, Vec<String>), InvalidDatabaseUrl
         return Err(InvalidDatabaseUrl::InMemory);
     }
     // To SQLite, an empty name is a temporary database and `:name` is kept for its own use.
-    if path.is_empty() || path.ends_with('/') || path.starts_with(':') || path.contains('\0') {
+    if path.is_empty() || path.ends_with('/') || path.starts_with(':') {
         return Err(InvalidDatabaseUrl::NoFile);
     }
+    refuse_white_space_around(path)?;
     let names = query.split('&').filter(|parameter| !parameter.is_empty());
     let warnings = names
-        .map(|parameter| parameter.split('=').next().unwrap_or_default())
-        .map(|name| {
-            target::parameter_name(name).map(|name| format!("parameter `{name}` is ignored on SQLite"))
-        })
+        .map(|parameter| sqlite_warning(parameter.split('=').next().unwrap_or_default()))
         .collect::<Result<_, _>>()?;
     Ok((PathBuf::from(path), warnings))
+}
+
+fn sqlite_warning(name: &str) -> Result<String, InvalidDatabaseUrl> {
+    let name = target::parameter_name(name)?;
+    if SQLITE_KEYS.contains(&name.to_ascii_lowercase().as_str()) {
+        let reason = "the SQLite in this service does not encrypt files";
+        return Err(InvalidDatabaseUrl::Unsupported { name: name.to_owned(), reason });
+    }
+    Ok(format!("parameter `{name}` is ignored on SQLite"))
 }
 
 #[cfg(test)]

@@ -214,6 +214,46 @@ fn what_is_allowed_but_unwise_is_warned_about() {
 }
 
 #[test]
+fn a_database_url_that_is_set_names_a_database() {
+    for value in ["", " ", "sqlite:identity.db\n", " postgres://h/d", "postgres://h/d\r\n", "sqlite:a\tb"] {
+        let (names, problem) = refused(&[("DATABASE_URL", value), ("JWT_SECRET", SECRET)]);
+        assert_eq!(names, ["DATABASE_URL (--database-url)"], "{value:?}");
+        assert!(problem.starts_with("must not "), "{problem}");
+        // A flag wins, also by what is wrong with it.
+        let flags = Flags { database_url: Some(value.to_owned()), ..Flags::default() };
+        let faults = resolve(&flags, &[("DATABASE_URL", "sqlite:identity.db")]).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+    }
+}
+
+#[test]
+fn a_line_end_of_a_secret_and_an_empty_one_are_warned_of() {
+    let (secret, key) = (format!("{SECRET}\n"), format!("{KEY}\n"));
+    let variables = [
+        ("JWT_SECRET", secret.as_str()),
+        ("IDENTITY_MASTER_KEY", &key),
+        ("IDENTITY_MASTER_KEY_PREVIOUS", &key),
+    ];
+    let Resolved { settings, warnings } = resolve(&Flags::default(), &variables).unwrap();
+    let expected = [
+        "JWT_SECRET: ends with a line end, which is a part of the secret",
+        "IDENTITY_MASTER_KEY_PREVIOUS: ends with a line end, which is no part of the key",
+        "IDENTITY_MASTER_KEY: ends with a line end, which is no part of the key",
+    ];
+    assert_eq!(warnings, expected);
+    assert_eq!(settings.jwt_secret.unwrap().expose_secret(), secret);
+    assert!(matches!(settings.master_key.source, MasterKeySource::Given(key) if *key.to_base64() == KEY));
+
+    let empty = variables.map(|(name, _)| (name, ""));
+    let Resolved { settings, warnings } = resolve(&Flags::default(), &empty).unwrap();
+    assert!(settings.jwt_secret.is_none() && settings.master_key.previous.is_none());
+    assert_eq!(warnings.len(), 3);
+    for warning in warnings {
+        assert!(warning.ends_with(": is set but empty, which counts as not set"), "{warning}");
+    }
+}
+
+#[test]
 fn variables_that_are_not_ours_are_ignored() {
     assert_eq!(
         warnings(&[("IDENTITY_PORT", "tcp://10.0.0.1:50051"), ("IDENTITY_SERVICE_HOST", "x")]),

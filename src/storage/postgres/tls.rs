@@ -9,10 +9,14 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::version::TLS13;
+use rustls::{
+    ClientConfig, DEFAULT_VERSIONS, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
 
 use super::ConnectError;
-use crate::storage::url::{PostgresTarget, TlsMode};
+use crate::storage::url::{MinTlsVersion, PostgresTarget, TlsMode};
 
 /// The protocol's name in ALPN, which a server that negotiates directly insists on
 /// (PostgreSQL 17, 53.2.11).
@@ -26,7 +30,7 @@ pub(super) fn client_config(target: &PostgresTarget) -> Result<ClientConfig, Con
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = verifier(target, &provider)?;
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions(target.min_tls()))
         .map_err(|error| ConnectError::Tls(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
@@ -35,6 +39,14 @@ pub(super) fn client_config(target: &PostgresTarget) -> Result<ClientConfig, Con
         config.alpn_protocols = vec![ALPN.to_vec()];
     }
     Ok(config)
+}
+
+fn versions(min: MinTlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static ONLY_1_3: [&SupportedProtocolVersion; 1] = [&TLS13];
+    match min {
+        MinTlsVersion::Tls12 => DEFAULT_VERSIONS,
+        MinTlsVersion::Tls13 => &ONLY_1_3,
+    }
 }
 
 fn verifier(

@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 
-use super::InvalidDatabaseUrl;
+use super::{InvalidDatabaseUrl, refuse_white_space_around};
 
 mod parameters;
 
@@ -34,6 +34,16 @@ pub enum TlsMode {
     VerifyFull,
 }
 
+/// The oldest version of TLS that is spoken: libpq's `ssl_min_protocol_version`. None older than 1.2 ever is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MinTlsVersion {
+    /// TLS 1.2.
+    #[default]
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
 /// One PostgreSQL server, or several that are tried in turn, and how to reach it.
 ///
 /// `Debug` and `Display` show user, hosts, ports and database only.
@@ -41,6 +51,7 @@ pub enum TlsMode {
 pub struct PostgresTarget {
     config: Config,
     tls: TlsMode,
+    min_tls: MinTlsVersion,
     root_certificates: Option<PathBuf>,
     schema: Option<String>,
     connection_limit: Option<NonZeroU32>,
@@ -85,6 +96,11 @@ impl PostgresTarget {
         self.tls
     }
 
+    /// The oldest version of TLS that is spoken.
+    pub fn min_tls(&self) -> MinTlsVersion {
+        self.min_tls
+    }
+
     /// A PEM file of the authorities to trust; the system's when `None`.
     pub fn root_certificates(&self) -> Option<&Path> {
         self.root_certificates.as_deref()
@@ -107,13 +123,20 @@ impl PostgresTarget {
     }
 
     fn from_draft(draft: Draft, tls: TlsMode) -> Self {
-        let Draft { mut config, root_certificates, schema, connection_limit, .. } = draft;
+        let Draft { mut config, min_tls, root_certificates, schema, connection_limit, .. } = draft;
         config.ssl_mode(match tls {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,
             TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
         });
-        Self { config, tls, root_certificates, schema, connection_limit }
+        Self {
+            config,
+            tls,
+            min_tls: min_tls.unwrap_or_default(),
+            root_certificates,
+            schema,
+            connection_limit,
+        }
     }
 
     /// Whether TLS starts without asking the server in clear text first (PostgreSQL 17).
@@ -186,22 +209,21 @@ impl<'a> Parts<'a> {
                 None => (credentials, None),
             };
             if !user.is_empty() {
-                draft.config.user(decode(user)?);
+                draft.config.user(decode_name(user)?);
             }
             if let Some(password) = password {
-                let password: Cow<'_, [u8]> = percent_decode_str(password).into();
-                draft.config.password(password);
+                draft.password(&decode_password(password));
             }
         }
         if !self.hosts.is_empty() {
             for chunk in self.hosts.split(',') {
                 let (host, port) = split_port(chunk)?;
-                draft.hosts.push(parse_host(&decode(host)?)?);
+                draft.hosts.push(parse_host(&decode_name(host)?)?);
                 draft.ports.push(port.map_or(Ok(DEFAULT_PORT), |port| parse_port(&decode(port)?))?);
             }
         }
         if !self.database.is_empty() {
-            draft.config.dbname(decode(self.database)?);
+            draft.config.dbname(decode_name(self.database)?);
         }
         Ok(())
     }
@@ -241,6 +263,22 @@ fn parse_port(text: &str) -> Result<u16, InvalidDatabaseUrl> {
 /// Undoes percent-encoding; a `%` that starts no escape stands for itself.
 fn decode(text: &str) -> Result<String, InvalidDatabaseUrl> {
     let decoded = percent_decode_str(text).decode_utf8().map_err(|_| InvalidDatabaseUrl::Malformed)?;
-    // The start-up message ends each value with a NUL.
-    if decoded.contains('\0') { Err(InvalidDatabaseUrl::Malformed) } else { Ok(decoded.into_owned()) }
+    // A NUL would end the value in the start-up message; no other belongs there either.
+    if decoded.contains(char::is_control) {
+        Err(InvalidDatabaseUrl::Control)
+    } else {
+        Ok(decoded.into_owned())
+    }
+}
+
+/// Undoes percent-encoding of a user, a host or a database, which white space would turn into another one.
+fn decode_name(text: &str) -> Result<String, InvalidDatabaseUrl> {
+    let name = decode(text)?;
+    refuse_white_space_around(&name)?;
+    Ok(name)
+}
+
+/// Undoes percent-encoding of a password, which may be any bytes.
+fn decode_password(text: &str) -> Cow<'_, [u8]> {
+    percent_decode_str(text).into()
 }

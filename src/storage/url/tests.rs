@@ -48,7 +48,7 @@ fn an_sqlite_database_that_would_not_last_is_refused() {
 
 #[test]
 fn another_scheme_is_refused() {
-    for text in ["", "identity.db", "mysql://u:secret@h/d", "postgres:h/d", "http://h"] {
+    for text in ["identity.db", "mysql://u:secret@h/d", "postgres:h/d", "http://h"] {
         assert_eq!(refusal(text), InvalidDatabaseUrl::Scheme, "{text}");
     }
 }
@@ -78,8 +78,10 @@ fn an_encoded_password_is_decoded() {
 
 #[test]
 fn no_form_of_a_url_shows_the_password() {
-    let (url, warnings) =
-        DatabaseUrl::parse("postgres://ada:hunter2@h:1/d?sslpassword=hunter2&x=hunter2&schema=s").unwrap();
+    let (url, warnings) = DatabaseUrl::parse(
+        "postgres://ada:hunter2@h:1/d?sslmode=require&sslpassword=hunter2&x=hunter2&schema=s",
+    )
+    .unwrap();
     assert_eq!(url.to_string(), "postgres://ada@h:1/d");
     let shown = format!("{url:?} {:?} {warnings:?}", parse("postgres://ada:hunter2@h:1/d").0);
     assert!(!shown.contains("hunter2"), "{shown}");
@@ -147,13 +149,34 @@ fn the_tls_mode_follows_libpq_and_prisma() {
         ("sslmode=require&sslaccept=strict", TlsMode::VerifyFull),
         ("sslmode=require&sslaccept=accept_invalid_certs", TlsMode::Require),
         ("sslmode=verify-ca&sslaccept=accept_invalid_certs", TlsMode::VerifyCa),
-        ("sslmode=disable&sslaccept=strict", TlsMode::Disable),
+        ("ssl=true", TlsMode::Require),
+        ("ssl=TRUE", TlsMode::Require),
+        ("ssl=1&sslmode=prefer", TlsMode::Require),
+        ("sslmode=verify-full&ssl=true", TlsMode::VerifyFull),
+        ("ssl=true&sslrootcert=ca.pem", TlsMode::VerifyCa),
+        ("ssl=true&sslaccept=strict", TlsMode::VerifyFull),
+        ("ssl=false", TlsMode::Prefer),
+        ("ssl=false&sslmode=require", TlsMode::Require),
+        ("requiressl=1", TlsMode::Require),
+        ("requiressl=0", TlsMode::Prefer),
+        ("sslMode=require", TlsMode::Require),
+        ("SSLMODE=verify-full", TlsMode::VerifyFull),
+        ("sslMode=require&sslmode=require", TlsMode::Require),
+        ("sslmode=require&ssl_min_protocol_version=TLSv1.3", TlsMode::Require),
         ("sslmode=verify-full&host=/run/postgresql", TlsMode::Disable),
     ];
     for (query, mode) in modes {
         assert_eq!(parse(&format!("postgres://h/d?{query}")).0.tls(), mode, "{query}");
     }
-    for query in ["sslmode=require&sslrootcert=system", "sslnegotiation=direct", "sslmode=on"] {
+    for query in [
+        "sslmode=require&sslrootcert=system",
+        "sslnegotiation=direct",
+        "sslmode=on",
+        "sslmode=disable&ssl=true",
+        "requiressl=1&sslmode=disable",
+        "sslmode=disable&sslaccept=strict",
+        "sslmode=require&sslMode=disable",
+    ] {
         let refused = refusal(&format!("postgres://h/d?{query}"));
         assert!(
             matches!(refused, InvalidDatabaseUrl::Parameter { name: "sslmode", .. }),
@@ -166,9 +189,120 @@ fn the_tls_mode_follows_libpq_and_prisma() {
 fn sslcert_is_an_authority_to_prisma_only() {
     let (target, _) = parse("postgres://h/d?sslaccept=strict&sslcert=ca.pem");
     assert_eq!(target.root_certificates(), Some(Path::new("ca.pem")));
-    let (target, warnings) = parse("postgres://h/d?sslcert=client.pem&sslkey=client.key");
+    let (target, warnings) = parse("postgres://h/d?sslmode=require&sslcert=client.pem&sslkey=client.key");
     assert_eq!(target.root_certificates(), None);
     assert_eq!(warnings.len(), 2);
+}
+
+#[test]
+fn what_asks_for_security_that_there_is_not_is_refused() {
+    for (query, parameter) in [
+        ("gssencmode=require", "gssencmode"),
+        ("gssEncMode=require", "gssencmode"),
+        ("require_auth=scram-sha-256", "require_auth"),
+        ("requirepeer=postgres", "requirepeer"),
+        ("sslmode=verify-full&sslcrl=crl.pem", "sslcrl"),
+        ("sslcrldir=crls", "sslcrldir"),
+        ("sslmode=require&sslcertmode=require", "sslcertmode"),
+        // Without TLS, these would have no effect.
+        ("ssl_min_protocol_version=TLSv1.3", "ssl_min_protocol_version"),
+        ("sslmode=prefer&ssl_min_protocol_version=TLSv1.2", "ssl_min_protocol_version"),
+        ("sslcert=client.pem", "sslcert"),
+        ("sslmode=disable&sslkey=client.key", "sslkey"),
+        ("sslidentity=client.p12", "sslidentity"),
+        // What is not known is not passed over.
+        ("tls=true", "tls"),
+        ("useSSL=true", "usessl"),
+        ("ssl_mode=require", "ssl_mode"),
+        ("sslfactory=x", "sslfactory"),
+        ("encrypt=true", "encrypt"),
+        ("trustServerCertificate=false", "trustservercertificate"),
+    ] {
+        let refused = refusal(&format!("postgres://h/d?{query}"));
+        assert!(
+            matches!(&refused, InvalidDatabaseUrl::Unsupported { name, .. } if name == parameter),
+            "{query}: {refused}"
+        );
+    }
+    for (query, parameter) in [
+        ("ssl=maybe", "ssl"),
+        ("ssl=", "ssl"),
+        ("requiressl=yes", "requiressl"),
+        ("sslmode=require&ssl_min_protocol_version=1.3", "ssl_min_protocol_version"),
+        ("channelBinding=always", "channel_binding"),
+    ] {
+        let refused = refusal(&format!("postgres://h/d?{query}"));
+        assert!(
+            matches!(&refused, InvalidDatabaseUrl::Parameter { name, .. } if *name == parameter),
+            "{query}: {refused}"
+        );
+    }
+    for text in ["sqlite:identity.db?key=hunter2", "file:./dev.db?cipher=sqlcipher"] {
+        let refused = refusal(text);
+        assert!(matches!(refused, InvalidDatabaseUrl::Unsupported { .. }), "{text}");
+        assert!(!refused.to_string().contains("hunter2"));
+    }
+}
+
+#[test]
+fn the_oldest_version_of_tls_is_what_the_url_says() {
+    let min_tls = |query: &str| parse(&format!("postgres://h/d?sslmode=require{query}")).0.min_tls();
+    assert_eq!(min_tls(""), MinTlsVersion::Tls12);
+    assert_eq!(min_tls("&ssl_min_protocol_version=TLSv1"), MinTlsVersion::Tls12);
+    assert_eq!(min_tls("&ssl_min_protocol_version=TLSv1.3"), MinTlsVersion::Tls13);
+}
+
+#[test]
+fn an_empty_url_is_refused() {
+    assert_eq!(refusal(""), InvalidDatabaseUrl::Empty);
+}
+
+#[test]
+fn white_space_that_would_name_another_database_is_refused() {
+    for text in ["postgres://h/identity", "sqlite:identity.db"] {
+        for end in ["\n", "\r\n", "\r", " ", "\t", "\u{a0}"] {
+            assert_eq!(refusal(&format!("{text}{end}")), InvalidDatabaseUrl::WhiteSpace, "{end:?}");
+            assert_eq!(refusal(&format!("{end}{text}")), InvalidDatabaseUrl::WhiteSpace, "{end:?}");
+        }
+    }
+    for text in [
+        " ",
+        "sqlite: identity.db",
+        "sqlite:identity.db ?mode=rwc",
+        "postgres://h/identity%20",
+        "postgres://h/%20identity?schema=s",
+        "postgres://ada%20@h/d",
+        "postgres://h%20/d",
+        "postgres://h/d?dbname=e%20",
+        "postgres://h/d?user=%20ada",
+        "postgres://h/d?host=a,b%20",
+    ] {
+        assert_eq!(refusal(text), InvalidDatabaseUrl::WhiteSpace, "{text}");
+    }
+}
+
+#[test]
+fn control_characters_are_refused() {
+    for text in [
+        "postgres://h/a\nb",
+        "sqlite:a\rb.db",
+        "sqlite:a\0b.db",
+        "postgres://h/a%0Ab",
+        "postgres://h/d%0D",
+        "postgres://h/d?application_name=a%7Fb",
+        "postgres://h/d?options=-c%20a%0Ab",
+    ] {
+        assert_eq!(refusal(text), InvalidDatabaseUrl::Control, "{text:?}");
+    }
+}
+
+#[test]
+fn a_line_end_of_the_password_is_warned_of() {
+    for text in ["postgres://ada:hunter2%0A@h/d", "postgres://ada@h/d?password=hunter2%0a"] {
+        let (target, warnings) = parse(text);
+        assert_eq!(target.config().get_password(), Some(&b"hunter2\n"[..]));
+        assert_eq!(warnings, ["the password ends with a line end, which is sent as a part of it"]);
+    }
 }
 
 #[test]
@@ -201,8 +335,10 @@ fn parameters_replace_what_the_address_says() {
 
 #[test]
 fn an_unknown_parameter_is_dropped_and_named() {
-    let (_, warnings) = parse("postgres://h/d?gssencmode=disable");
-    assert_eq!(warnings, ["parameter `gssencmode` is ignored: it is not known"]);
+    let (_, warnings) = parse("postgres://h/d?krbsrvname=x");
+    assert_eq!(warnings, ["parameter `krbsrvname` is ignored: it is not known"]);
+    // What asks for nothing that there is not is not worth a word.
+    assert_eq!(parse("postgres://h/d?gssencmode=disable&sslcertmode=allow").1, [""; 0]);
 }
 
 #[test]
@@ -216,7 +352,7 @@ fn what_makes_no_sense_is_refused() {
         ("postgres://h:x/d", Malformed),
         ("postgres://[::1/d", Malformed),
         ("postgres://h/%FF", Malformed),
-        ("postgres://h/a%00b", Malformed),
+        ("postgres://h/a%00b", InvalidDatabaseUrl::Control),
         ("postgres://h/d?schema", Malformed),
         ("postgres://h1,h2/d?hostaddr=10.0.0.1", Uneven),
         ("postgres://h1,h2,h3/d?port=1,2", Uneven),

@@ -9,22 +9,33 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{ChannelBinding, Host, LoadBalanceHosts, SslNegotiation, TargetSessionAttrs};
+use tokio_postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
 
-use super::super::InvalidDatabaseUrl;
-use super::{PostgresTarget, TlsMode, decode, parse_host, parse_port};
+use super::super::{InvalidDatabaseUrl, refuse_white_space_around};
+use super::{
+    MinTlsVersion, PostgresTarget, TlsMode, decode, decode_name, decode_password, parse_host, parse_port,
+};
+
+mod security;
+
+use security::is_about_security;
 
 /// A target in the making: what a later parameter can still change.
 pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) hosts: Vec<Host>,
     pub(super) ports: Vec<u16>,
+    pub(super) min_tls: Option<MinTlsVersion>,
     pub(super) root_certificates: Option<PathBuf>,
     pub(super) schema: Option<String>,
     pub(super) connection_limit: Option<NonZeroU32>,
     addresses: Vec<IpAddr>,
     options: Vec<String>,
     tls: Option<TlsMode>,
+    /// Whether a parameter beside `sslmode` asks for TLS: `ssl=true` or `requiressl=1`.
+    is_tls_required: bool,
+    /// The last parameter that has a meaning with TLS only.
+    needs_tls: Option<String>,
     system_roots: bool,
     /// Prisma's `sslaccept=strict` (true) or `accept_invalid_certs` (false).
     strict: Option<bool>,
@@ -39,12 +50,15 @@ impl Draft {
             config,
             hosts: Vec::new(),
             ports: Vec::new(),
+            min_tls: None,
             root_certificates: None,
             schema: None,
             connection_limit: None,
             addresses: Vec::new(),
             options: Vec::new(),
             tls: None,
+            is_tls_required: false,
+            needs_tls: None,
             system_roots: false,
             strict: None,
             ssl_cert: None,
@@ -52,22 +66,34 @@ impl Draft {
         }
     }
 
-    /// Applies `name=value&…`; of a name given twice, the last counts.
+    /// Sets the password, which may be any bytes.
+    pub(super) fn password(&mut self, password: &[u8]) {
+        if password.ends_with(b"\n") {
+            self.warn("the password ends with a line end, which is sent as a part of it");
+        }
+        self.config.password(password);
+    }
+
+    /// Applies `name=value&…`; of a name given twice, the last counts. Names are read in either case, since
+    /// drivers spell them as `sslMode`.
     pub(super) fn apply_query(&mut self, query: &str) -> Result<(), InvalidDatabaseUrl> {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or(InvalidDatabaseUrl::Malformed)?;
-            let name = decode(name)?;
-            self.apply(parameter_name(&name)?, &decode(value)?)?;
+            let name = decode(name)?.to_ascii_lowercase();
+            match parameter_name(&name)? {
+                "password" => self.password(&decode_password(value)),
+                "user" => _ = self.config.user(decode_name(value)?),
+                "dbname" => _ = self.config.dbname(decode_name(value)?),
+                "host" => self.hosts = hosts(&decode(value)?)?,
+                name if is_about_security(name) => self.apply_security(name, &decode(value)?)?,
+                name => self.apply(name, &decode(value)?)?,
+            }
         }
         Ok(())
     }
 
     fn apply(&mut self, name: &str, value: &str) -> Result<(), InvalidDatabaseUrl> {
         match name {
-            "user" => _ = self.config.user(value),
-            "password" => _ = self.config.password(value),
-            "dbname" => _ = self.config.dbname(value),
-            "host" => self.hosts = value.split(',').map(parse_host).collect::<Result<_, _>>()?,
             "port" => self.ports = value.split(',').map(parse_port).collect::<Result<_, _>>()?,
             "hostaddr" => self.addresses = addresses(value)?,
             "application_name" => _ = self.config.application_name(value),
@@ -93,17 +119,7 @@ impl Draft {
                 _ = self.config.keepalives_retries(number("keepalives_count", value)?);
             }
             "target_session_attrs" => _ = self.config.target_session_attrs(session_attributes(value)?),
-            "channel_binding" => _ = self.config.channel_binding(channel_binding(value)?),
             "load_balance_hosts" => _ = self.config.load_balance_hosts(load_balancing(value)?),
-            "sslnegotiation" => _ = self.config.ssl_negotiation(negotiation(value)?),
-            "sslmode" => self.tls = Some(tls_mode(value)?),
-            "sslrootcert" => {
-                self.system_roots = value == "system";
-                self.root_certificates =
-                    (value != "system" && !value.is_empty()).then(|| PathBuf::from(value));
-            }
-            "sslcert" => self.ssl_cert = Some(value.to_owned()),
-            "sslaccept" => self.strict = Some(ssl_accept(value)?),
             "schema" => self.schema = Some(schema(value)?),
             "connection_limit" => self.connection_limit = Some(connection_limit(value)?),
             _ => self.drop_parameter(name),
@@ -127,7 +143,6 @@ impl Draft {
             "pgbouncer" => {
                 "behind PgBouncer, use its session mode, or version 1.21 or later with max_prepared_statements"
             }
-            "sslidentity" | "sslpassword" | "sslkey" => "client certificates are not supported",
             _ => "it is not known",
         };
         self.warn(format!("parameter `{name}` is ignored: {reason}"));
@@ -180,61 +195,6 @@ impl Draft {
         }
         Ok(())
     }
-
-    /// `sslcert` is the client's certificate to libpq and the authority's to Prisma; only Prisma's
-    /// `sslaccept` beside it tells which is meant.
-    fn settle_roots(&mut self) {
-        let Some(path) = self.ssl_cert.take() else { return };
-        if self.strict.is_none() {
-            self.warn("parameter `sslcert` is ignored: client certificates are not supported, and the authority's certificate is `sslrootcert`");
-        } else if self.root_certificates.is_none() && !self.system_roots {
-            self.root_certificates = Some(PathBuf::from(path));
-        }
-    }
-
-    fn settle_tls(&mut self) -> Result<TlsMode, InvalidDatabaseUrl> {
-        if self.hosts.iter().all(|host| matches!(host, Host::Unix(_))) {
-            // As in libpq: PostgreSQL offers no TLS on a Unix socket.
-            return Ok(TlsMode::Disable);
-        }
-        let mode = match self.tls {
-            Some(TlsMode::Disable) if self.strict == Some(true) => {
-                self.warn("parameter `sslaccept` is ignored: `sslmode=disable` switches TLS off");
-                TlsMode::Disable
-            }
-            Some(mode @ (TlsMode::VerifyCa | TlsMode::VerifyFull)) if self.strict == Some(false) => {
-                self.warn("parameter `sslaccept` is ignored: `sslmode` asks for a valid certificate");
-                mode
-            }
-            Some(TlsMode::Disable) => TlsMode::Disable,
-            // Prisma's word for a certificate that is valid for the host.
-            _ if self.strict == Some(true) => TlsMode::VerifyFull,
-            Some(mode) if self.system_roots && mode != TlsMode::VerifyFull => {
-                return Err(InvalidDatabaseUrl::Parameter {
-                    name: "sslmode",
-                    rule: "verify-full with sslrootcert=system",
-                });
-            }
-            None if self.system_roots => TlsMode::VerifyFull,
-            // libpq checks the certificate as soon as it has an authority to check it with.
-            None | Some(TlsMode::Require) if self.root_certificates.is_some() && self.strict.is_none() => {
-                TlsMode::VerifyCa
-            }
-            None => TlsMode::Prefer,
-            Some(mode) => mode,
-        };
-        if mode == TlsMode::Prefer && self.root_certificates.is_some() && self.strict.is_none() {
-            self.warn("parameter `sslrootcert` is ignored: `sslmode` does not ask for a valid certificate");
-        }
-        let direct = self.config.get_ssl_negotiation() == SslNegotiation::Direct;
-        if direct && matches!(mode, TlsMode::Disable | TlsMode::Prefer) {
-            return Err(InvalidDatabaseUrl::Parameter {
-                name: "sslmode",
-                rule: "require, verify-ca or verify-full with sslnegotiation=direct",
-            });
-        }
-        Ok(mode)
-    }
 }
 
 /// A parameter's name if it looks like one, so that it can be shown.
@@ -245,6 +205,11 @@ pub(crate) fn parameter_name(name: &str) -> Result<&str, InvalidDatabaseUrl> {
     let is_name =
         (1..=40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if is_name { Ok(name) } else { Err(InvalidDatabaseUrl::Reserved) }
+}
+
+fn hosts(value: &str) -> Result<Vec<Host>, InvalidDatabaseUrl> {
+    let host = |host| refuse_white_space_around(host).and_then(|()| parse_host(host));
+    value.split(',').map(host).collect()
 }
 
 fn wrong<T>(name: &'static str, rule: &'static str) -> Result<T, InvalidDatabaseUrl> {
@@ -282,25 +247,6 @@ fn schema(value: &str) -> Result<String, InvalidDatabaseUrl> {
     if is_name { Ok(value.to_owned()) } else { wrong("schema", "1 to 63 letters, digits, _, - or $") }
 }
 
-fn tls_mode(value: &str) -> Result<TlsMode, InvalidDatabaseUrl> {
-    match value {
-        "disable" => Ok(TlsMode::Disable),
-        "allow" | "prefer" => Ok(TlsMode::Prefer),
-        "require" => Ok(TlsMode::Require),
-        "verify-ca" => Ok(TlsMode::VerifyCa),
-        "verify-full" => Ok(TlsMode::VerifyFull),
-        _ => wrong("sslmode", "disable, allow, prefer, require, verify-ca or verify-full"),
-    }
-}
-
-fn ssl_accept(value: &str) -> Result<bool, InvalidDatabaseUrl> {
-    match value {
-        "strict" => Ok(true),
-        "accept_invalid_certs" => Ok(false),
-        _ => wrong("sslaccept", "strict or accept_invalid_certs"),
-    }
-}
-
 fn session_attributes(value: &str) -> Result<TargetSessionAttrs, InvalidDatabaseUrl> {
     match value {
         "any" => Ok(TargetSessionAttrs::Any),
@@ -310,27 +256,10 @@ fn session_attributes(value: &str) -> Result<TargetSessionAttrs, InvalidDatabase
     }
 }
 
-fn channel_binding(value: &str) -> Result<ChannelBinding, InvalidDatabaseUrl> {
-    match value {
-        "disable" => Ok(ChannelBinding::Disable),
-        "prefer" => Ok(ChannelBinding::Prefer),
-        "require" => Ok(ChannelBinding::Require),
-        _ => wrong("channel_binding", "disable, prefer or require"),
-    }
-}
-
 fn load_balancing(value: &str) -> Result<LoadBalanceHosts, InvalidDatabaseUrl> {
     match value {
         "disable" => Ok(LoadBalanceHosts::Disable),
         "random" => Ok(LoadBalanceHosts::Random),
         _ => wrong("load_balance_hosts", "disable or random"),
-    }
-}
-
-fn negotiation(value: &str) -> Result<SslNegotiation, InvalidDatabaseUrl> {
-    match value {
-        "postgres" => Ok(SslNegotiation::Postgres),
-        "direct" => Ok(SslNegotiation::Direct),
-        _ => wrong("sslnegotiation", "postgres or direct"),
     }
 }
