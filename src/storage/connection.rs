@@ -1,5 +1,7 @@
 //! One connection of either database, and the macro that lets a query be written once for both.
 
+use std::time::Duration;
+
 use diesel::{OptionalExtension as _, QueryResult, SqliteConnection};
 use diesel_async::AsyncPgConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
@@ -25,6 +27,22 @@ impl Conn {
         match &self.0 {
             Backend::Postgres(loan) => loan.has_failed(),
             Backend::Sqlite(loan) => loan.has_failed(),
+        }
+    }
+
+    /// Notes that something was written.
+    pub(super) fn note_written(&self) {
+        match &self.0 {
+            Backend::Postgres(loan) => loan.note_written(),
+            Backend::Sqlite(loan) => loan.note_written(),
+        }
+    }
+
+    /// Has a connection to a server closed rather than used again when it is older than `age`.
+    pub(super) fn retire_after(&mut self, age: Duration) {
+        match &mut self.0 {
+            Backend::Postgres(loan) => loan.retire_after(age),
+            Backend::Sqlite(_) => {}
         }
     }
 }

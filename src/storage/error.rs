@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use super::postgres::{ConnectError, ServerError, SqlState};
 use crate::budget::Refused;
 
 /// A failure of the database, or of what it holds.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StorageError {
     /// The database cannot be reached, is too slow, or refuses work for now; whether a statement
     /// that was under way took effect is unknown. Trying again later helps.
@@ -24,18 +25,28 @@ pub enum StorageError {
     #[error("stored data makes no sense: {0}")]
     Corrupt(String),
     /// The database refused a statement by a rule of the schema, or a migration, or something is set up
-    /// wrongly: a fault of this program or of its settings.
+    /// wrongly: a fault of this program, of its settings or of the database's. Waiting does not help.
     #[error("the database refused a statement: {0}")]
     Refused(String),
 }
 
 impl StorageError {
-    /// What happened, without what it means for the caller.
-    pub(super) fn cause(&self) -> &str {
-        match self {
-            Self::Unavailable(cause) | Self::Corrupt(cause) | Self::Refused(cause) => cause,
-            Self::Busy { .. } => "too many calls wait",
+    /// What the failure of a statement means, `server` being the error that PostgreSQL sent, if it did.
+    pub(super) fn of_statement(error: DieselError, server: Option<ServerError>) -> Self {
+        match (&error, server) {
+            (DieselError::DatabaseError(_, information), Some(ServerError { state, is_stale_plan })) => {
+                let cause = format!("{} (SQLSTATE {state})", information.message());
+                if is_stale_plan || state.passes() { Self::Unavailable(cause) } else { Self::Refused(cause) }
+            }
+            _ => error.into(),
         }
+    }
+}
+
+impl From<ConnectError> for StorageError {
+    fn from(error: ConnectError) -> Self {
+        let cause = error.to_string();
+        if error.passes() { Self::Unavailable(cause) } else { Self::Refused(cause) }
     }
 }
 
@@ -62,8 +73,10 @@ impl From<DieselError> for StorageError {
                 | DatabaseErrorKind::CheckViolation
                 | DatabaseErrorKind::RestrictViolation
                 | DatabaseErrorKind::ExclusionViolation => Self::Refused(information.message().to_owned()),
-                // Lost connections, shutdowns, time limits, a full disk and a busy SQLite file all
-                // arrive as these; the driver keeps no code to tell them apart.
+                // Lost connections, a full disk and a busy SQLite file all arrive as these, without a code.
+                _ if is_fault_of_sql(information.message()) => {
+                    Self::Refused(information.message().to_owned())
+                }
                 _ => Self::Unavailable(information.message().to_owned()),
             },
             DieselError::DeserializationError(_) => Self::Corrupt(error.to_string()),
@@ -72,5 +85,24 @@ impl From<DieselError> for StorageError {
             }
             _ => Self::Refused(error.to_string()),
         }
+    }
+}
+
+/// Whether SQLite says that the schema is not the one that a statement was written for.
+fn is_fault_of_sql(message: &str) -> bool {
+    ["no such table", "no such column", "no such function", "has no column named", "syntax error"]
+        .iter()
+        .any(|fault| message.contains(fault))
+}
+
+/// Whether the database refuses every write for now: it has no room, is no primary, or may only be read.
+pub(super) fn refuses_writes(error: &DieselError, server: Option<ServerError>) -> bool {
+    let DieselError::DatabaseError(_, information) = error else { return false };
+    match server {
+        Some(ServerError { state, .. }) => matches!(state, SqlState::READ_ONLY | SqlState::DISK_FULL),
+        // SQLite's words.
+        None => ["attempt to write a readonly database", "database or disk is full"]
+            .iter()
+            .any(|refusal| information.message().contains(refusal)),
     }
 }

@@ -7,20 +7,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use diesel::QueryResult;
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel_async::SimpleAsyncConnection;
 use diesel_async::pooled_connection::PoolableConnection;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::error::StorageError;
+use super::error::{StorageError, refuses_writes};
+use super::postgres::{Interrupt, ServerError, ServerErrors, SqlState};
 use super::reachability::{Moment, Reachability};
 use super::usage::PoolUsage;
 use crate::budget::{Gate, Place};
 use crate::domain::Party;
 
+/// What a pool can hold.
+pub(super) trait Pooled: PoolableConnection + SimpleAsyncConnection + 'static {}
+
+impl<C: PoolableConnection + SimpleAsyncConnection + 'static> Pooled for C {}
+
+/// A connection that was just opened, and what belongs to it.
+pub(super) struct Opened<C> {
+    pub(super) connection: C,
+    /// The errors that the server sends on it, where they say more than diesel does.
+    pub(super) errors: ServerErrors,
+    /// Ends a statement that nobody waits for, where statements outlive those who wait.
+    pub(super) interrupt: Option<Interrupt>,
+}
+
 /// How a pool makes a connection.
-type Connect<C> = Box<dyn Fn() -> BoxFuture<'static, Result<C, StorageError>> + Send + Sync>;
+type Connect<C> = Box<dyn Fn() -> BoxFuture<'static, Result<Opened<C>, StorageError>> + Send + Sync>;
 
 /// What a pool keeps to: how many connections, and how long to wait.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +60,7 @@ pub(super) struct PoolLimits {
 /// A call first takes a [`Place`] at the gate, and with that a connection. There are as many places as
 /// connections, so whoever has a place waits for nobody but the database. bb8 itself lets newcomers race those
 /// who wait.
-pub(super) struct Pool<C: PoolableConnection + 'static> {
+pub(super) struct Pool<C: Pooled> {
     connections: bb8::Pool<Manager<C>>,
     gate: Gate,
     limits: PoolLimits,
@@ -54,28 +69,43 @@ pub(super) struct Pool<C: PoolableConnection + 'static> {
 }
 
 /// One connection, on loan from its pool until dropped.
-pub(super) struct Loan<C: PoolableConnection + 'static> {
-    connection: bb8::PooledConnection<'static, Manager<C>>,
+///
+/// One that is dropped in the middle of a statement is given back when the statement has ended, and its place with
+/// it: the server never has more to do than there are connections.
+pub(super) struct Loan<C: Pooled> {
+    // Empty only while dropped.
+    held: Option<Held<C>>,
     statement: Option<Duration>,
     /// Whether a statement failed, or was given up, since the connection was lent.
     failed: bool,
     database: Reachability,
+}
+
+struct Held<C: Pooled> {
+    connection: bb8::PooledConnection<'static, Manager<C>>,
     // Given back after the connection, so that the next one finds it.
     _place: Place,
 }
 
+/// How long a statement that nobody waits for may go on before the server is asked to end it. To ask takes a
+/// connection, and most statements end by themselves before that is open.
+const INTERRUPT_AFTER: Duration = Duration::from_millis(20);
+
+/// How long it may take to ask.
+const INTERRUPT_LIMIT: Duration = Duration::from_millis(500);
+
 /// Why the last attempt to open a connection failed. bb8 itself lets those who wait for one run into
 /// its time limit, and does not tell them why.
-type Failures = Arc<watch::Sender<String>>;
+type Failures = Arc<watch::Sender<StorageError>>;
 
-impl<C: PoolableConnection + 'static> Pool<C> {
+impl<C: Pooled> Pool<C> {
     pub(super) fn new(
         limits: PoolLimits,
         max_lifetime: Option<Duration>,
         database: Reachability,
-        connect: impl Fn() -> BoxFuture<'static, Result<C, StorageError>> + Send + Sync + 'static,
+        connect: impl Fn() -> BoxFuture<'static, Result<Opened<C>, StorageError>> + Send + Sync + 'static,
     ) -> Self {
-        let failures = Failures::default();
+        let failures = Arc::new(watch::Sender::new(too_slow()));
         let manager = Manager {
             connect: Box::new(connect),
             limit: limits.connect,
@@ -120,7 +150,7 @@ impl<C: PoolableConnection + 'static> Pool<C> {
     ///
     /// # Errors
     /// [`StorageError::Unavailable`] when opening one takes longer than the limits allow, or fails while no
-    /// other connection is open.
+    /// other connection is open; [`StorageError::Refused`] when it fails for a reason that does not pass.
     pub(super) async fn loan(&self, place: Place) -> Result<Loan<C>, StorageError> {
         let mut failures = self.failures.subscribe();
         let mut getting = pin!(self.connections.get_owned());
@@ -128,7 +158,7 @@ impl<C: PoolableConnection + 'static> Pool<C> {
             tokio::select! {
                 biased;
                 connection = getting.as_mut() => {
-                    break connection.map_err(|_| "no connection could be opened in time".to_owned());
+                    break connection.map_err(|_| too_slow());
                 }
                 // Whose attempt it was does not matter: all go to the same database. Where it takes no more
                 // connections, one of those that are open will be free soon.
@@ -142,11 +172,12 @@ impl<C: PoolableConnection + 'static> Pool<C> {
         match connection {
             Ok(connection) => {
                 let (statement, database) = (self.limits.statement, self.database.clone());
-                Ok(Loan { connection, statement, failed: false, database, _place: place })
+                let held = Some(Held { connection, _place: place });
+                Ok(Loan { held, statement, failed: false, database })
             }
-            Err(why) => {
+            Err(error) => {
                 self.database.failed();
-                Err(StorageError::Unavailable(why))
+                Err(error)
             }
         }
     }
@@ -173,17 +204,48 @@ impl<C: PoolableConnection + 'static> Pool<C> {
     }
 }
 
-impl<C: PoolableConnection + 'static> Loan<C> {
+impl<C: Pooled> Loan<C> {
     /// The connection itself, and the limits that a statement on it is to be awaited under.
     pub(super) fn parts(&mut self) -> (&mut C, Limits<'_>) {
-        let Link { inner, standing, .. } = &mut *self.connection;
+        let held = self.held.as_mut().expect("only dropping takes the connection");
+        let Link { inner, standing, .. } = &mut *held.connection;
         let failed = &mut self.failed;
         (inner, Limits { statement: self.statement, standing, failed, database: &self.database })
+    }
+
+    /// Has the connection closed rather than used again when it is older than `age`.
+    pub(super) fn retire_after(&mut self, age: Duration) {
+        let (_, limits) = self.parts();
+        limits.standing.abandoned |= limits.standing.opened_at.elapsed() >= age;
+    }
+
+    /// Notes that something was written.
+    pub(super) fn note_written(&self) {
+        self.database.wrote();
     }
 
     /// Whether a statement failed, or was given up, since the connection was lent.
     pub(super) fn has_failed(&self) -> bool {
         self.failed
+    }
+}
+
+impl<C: Pooled> Drop for Loan<C> {
+    fn drop(&mut self) {
+        let Some(mut held) = self.held.take() else { return };
+        let Some(since) = held.connection.standing.unanswered_since else { return };
+        let (Some(limit), false) = (self.statement, held.connection.standing.abandoned) else { return };
+        let database = self.database.clone();
+        // Without a runtime the connection is dropped as it is.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if !held.connection.settle(since + limit).await {
+                    database.suspect(since);
+                    database.failed();
+                }
+                drop(held);
+            });
+        }
     }
 }
 
@@ -202,11 +264,16 @@ impl Limits<'_> {
     /// Dropping the future leaves the statement to the server; the next one has to wait for it, and
     /// shares its time limit.
     pub(super) async fn hold<T>(
-        self,
+        mut self,
         statement: impl Future<Output = QueryResult<T>>,
     ) -> Result<T, StorageError> {
         if self.standing.abandoned {
             return Err(StorageError::Unavailable("the connection was given up".into()));
+        }
+        // The one before was left by whoever waited for it.
+        if let (Some(_), Some(interrupt)) = (self.standing.unanswered_since, &self.standing.interrupt) {
+            // Whatever becomes of it, the limit of both statements stays the same.
+            let _ = timeout(INTERRUPT_LIMIT, interrupt.send()).await;
         }
         // Until it is known to have succeeded, and so for good when the future is dropped.
         let failed_before = std::mem::replace(self.failed, true);
@@ -224,17 +291,35 @@ impl Limits<'_> {
             return Err(StorageError::Unavailable("a statement took too long".into()));
         };
         self.standing.unanswered_since = None;
-        // The server is no longer the primary; the next connection may lead to the one that is.
-        self.standing.abandoned |= answer.as_ref().is_err_and(is_read_only);
-        let value = answer?;
+        let server = self.standing.errors.take();
+        let value = answer.map_err(|error| {
+            if let Some(error) = server {
+                self.renew_after(error);
+            }
+            if refuses_writes(&error, server) {
+                self.database.refused_write();
+            }
+            StorageError::of_statement(error, server)
+        })?;
         *self.failed = failed_before;
         self.standing.answered_at = self.database.answered();
         Ok(value)
     }
+
+    /// Gives connections up that a server's error shows to be of no more use.
+    fn renew_after(&mut self, error: ServerError) {
+        // The server is no longer the primary; the next connection may lead to the one that is.
+        self.standing.abandoned |= error.state == SqlState::READ_ONLY;
+        if error.is_stale_plan {
+            // The statements that the others have prepared are stale as well.
+            self.standing.abandoned = true;
+            self.database.suspect(Instant::now());
+        }
+    }
 }
 
-fn is_read_only(error: &DieselError) -> bool {
-    matches!(error, DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _))
+fn too_slow() -> StorageError {
+    StorageError::Unavailable("no connection could be opened in time".into())
 }
 
 /// A connection with what the pool needs to know of it.
@@ -253,6 +338,38 @@ struct Standing {
     unanswered_since: Option<Instant>,
     /// When a statement was last answered, or the connection opened.
     answered_at: Moment,
+    opened_at: Instant,
+    errors: ServerErrors,
+    interrupt: Option<Interrupt>,
+}
+
+impl Standing {
+    fn new(answered_at: Moment, errors: ServerErrors, interrupt: Option<Interrupt>) -> Self {
+        let opened_at = Instant::now();
+        Self { abandoned: false, unanswered_since: None, answered_at, opened_at, errors, interrupt }
+    }
+}
+
+impl<C: Pooled> Link<C> {
+    /// Waits until the statement has ended that nobody waits for any more, and ends it if that takes long. Whether
+    /// the connection can be used again.
+    async fn settle(&mut self, deadline: Instant) -> bool {
+        let Self { inner, standing, .. } = self;
+        // Is answered after everything that was sent before.
+        let mut answer = pin!(inner.batch_execute(""));
+        let mut outcome = timeout(INTERRUPT_AFTER, answer.as_mut()).await;
+        if let (Err(_), Some(interrupt)) = (&outcome, &standing.interrupt) {
+            let _ = timeout(INTERRUPT_LIMIT, interrupt.send()).await;
+            outcome = timeout_at(deadline, answer).await;
+        }
+        standing.errors.take();
+        if outcome.is_err() {
+            standing.abandoned = true;
+            return false;
+        }
+        standing.unanswered_since = None;
+        true
+    }
 }
 
 impl Standing {
@@ -279,24 +396,22 @@ pub(super) struct Manager<C> {
     open: Arc<()>,
 }
 
-impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
+impl<C: Pooled> bb8::ManageConnection for Manager<C> {
     type Connection = Link<C>;
     type Error = StorageError;
 
     async fn connect(&self) -> Result<Link<C>, StorageError> {
         let connected = match self.last_failure() {
-            Some(why) => Err(StorageError::Unavailable(why)),
+            Some(error) => Err(error),
             None => self.try_connect().await,
         };
         if let Err(error) = &connected {
-            self.failures.send_replace(error.cause().to_owned());
+            self.failures.send_replace(error.clone());
         }
-        let connected_at = |inner| {
-            let answered_at = self.database.answered();
-            let standing = Standing { abandoned: false, unanswered_since: None, answered_at };
-            Link { inner, standing, _open: Arc::clone(&self.open) }
-        };
-        connected.map(connected_at)
+        connected.map(|Opened { connection, errors, interrupt }| {
+            let standing = Standing::new(self.database.answered(), errors, interrupt);
+            Link { inner: connection, standing, _open: Arc::clone(&self.open) }
+        })
     }
 
     /// Asks what is known on this side only: a lost TCP connection is noticed without a query.
@@ -319,7 +434,7 @@ impl<C: PoolableConnection + 'static> bb8::ManageConnection for Manager<C> {
 }
 
 impl<C> Manager<C> {
-    async fn try_connect(&self) -> Result<C, StorageError> {
+    async fn try_connect(&self) -> Result<Opened<C>, StorageError> {
         let connected = timeout(self.limit, (self.connect)())
             .await
             .unwrap_or_else(|_| Err(StorageError::Unavailable("connecting took too long".into())));
@@ -330,7 +445,7 @@ impl<C> Manager<C> {
 
     /// Why opening a connection failed a moment ago, if it did. Without any that is open, each call tries
     /// anew: the database may be back.
-    fn last_failure(&self) -> Option<String> {
+    fn last_failure(&self) -> Option<StorageError> {
         if Arc::strong_count(&self.open) == 1 {
             return None;
         }

@@ -20,10 +20,10 @@ use tokio::time::timeout;
 
 use super::connection::{Conn, optional, query};
 use super::error::StorageError;
+use super::postgres::{Connector, Session};
 use super::schema::__diesel_schema_migrations as applied;
-use super::sqlite::Access;
+use super::sqlite::{self, Access};
 use super::url::{DatabaseUrl, PostgresTarget};
-use super::{postgres, sqlite};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -64,13 +64,9 @@ pub async fn run(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
 pub async fn pending(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
     match url {
         DatabaseUrl::Postgres(target) => {
-            let mut connection = connect(target).await?;
-            let is_recorded = sql::<Bool>("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL");
-            let applied = if is_recorded.get_result(&mut connection).await? {
-                applied::table.select(applied::version).load(&mut connection).await?
-            } else {
-                Vec::new()
-            };
+            let Session { mut connection, errors, .. } = Connector::new(target)?.connect().await?;
+            let applied = applied_on_postgres(&mut connection).await;
+            let applied = applied.map_err(|error| StorageError::of_statement(error, errors.take()))?;
             lacking::<Pg>(POSTGRES, &applied)
         }
         DatabaseUrl::Sqlite { path } if !path.exists() => lacking::<Sqlite>(SQLITE, &[]),
@@ -82,6 +78,14 @@ pub async fn pending(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
             lacking::<Sqlite>(SQLITE, &applied?)
         }
     }
+}
+
+async fn applied_on_postgres(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
+    let is_recorded = sql::<Bool>("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL");
+    if !is_recorded.get_result::<bool>(connection).await? {
+        return Ok(Vec::new());
+    }
+    applied::table.select(applied::version).load(connection).await
 }
 
 fn applied_on_sqlite(path: &Path) -> Result<Vec<String>, StorageError> {
@@ -239,35 +243,34 @@ async fn with<T: Task>(url: &DatabaseUrl, task: T) -> Result<T::Output, StorageE
     }
 }
 
-async fn connect(target: &PostgresTarget) -> Result<AsyncPgConnection, StorageError> {
-    postgres::connect(target).await.map_err(|error| StorageError::Unavailable(error.to_string()))
-}
-
 async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Output, StorageError> {
-    let mut connection = connect(target).await?;
+    let Session { mut connection, errors, .. } = Connector::new(target)?.connect().await?;
     // A migration may rightly take longer than a request's statement. The lock ends with the
     // connection.
     connection
         .batch_execute(&format!(
             "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({POSTGRES_LOCK})"
         ))
-        .await?;
+        .await
+        .map_err(|error| StorageError::of_statement(error, errors.take()))?;
     // The harness blocks for as long as the migrations take, and with it all that shares its task.
     let perform = async move {
         let mut harness = AsyncMigrationHarness::<AsyncPgConnection>::new(connection);
-        match task.perform::<Pg, _>(&mut harness, POSTGRES) {
-            Ok(done) => Ok(done),
-            Err(error) if answers(&mut harness.into_inner()).await => {
-                Err(StorageError::Refused(error.to_string()))
-            }
-            Err(error) => Err(StorageError::Unavailable(error.to_string())),
-        }
+        let error = match task.perform::<Pg, _>(&mut harness, POSTGRES) {
+            Ok(done) => return Ok(done),
+            Err(error) => error.to_string(),
+        };
+        let passes = match errors.take() {
+            Some(server) => server.state.passes(),
+            None => !answers(&mut harness.into_inner()).await,
+        };
+        Err(if passes { StorageError::Unavailable(error) } else { StorageError::Refused(error) })
     };
     tokio::spawn(perform).await.map_err(|error| StorageError::Refused(error.to_string()))?
 }
 
-/// Whether the server still answers on a connection, whose transaction ends. What a statement failed with does not
-/// tell: the driver keeps no code by which a server that shuts down differs from a wrong statement.
+/// Whether the server still answers on a connection on which something failed without a word from it. Its
+/// transaction ends.
 pub(super) async fn answers(connection: &mut AsyncPgConnection) -> bool {
     // Good in every state of a session, a failed transaction included.
     let answer = timeout(ANSWER, connection.batch_execute("ROLLBACK")).await;

@@ -16,6 +16,7 @@ mod columns;
 mod connection;
 mod error;
 pub mod hashes;
+mod inspection;
 mod lane;
 mod link;
 mod listing;

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
-use diesel_async::pooled_connection::PoolableConnection;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt as _;
 
 use super::blocking::{BlockingThreads, Urgency};
 use super::connection::{AsyncSqliteConnection, Backend, Conn, query};
 use super::error::StorageError;
+use super::inspection;
 use super::lane::{Lane, LaneSizes};
-use super::link::{Loan, Pool, PoolLimits};
+use super::link::{Loan, Opened, Pool, PoolLimits, Pooled};
 use super::listing::Listing;
 use super::migrate;
-use super::postgres::Connector;
+use super::postgres::{Connector, ServerErrors, Session};
 use super::reachability::Reachability;
 use super::snapshot::Snapshot;
 use super::sqlite::{self, Access};
@@ -71,14 +71,14 @@ enum Pools {
 }
 
 /// A pool for each lane.
-struct Lanes<C: PoolableConnection + 'static> {
+struct Lanes<C: Pooled> {
     reads: Pool<C>,
     writes: Pool<C>,
     lists: Pool<C>,
     operators: Pool<C>,
 }
 
-impl<C: PoolableConnection + 'static> Lanes<C> {
+impl<C: Pooled> Lanes<C> {
     fn of(&self, lane: Lane) -> &Pool<C> {
         match lane {
             Lane::Reads => &self.reads,
@@ -145,6 +145,10 @@ fn postgres_lock_wait(limit: Duration) -> Duration {
 
 /// The longest that a transaction may sit between statements: this process was stopped, or is gone.
 const IDLE_IN_TRANSACTION_MILLIS: u32 = 10_000;
+
+/// How old the health probe's connection may become: an address, or a role of the server, may lead new connections
+/// elsewhere.
+const PROBE_RENEWAL: Duration = Duration::from_secs(5);
 
 /// Connections are replaced now and then, so that load spreads over what is behind a balancer.
 const POSTGRES_MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
@@ -320,24 +324,34 @@ impl Storage {
         self.sqlite_file().map_or(Ok(()), |file| file.check())
     }
 
-    /// Whether the database answers and was ever migrated. Asked on a connection of its own, so a
-    /// full pool is no bad health.
+    /// Whether the database answers, was ever migrated, and can be written to, by what it says and by what calls
+    /// saw. Asked on a connection of its own, so a full pool is no bad health; nor is a server that has no room
+    /// for that connection while calls are served.
     ///
     /// # Errors
     /// [`StorageError`] says what is wrong.
     pub async fn probe(&self) -> Result<(), StorageError> {
         self.check_file()?;
+        let reachability = &self.0.reachability;
         let mut conn = Conn(match &self.0.pools {
-            Pools::Postgres { probe, .. } => {
-                Backend::Postgres(Box::new(enter_and_loan(probe, Lane::Operators, Party::System).await?))
+            Pools::Postgres { lanes, probe } => {
+                let loan = match enter_and_loan(probe, Lane::Operators, Party::System).await {
+                    Err(_) if reachability.has_answered_lately() => return reachability.require_writes(),
+                    Err(_) => enter_and_loan(&lanes.reads, Lane::Reads, Party::System).await?,
+                    Ok(loan) => loan,
+                };
+                Backend::Postgres(Box::new(loan))
             }
             Pools::Sqlite { probe, .. } => {
                 Backend::Sqlite(enter_and_loan(probe, Lane::Operators, Party::System).await?)
             }
         });
         migrate::find_latest(&mut conn).await?;
-        self.0.reachability.answered();
-        Ok(())
+        reachability.answered();
+        let writable = inspection::require_writable(&mut conn).await;
+        // Another connection may lead to another server, or find this one in another role.
+        conn.retire_after(if writable.is_ok() { PROBE_RENEWAL } else { Duration::ZERO });
+        writable.and_then(|()| reachability.require_writes())
     }
 
     /// How much of each pool is in use now. The health probe's own connections are left aside.
@@ -383,7 +397,7 @@ impl Storage {
 }
 
 /// A connection of `pool`. Lists are long, so they are shared among tenants before users.
-async fn enter_and_loan<C: PoolableConnection + 'static>(
+async fn enter_and_loan<C: Pooled>(
     pool: &Pool<C>,
     lane: Lane,
     party: Party,
@@ -401,19 +415,14 @@ fn postgres_pools(
     reachability: &Reachability,
 ) -> Result<Pools, StorageError> {
     let limit = settings.statement_limit;
-    let connector = Connector::new(target).map_err(|error| StorageError::Refused(error.to_string()))?;
-    // Hosts are tried one after the other, so that one that is silent needs time for the next.
-    let connect = match target.config().get_hosts() {
-        [] | [_] => POSTGRES_CONNECT,
-        _ => connector.time_limit(),
-    };
-    let connector = Arc::new(connector);
+    let connector = Connector::new(target)?;
     let pool = |connections, queue| {
-        let connector = Arc::clone(&connector);
+        let connector = connector.clone();
         let (turn, statement) = (settings.queue_limit, Some(postgres_wait(limit)));
-        let limits = PoolLimits { connections, queue, turn, connect, rest: POSTGRES_REST, statement };
+        let (connect, rest) = (POSTGRES_CONNECT, POSTGRES_REST);
+        let limits = PoolLimits { connections, queue, turn, connect, rest, statement };
         Pool::new(limits, Some(POSTGRES_MAX_LIFETIME), reachability.clone(), move || {
-            connect_postgres(Arc::clone(&connector), limit).boxed()
+            connect_postgres(connector.clone(), limit).boxed()
         })
     };
     let lane = |lane: Lane| pool(settings.connections.get(lane), lane.queue());
@@ -456,19 +465,19 @@ async fn connect_sqlite(
     file: Arc<SqliteFile>,
     access: Access,
     threads: BlockingThreads,
-) -> Result<AsyncSqliteConnection, StorageError> {
+) -> Result<Opened<AsyncSqliteConnection>, StorageError> {
     let connection = tokio::task::spawn_blocking(move || file.open(access))
         .await
         .map_err(|error| StorageError::Unavailable(error.to_string()))??;
-    Ok(AsyncSqliteConnection::with_runtime(connection, threads))
+    let connection = AsyncSqliteConnection::with_runtime(connection, threads);
+    Ok(Opened { connection, errors: ServerErrors::default(), interrupt: None })
 }
 
 async fn connect_postgres(
-    connector: Arc<Connector>,
+    connector: Connector,
     limit: Duration,
-) -> Result<AsyncPgConnection, StorageError> {
-    let mut connection =
-        connector.connect().await.map_err(|error| StorageError::Unavailable(error.to_string()))?;
+) -> Result<Opened<AsyncPgConnection>, StorageError> {
+    let Session { mut connection, errors, interrupt } = connector.connect_within(POSTGRES_CONNECT).await?;
     // The server ends what takes too long, and transactions that nobody ends.
     connection
         .batch_execute(&format!(
@@ -477,9 +486,10 @@ async fn connect_postgres(
             limit = limit.as_millis(),
             lock = postgres_lock_wait(limit).as_millis(),
         ))
-        .await?;
+        .await
+        .map_err(|error| StorageError::of_statement(error, errors.take()))?;
     instrument(|instrumentation| connection.set_instrumentation(instrumentation));
-    Ok(connection)
+    Ok(Opened { connection, errors, interrupt: Some(interrupt) })
 }
 
 /// Gives a connection the instrumentation that logs its queries, when anybody would see them.

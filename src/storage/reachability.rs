@@ -21,6 +21,9 @@ use crate::budget::{Place, Refused};
 /// probe's period, shorter than the longest wait for one statement.
 const SILENCE: Duration = Duration::from_millis(1_400);
 
+/// For how long a refused write speaks against all others, unless one succeeds.
+const REFUSAL: Duration = Duration::from_secs(10);
+
 /// What is known of a database. All clones know the same.
 #[derive(Clone)]
 pub(super) struct Reachability(Arc<Seen>);
@@ -35,6 +38,9 @@ struct Seen {
     last_answer: AtomicU64,
     /// When the last statement began that was given up, likewise.
     suspect_since: AtomicU64,
+    /// When the database last refused a write that was in order, in milliseconds after `since`; zero when it has
+    /// accepted one later.
+    refused_write: AtomicU64,
     is_away: watch::Sender<bool>,
 }
 
@@ -43,8 +49,14 @@ impl Reachability {
     pub(super) fn new() -> Self {
         // An answer is as good as long ago: the first failure counts.
         let since = Instant::now().checked_sub(SILENCE).unwrap_or_else(Instant::now);
-        let (last_answer, suspect_since) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(Seen { since, last_answer, suspect_since, is_away: watch::Sender::new(false) }))
+        let never = || AtomicU64::new(0);
+        Self(Arc::new(Seen {
+            since,
+            last_answer: never(),
+            suspect_since: never(),
+            refused_write: never(),
+            is_away: watch::Sender::new(false),
+        }))
     }
 
     /// Notes that the database has just answered, and returns when that was.
@@ -74,6 +86,34 @@ impl Reachability {
         let silence = self.now().saturating_sub(self.0.last_answer.load(Relaxed));
         if Duration::from_millis(silence) >= SILENCE {
             self.0.is_away.send_if_modified(|is_away| !std::mem::replace(is_away, true));
+        }
+    }
+
+    /// Whether the database has answered a moment ago.
+    pub(super) fn has_answered_lately(&self) -> bool {
+        let silence = self.now().saturating_sub(self.0.last_answer.load(Relaxed));
+        Duration::from_millis(silence) < SILENCE
+    }
+
+    /// Notes that the database has refused a write although it answers: its disk is full, or it is no primary.
+    pub(super) fn refused_write(&self) {
+        self.0.refused_write.store(self.now(), Relaxed);
+    }
+
+    /// Notes that something was written.
+    pub(super) fn wrote(&self) {
+        self.0.refused_write.store(0, Relaxed);
+    }
+
+    /// Fails while the database refuses writes, by what calls saw lately.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`].
+    pub(super) fn require_writes(&self) -> Result<(), StorageError> {
+        match self.0.refused_write.load(Relaxed) {
+            0 => Ok(()),
+            at if Duration::from_millis(self.now().saturating_sub(at)) >= REFUSAL => Ok(()),
+            _ => Err(StorageError::Unavailable("the database refuses writes".into())),
         }
     }
 
@@ -154,6 +194,21 @@ mod tests {
         assert!(!database.is_suspect(idle));
         database.suspect(began);
         assert!(database.is_suspect(idle) && !database.is_suspect(busy));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_write_speaks_against_the_database_until_one_succeeds_or_for_a_while() {
+        let database = Reachability::new();
+        database.require_writes().unwrap();
+        database.refused_write();
+        assert!(database.require_writes().is_err());
+        database.wrote();
+        database.require_writes().unwrap();
+        database.refused_write();
+        tokio::time::advance(REFUSAL - Duration::from_millis(1)).await;
+        assert!(database.require_writes().is_err());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        database.require_writes().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -98,6 +98,9 @@ impl Tx {
         query!(conn, |c| commit(c))?;
         // Where the file went away meanwhile, what was committed went with it.
         self.check_file()?;
+        if self.has_events {
+            conn.note_written();
+        }
         tracing::trace!(unit = self.name, "unit of work committed");
         Ok(())
     }

@@ -126,6 +126,14 @@ impl TestDatabase {
         })
     }
 
+    /// Runs SQL that returns nothing.
+    pub(crate) fn execute(&self, sql: &str) {
+        block_in_place(|| match &self.postgres {
+            Some(database) => drop(database.admin(sql)),
+            None => self.sqlite().batch_execute(sql).unwrap(),
+        });
+    }
+
     fn sqlite(&self) -> SqliteConnection {
         let path = self.folder.path().join("identity.db");
         let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();

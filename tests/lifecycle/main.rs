@@ -17,6 +17,7 @@ mod leaving;
 mod logs;
 mod migrations;
 mod outage;
+mod readiness;
 mod refresh;
 mod rotation;
 mod sqlite_file;

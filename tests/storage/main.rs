@@ -8,6 +8,8 @@ mod support;
 mod attempts;
 mod audit;
 mod directory;
+mod failover;
+mod faults;
 mod fixture;
 mod lists;
 mod migrations;

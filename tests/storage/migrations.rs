@@ -144,7 +144,7 @@ async fn a_record_of_migrations_that_cannot_be_read_is_not_taken_for_none(engine
     let database = TestDatabase::empty(engine);
     Outside::connect(&database).await.run("CREATE TABLE __diesel_schema_migrations (other int)").await;
     for outcome in [migrate::pending(&database.parsed()).await, migrate::run(&database.parsed()).await] {
-        let Err(StorageError::Unavailable(why)) = outcome else { panic!("{outcome:?}") };
+        let Err(StorageError::Refused(why)) = outcome else { panic!("{outcome:?}") };
         assert!(why.contains("version"), "{why}");
     }
 }

@@ -396,3 +396,65 @@ async fn connections_that_cannot_be_opened_are_done_without() {
     .await;
     outside.run(&format!("DROP OWNED BY {name}_few; DROP ROLE {name}_few")).await;
 }
+
+/// A server that has no room for the probe's connection is no bad health while calls are served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_does_without_a_connection_of_its_own_where_the_server_has_no_room() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let mut outside = fixture.outside().await;
+    let name = outside.texts("SELECT current_database() AS cell").await.remove(0);
+    outside
+        .run(&format!(
+            "CREATE ROLE {name}_one LOGIN CONNECTION LIMIT 1; GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}_one"
+        ))
+        .await;
+    let url = fixture.database.url.replacen("identity@", &format!("{name}_one@"), 1);
+    let storage = open_with_limit(&TestDatabase { url, ..fixture.database.again() }, 1, STATEMENT_LIMIT);
+    let mut held = storage.reader(Lane::Reads, host(0)).await.unwrap();
+    storage::signing_keys::list(&mut held).await.unwrap();
+    storage.probe().await.expect("a call was just answered");
+    drop(held);
+    for _ in 0..3 {
+        storage.probe().await.expect("a connection for look-ups is free");
+    }
+    drop(storage);
+    outside.run(&format!("DROP OWNED BY {name}_one")).await;
+}
+
+/// Those who leave in the middle of a statement leave no process of the server behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_leave_under_a_lock_keep_the_limit_of_connections() {
+    let database = TestDatabase::migrated(Engine::Postgres).await;
+    // Nothing ends for want of time.
+    let storage = open_with_limit(&database, 2, LONG * 10);
+    let mut blocker = Outside::connect(&database).await;
+    let mut outside = Outside::connect(&database).await;
+    let hold_two = async |lane| {
+        let held =
+            [storage.reader(lane, host(0)).await.unwrap(), storage.reader(lane, host(1)).await.unwrap()];
+        drop(held);
+    };
+    hold_two(Lane::Reads).await;
+    hold_two(Lane::Operators).await;
+    let before = backends(&mut outside).await;
+    blocker.run("BEGIN; LOCK TABLE signing_keys; LOCK TABLE tenants").await;
+    let waiting = "SELECT count(*)::text AS cell FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    for n in 0..10 {
+        let (reading, writing) = (storage.clone(), storage.clone());
+        let read = tokio::spawn(async move {
+            let mut conn = reading.reader(Lane::Reads, host(n)).await.unwrap();
+            let _ = storage::signing_keys::list(&mut conn).await;
+        });
+        let write = tokio::spawn(async move {
+            let mut tx = writing.begin("test").await.unwrap();
+            let _ = storage::tenants::insert(&mut tx, &user(1).tenant).await;
+        });
+        eventually("both wait", async || outside.texts(waiting).await == ["2"]).await;
+        read.abort();
+        write.abort();
+        eventually("none waits", async || outside.texts(waiting).await == ["0"]).await;
+        let now = backends(&mut outside).await;
+        assert!(now.iter().all(|backend| before.contains(backend)), "{before:?} {now:?}");
+    }
+}

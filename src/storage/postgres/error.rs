@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio_postgres::error::SqlState;
+use super::SqlState;
 
 /// Why no connection was opened, by cause. No message holds a password or the server's own words.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +49,12 @@ impl ConnectError {
     /// Sorts the driver's error, whose own message names the step only.
     pub(super) fn from_driver(error: tokio_postgres::Error) -> Self {
         if let Some(state) = error.code() {
-            return Self::from_state(state);
+            return Self::from_state(state.code());
         }
         // The driver hides the kind of its errors except in their text.
         let step = error.to_string();
         let cause = error.into_source();
         match step.as_str() {
-            "error performing TLS handshake" => Self::Tls(cause.map_or(step, |cause| cause.to_string())),
             // The latter when the server asks for a password and the URL has none.
             "authentication error" | "invalid configuration" => Self::Authentication,
             _ => cause
@@ -64,8 +63,24 @@ impl ConnectError {
         }
     }
 
-    fn from_state(state: &SqlState) -> Self {
-        let code = state.code();
+    /// Whether trying again may help, as it does once a server has started or a password was rotated.
+    pub(in crate::storage) fn passes(&self) -> bool {
+        match self {
+            Self::Refused
+            | Self::Unreachable(_)
+            | Self::Timeout
+            | Self::BrokenOff
+            | Self::Tls(_)
+            | Self::Authentication
+            | Self::NotNow(_)
+            | Self::SessionAttributes
+            | Self::Session => true,
+            Self::RootCertificates(_) | Self::NoSuchDatabase => false,
+            Self::Server(code) => SqlState::parse(code).is_none_or(SqlState::passes),
+        }
+    }
+
+    fn from_state(code: &str) -> Self {
         match code {
             "28000" | "28P01" => Self::Authentication,
             "3D000" => Self::NoSuchDatabase,
@@ -76,12 +91,10 @@ impl ConnectError {
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open-ended")]
-    fn from_io(error: io::Error) -> Self {
+    pub(super) fn from_io(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
             io::ErrorKind::TimedOut => Self::Timeout,
-            // The driver's own; the system's, of a socket's folder, has an error number.
-            io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => Self::SessionAttributes,
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted

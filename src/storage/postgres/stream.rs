@@ -1,0 +1,96 @@
+//! The stream under a session: a socket, plain or within TLS, whose replies are read along.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+
+use super::sqlstate::Replies;
+
+/// A connected socket of whatever kind.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
+
+/// How bytes travel.
+pub(super) enum Transport {
+    Plain(Box<dyn Duplex>),
+    Tls(Box<dyn TlsStream + Unpin + Send>),
+}
+
+/// The stream of one session.
+pub(super) struct SessionStream {
+    transport: Transport,
+    replies: Replies,
+}
+
+impl SessionStream {
+    /// A stream on which TLS was negotiated where it is wanted, and nothing else was said.
+    pub(super) fn new(transport: Transport, replies: Replies) -> Self {
+        Self { transport, replies }
+    }
+
+    fn transport(&mut self) -> Pin<&mut dyn Duplex> {
+        Pin::new(match &mut self.transport {
+            Transport::Plain(socket) => socket as &mut dyn Duplex,
+            Transport::Tls(stream) => stream as &mut dyn Duplex,
+        })
+    }
+}
+
+impl AsyncRead for SessionStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = self.transport().poll_read(context, buffer);
+        self.replies.feed(&buffer.filled()[before..]);
+        outcome
+    }
+}
+
+impl AsyncWrite for SessionStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.transport().poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport().poll_shutdown(context)
+    }
+}
+
+impl TlsStream for SessionStream {
+    fn channel_binding(&self) -> ChannelBinding {
+        match &self.transport {
+            Transport::Plain(_) => ChannelBinding::none(),
+            Transport::Tls(stream) => stream.channel_binding(),
+        }
+    }
+}
+
+/// Tells the driver that its stream is encrypted already, or is not to be.
+pub(super) struct Negotiated;
+
+impl TlsConnect<SessionStream> for Negotiated {
+    type Stream = SessionStream;
+    type Error = Infallible;
+    type Future = Ready<Result<SessionStream, Infallible>>;
+
+    fn connect(self, stream: SessionStream) -> Self::Future {
+        ready(Ok(stream))
+    }
+}
