@@ -48,7 +48,9 @@ pub fn from_service(error: ServiceError) -> Status {
         ServiceError::Stopping => unavailable(RETRY_SOON),
         // Counted and logged by `Service::note_outage`.
         ServiceError::Storage(StorageError::Unavailable(_)) => unavailable(RETRY_SOON),
-        ServiceError::Storage(StorageError::Corrupt(cause) | StorageError::Refused(cause))
+        ServiceError::Storage(
+            StorageError::Corrupt(cause) | StorageError::Refused(cause) | StorageError::Unsuitable(cause),
+        )
         | ServiceError::Fault(cause) => {
             tracing::error!(error = %cause, "a call failed by a fault of this service");
             internal()

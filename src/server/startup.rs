@@ -25,7 +25,7 @@ use crate::service::{
     Authority, ChangeRules, Changes, Deletions, Guesses, OpenTo, Outages, Parts, Refusals, RefusedCalls,
     RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
 };
-use crate::storage::{DatabaseUrl, Storage, StorageError, migrate};
+use crate::storage::{DatabaseUrl, Inspection, Storage, StorageError, migrate};
 
 use super::master_key::{self, NoMasterKey};
 
@@ -134,6 +134,13 @@ impl Foundations {
 
     async fn try_build(&self) -> Result<(Service, KeyFollower), StartError> {
         self.bring_schema_up_to_date().await?;
+        let Inspection { unknown, edited } = self.storage.inspect().await?;
+        if !unknown.is_empty() {
+            tracing::warn!(migrations = ?unknown, "the database was migrated by a newer release");
+        }
+        if !edited.is_empty() {
+            tracing::warn!(migrations = ?edited, "migrations were edited after the database ran them: its schema may be another");
+        }
         let Settings { master_key, jwt_secret, .. } = &self.settings;
         let master_keys = master_key::read(master_key, jwt_secret.as_ref(), &self.storage).await?;
         let refresh_tokens = RefreshTokens::new(&master_keys);

@@ -99,9 +99,10 @@ impl From<StorageError> for ServiceError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Busy { retry_after } => Self::Overloaded { retry_after },
-            StorageError::Unavailable(_) | StorageError::Corrupt(_) | StorageError::Refused(_) => {
-                Self::Storage(error)
-            }
+            StorageError::Unavailable(_)
+            | StorageError::Corrupt(_)
+            | StorageError::Refused(_)
+            | StorageError::Unsuitable(_) => Self::Storage(error),
         }
     }
 }

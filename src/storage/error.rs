@@ -28,6 +28,9 @@ pub enum StorageError {
     /// wrongly: a fault of this program, of its settings or of the database's. Waiting does not help.
     #[error("the database refused a statement: {0}")]
     Refused(String),
+    /// The database answers, and is not one that this program can work with. Waiting does not help.
+    #[error("{0}")]
+    Unsuitable(String),
 }
 
 impl StorageError {
@@ -46,7 +49,7 @@ impl StorageError {
 impl From<ConnectError> for StorageError {
     fn from(error: ConnectError) -> Self {
         let cause = error.to_string();
-        if error.passes() { Self::Unavailable(cause) } else { Self::Refused(cause) }
+        if error.passes() { Self::Unavailable(cause) } else { Self::Unsuitable(cause) }
     }
 }
 

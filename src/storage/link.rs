@@ -150,7 +150,7 @@ impl<C: Pooled> Pool<C> {
     ///
     /// # Errors
     /// [`StorageError::Unavailable`] when opening one takes longer than the limits allow, or fails while no
-    /// other connection is open; [`StorageError::Refused`] when it fails for a reason that does not pass.
+    /// other connection is open; [`StorageError::Unsuitable`] when it fails for a reason that does not pass.
     pub(super) async fn loan(&self, place: Place) -> Result<Loan<C>, StorageError> {
         let mut failures = self.failures.subscribe();
         let mut getting = pin!(self.connections.get_owned());

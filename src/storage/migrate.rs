@@ -18,8 +18,10 @@ use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, Simple
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use tokio::time::timeout;
 
-use super::connection::{Conn, optional, query};
+use super::checksums::{self, Engine};
+use super::connection::{Backend, Conn, optional, query};
 use super::error::StorageError;
+use super::inspection::{self, Inspection};
 use super::postgres::{Connector, Session};
 use super::schema::__diesel_schema_migrations as applied;
 use super::sqlite::{self, Access};
@@ -30,6 +32,10 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 /// The advisory lock that a migrating process holds: "identity" in ASCII.
 const POSTGRES_LOCK: i64 = i64::from_be_bytes(*b"identity");
+
+/// How long another process that migrates is waited for, as PostgreSQL reads it; a server that starts tries again
+/// then.
+const LOCK_WAIT: &str = "60s";
 
 /// How long a server that answers takes to say so.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -64,7 +70,7 @@ pub async fn run(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
 pub async fn pending(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
     match url {
         DatabaseUrl::Postgres(target) => {
-            let Session { mut connection, errors, .. } = Connector::new(target)?.connect().await?;
+            let Session { mut connection, errors, .. } = connect(target).await?;
             let applied = applied_on_postgres(&mut connection).await;
             let applied = applied.map_err(|error| StorageError::of_statement(error, errors.take()))?;
             lacking::<Pg>(POSTGRES, &applied)
@@ -116,6 +122,30 @@ where
         .collect())
 }
 
+/// Compares the database's record of migrations with this program's.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer, or was never migrated.
+pub(super) async fn compare(conn: &mut Conn) -> Result<Inspection, StorageError> {
+    let engine = match &conn.0 {
+        Backend::Postgres(_) => Engine::Postgres,
+        Backend::Sqlite(_) => Engine::Sqlite,
+    };
+    let recorded = applied::table.select((applied::version, applied::checksum)).order(applied::version.asc());
+    let recorded: Vec<(String, Option<String>)> = query!(conn, |c| recorded.load(c))?;
+    let mut inspection = Inspection::default();
+    for (version, checksum) in recorded {
+        match checksums::of(engine).find(|known| known.version == version) {
+            None => inspection.unknown.push(version),
+            Some(known) if checksum.is_some_and(|checksum| checksum != known.sha256) => {
+                inspection.edited.push(known.name.to_owned());
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(inspection)
+}
+
 /// Reverts the newest `steps` migrations, and returns their names, newest first.
 ///
 /// # Errors
@@ -136,6 +166,9 @@ pub async fn status(url: &DatabaseUrl) -> Result<Vec<MigrationStatus>, StorageEr
 /// What is done with the migrations of a database, once the lock on them is held.
 trait Task: Send + 'static {
     type Output: Send + 'static;
+
+    /// Whether the checksums of what was run are recorded afterwards.
+    const RECORDS: bool;
 
     /// Opens an SQLite database. A missing file stands for an empty database, and is not made.
     fn open(path: &Path) -> Result<SqliteConnection, StorageError> {
@@ -163,6 +196,8 @@ struct Status;
 impl Task for Run {
     type Output = Vec<String>;
 
+    const RECORDS: bool = true;
+
     fn open(path: &Path) -> Result<SqliteConnection, StorageError> {
         sqlite::create(path)
     }
@@ -181,6 +216,8 @@ impl Task for Run {
 
 impl Task for Revert {
     type Output = Vec<String>;
+
+    const RECORDS: bool = false;
 
     fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Vec<String>>
     where
@@ -204,6 +241,8 @@ impl Task for Revert {
 
 impl Task for Status {
     type Output = Vec<MigrationStatus>;
+
+    const RECORDS: bool = false;
 
     fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Self::Output>
     where
@@ -243,20 +282,29 @@ async fn with<T: Task>(url: &DatabaseUrl, task: T) -> Result<T::Output, StorageE
     }
 }
 
+/// Opens a connection, unless a pooler would lend it to others as well: the lock for migrations is the session's.
+async fn connect(target: &PostgresTarget) -> Result<Session, StorageError> {
+    let connector = Connector::new(target)?;
+    inspection::require_own_backends(&connector).await?;
+    Ok(connector.connect().await?)
+}
+
 async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Output, StorageError> {
-    let Session { mut connection, errors, .. } = Connector::new(target)?.connect().await?;
-    // A migration may rightly take longer than a request's statement. The lock ends with the
-    // connection.
-    connection
-        .batch_execute(&format!(
-            "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({POSTGRES_LOCK})"
-        ))
+    let Session { mut connection, errors, .. } = connect(target).await?;
+    lock(&mut connection)
         .await
-        .map_err(|error| StorageError::of_statement(error, errors.take()))?;
+        .map_err(|error| explain_lock(StorageError::of_statement(error, errors.take())))?;
     // The harness blocks for as long as the migrations take, and with it all that shares its task.
     let perform = async move {
         let mut harness = AsyncMigrationHarness::<AsyncPgConnection>::new(connection);
         let error = match task.perform::<Pg, _>(&mut harness, POSTGRES) {
+            Ok(done) if T::RECORDS => {
+                let recorded =
+                    harness.into_inner().batch_execute(&checksums::recording(Engine::Postgres)).await;
+                return recorded
+                    .map(|()| done)
+                    .map_err(|error| StorageError::of_statement(error, errors.take()));
+            }
             Ok(done) => return Ok(done),
             Err(error) => error.to_string(),
         };
@@ -267,6 +315,30 @@ async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Out
         Err(if passes { StorageError::Unavailable(error) } else { StorageError::Refused(error) })
     };
     tokio::spawn(perform).await.map_err(|error| StorageError::Refused(error.to_string()))?
+}
+
+/// Takes the lock that migrating processes take turns by. It ends with the connection.
+async fn lock(connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    let attempt = sql::<Bool>(&format!("SELECT pg_try_advisory_lock({POSTGRES_LOCK})"));
+    if !attempt.get_result::<bool>(connection).await? {
+        tracing::info!("another process migrates the database; waiting for it");
+        let wait = format!("SET lock_timeout = '{LOCK_WAIT}'; SELECT pg_advisory_lock({POSTGRES_LOCK})");
+        connection.batch_execute(&wait).await?;
+    }
+    // A migration may rightly take longer than a request's statement.
+    connection.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0").await
+}
+
+fn explain_lock(error: StorageError) -> StorageError {
+    match error {
+        StorageError::Unavailable(cause) => StorageError::Unavailable(format!(
+            "the lock for migrations was not to be had within {LOCK_WAIT}: {cause}"
+        )),
+        StorageError::Busy { .. }
+        | StorageError::Corrupt(_)
+        | StorageError::Refused(_)
+        | StorageError::Unsuitable(_) => error,
+    }
 }
 
 /// Whether the server still answers on a connection on which something failed without a word from it. Its
@@ -285,6 +357,9 @@ fn on_sqlite<T: Task>(connection: &mut SqliteConnection, task: T) -> Result<T::O
         let done = task
             .perform::<Sqlite, _>(connection, SQLITE)
             .map_err(|error| StorageError::Refused(error.to_string()))?;
+        if T::RECORDS {
+            connection.batch_execute(&checksums::recording(Engine::Sqlite))?;
+        }
         let orphans = sql::<BigInt>("SELECT count(*) FROM pragma_foreign_key_check");
         let orphans: i64 = diesel::RunQueryDsl::get_result(orphans, connection)?;
         if orphans > 0 {

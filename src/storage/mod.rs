@@ -11,6 +11,7 @@ pub mod attempts;
 pub mod audit;
 mod blocking;
 pub mod bulk;
+mod checksums;
 pub mod clock;
 mod columns;
 mod connection;
@@ -49,6 +50,7 @@ pub mod users;
 
 pub use connection::Conn;
 pub use error::StorageError;
+pub use inspection::Inspection;
 pub use lane::{Lane, LaneSizes};
 pub use listing::Listing;
 pub use pool::{Permit, Storage, StorageSettings};

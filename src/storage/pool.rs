@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use super::blocking::{BlockingThreads, Urgency};
 use super::connection::{AsyncSqliteConnection, Backend, Conn, query};
 use super::error::StorageError;
-use super::inspection;
+use super::inspection::{self, Inspection};
 use super::lane::{Lane, LaneSizes};
 use super::link::{Loan, Opened, Pool, PoolLimits, Pooled};
 use super::listing::Listing;
@@ -186,7 +186,7 @@ impl Storage {
     /// waits nor fails; [`Storage::probe`] tells whether the database answers.
     ///
     /// # Errors
-    /// [`StorageError::Refused`] when the certificates that the URL names cannot be read.
+    /// [`StorageError::Unsuitable`] when the certificates that the URL names cannot be read.
     pub fn new(settings: &StorageSettings) -> Result<Self, StorageError> {
         let reachability = Reachability::new();
         let (pools, listers) = match &settings.url {
@@ -352,6 +352,20 @@ impl Storage {
         // Another connection may lead to another server, or find this one in another role.
         conn.retire_after(if writable.is_ok() { PROBE_RENEWAL } else { Duration::ZERO });
         writable.and_then(|()| reachability.require_writes())
+    }
+
+    /// Refuses a database that this program cannot work with although it answers: another encoding, a column or a
+    /// privilege that is missing. Returns what else is remarkable.
+    ///
+    /// # Errors
+    /// [`StorageError::Unsuitable`] says what is wrong and what to do; [`StorageError::Unavailable`] when the
+    /// database does not answer.
+    pub async fn inspect(&self) -> Result<Inspection, StorageError> {
+        let mut conn = self.read().await?;
+        inspection::require_encoding(&mut conn).await?;
+        inspection::require_columns(&mut conn).await?;
+        inspection::require_privileges(&mut conn).await?;
+        migrate::compare(&mut conn).await
     }
 
     /// How much of each pool is in use now. The health probe's own connections are left aside.

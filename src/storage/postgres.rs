@@ -7,6 +7,7 @@
 
 mod endpoint;
 mod error;
+mod pooling;
 mod sqlstate;
 mod stream;
 mod tls;

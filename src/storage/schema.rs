@@ -192,10 +192,11 @@ table! {
 table! {
     use diesel::sql_types::*;
 
-    /// Diesel's own record of the migrations that the database has.
+    /// Diesel's own record of the migrations that the database has, and of what they were.
     __diesel_schema_migrations (version) {
         version -> Text,
         run_on -> Timestamp,
+        checksum -> Nullable<Text>,
     }
 }
 

@@ -1,18 +1,25 @@
 //! Which failures of a database pass by themselves, and which do not.
 
 use identity::domain::{Source, TenantName};
-use identity::storage::{self, Lane, StorageError, migrate};
+use identity::storage::{self, Inspection, Lane, StorageError, migrate};
 use tokio::task::block_in_place;
 
 use crate::fixture::{Fixture, open, user};
 use crate::support::postgres::Cluster;
 use crate::support::service::{Engine, TestDatabase, on_both_databases};
 
-on_both_databases!(a_column_that_is_missing_is_no_outage,);
+on_both_databases!(
+    a_column_that_is_missing_is_no_outage,
+    a_migrated_database_is_in_order,
+    a_migration_of_a_newer_release_is_told,
+    a_migration_that_was_edited_after_it_ran_is_noticed,
+);
 
 /// The cause of an error that waiting does not heal.
 fn lasting<T: std::fmt::Debug>(outcome: Result<T, StorageError>) -> String {
-    let Err(StorageError::Refused(cause)) = outcome else { panic!("{outcome:?}") };
+    let Err(StorageError::Refused(cause) | StorageError::Unsuitable(cause)) = outcome else {
+        panic!("{outcome:?}")
+    };
     cause
 }
 
@@ -22,6 +29,37 @@ async fn a_column_that_is_missing_is_no_outage(engine: Engine) {
     let mut conn = fixture.storage.read().await.unwrap();
     let cause = lasting(storage::signing_keys::list(&mut conn).await);
     assert!(cause.contains("kid"), "{cause}");
+    drop(conn);
+    let cause = lasting(fixture.storage.inspect().await);
+    assert!(cause.contains("not this program's") && cause.contains("kid"), "{cause}");
+}
+
+async fn a_migrated_database_is_in_order(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    assert_eq!(fixture.storage.inspect().await.unwrap(), Inspection::default());
+}
+
+async fn a_migration_of_a_newer_release_is_told(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let sql = "INSERT INTO __diesel_schema_migrations (version) VALUES ('29991231000000')";
+    fixture.outside().await.run(sql).await;
+    let found = Inspection { unknown: vec!["29991231000000".to_owned()], edited: Vec::new() };
+    assert_eq!(fixture.storage.inspect().await.unwrap(), found);
+}
+
+async fn a_migration_that_was_edited_after_it_ran_is_noticed(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let mut outside = fixture.outside().await;
+    let recorded = "SELECT count(*) FROM __diesel_schema_migrations WHERE length(checksum) = 64";
+    let all = "SELECT count(*) FROM __diesel_schema_migrations";
+    let counts =
+        outside.texts(&format!("SELECT CASE ({recorded}) WHEN ({all}) THEN 'all' END AS cell")).await;
+    assert_eq!(counts, ["all"]);
+    outside
+        .run("UPDATE __diesel_schema_migrations SET checksum = 'another' WHERE version = '20261123000000'")
+        .await;
+    let edited = vec!["2026-11-23-000000_initial".to_owned()];
+    assert_eq!(fixture.storage.inspect().await.unwrap(), Inspection { unknown: Vec::new(), edited });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +74,9 @@ async fn a_character_that_the_encoding_lacks_is_no_outage() {
     tenant.name = TenantName::parse("株式会社").unwrap();
     let cause = lasting(storage::tenants::insert(&mut tx, &tenant).await);
     assert!(cause.contains("22P05"), "{cause}");
+    drop(tx);
+    let cause = lasting(storage.inspect().await);
+    assert!(cause.contains("LATIN1") && cause.contains("ENCODING 'UTF8'"), "{cause}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,6 +95,9 @@ async fn a_privilege_that_was_revoked_is_no_outage() {
     let mut tx = storage.begin("test").await.unwrap();
     let cause = lasting(storage::tenants::insert(&mut tx, &user(1).tenant).await);
     assert!(cause.contains("42501"), "{cause}");
+    drop(tx);
+    let cause = lasting(storage.inspect().await);
+    assert!(cause.ends_with("grant it INSERT on tenants"), "{cause}");
     drop(storage);
     outside.run(&format!("DROP OWNED BY {name}_poor")).await;
 }

@@ -208,3 +208,88 @@ async fn tables_that_sqlite_rebuilds_keep_their_rows() {
         assert_eq!(outside.texts(&sql).await, [expected], "{pragma}");
     }
 }
+
+/// SHA-256 of every migration that has shipped. Add those of a release with it; never change one.
+const SHIPPED: &[(&str, &str, &str)] = &[
+    (
+        "postgres",
+        "2026-11-23-000000_initial",
+        "29d13f7782a67d4c74e8b45616ad24b5d8eda1a5087893bf3062ed2a890fc93e",
+    ),
+    (
+        "postgres",
+        "2026-11-24-000000_service_tokens",
+        "d7080d83e45759bfc41b6040d360c6d5743cceea94dc274f612f143584d9eeb6",
+    ),
+    (
+        "postgres",
+        "2026-11-24-010000_attempts",
+        "2a5f415b80ad2ccb8fb1f0042027f4ad283601cd98e5756c87ce059b94dd444c",
+    ),
+    (
+        "postgres",
+        "2026-11-24-020000_directory",
+        "a88c1e970cde2c4507d1206f23d4feb56b7c923ea625c204d176adaf82aaff60",
+    ),
+    (
+        "postgres",
+        "2026-11-28-000000_bounded_lists",
+        "bfccbcf2668ba274fe1c737f2051588d57d840273f7ef1dc0d57232a131eb910",
+    ),
+    (
+        "postgres",
+        "2026-11-28-010000_checksums",
+        "4c9415b9295a2e67d1efe34dc1b9c1ea867181306913d978a10d2c846b41667b",
+    ),
+    (
+        "postgres",
+        "2026-11-28-052300_octet_length",
+        "962539e3d10e0de1a8597e614e7d87dad3dfad41a8197f6dbdacae190d55451d",
+    ),
+    (
+        "sqlite",
+        "2026-11-23-000000_initial",
+        "257026a11bef33614fd667136d2114786682782860fbce07d365562d5f193bd9",
+    ),
+    (
+        "sqlite",
+        "2026-11-24-000000_service_tokens",
+        "8af8c99315acc85e18f8da9aeac25b8cf2a81bf4e4b1334dd42020d4ebdec82a",
+    ),
+    (
+        "sqlite",
+        "2026-11-24-010000_attempts",
+        "703e732a1a6834902ea8a55e4d5c6ba454fba9463eb544d4d8a90bf6eb2f883d",
+    ),
+    (
+        "sqlite",
+        "2026-11-24-020000_directory",
+        "1714e23c540dc293aed7333dc6c013d22a365d1959722a632f3f5fb1e244aeaf",
+    ),
+    (
+        "sqlite",
+        "2026-11-28-000000_bounded_lists",
+        "b9ce8ba481c945342cf9b1c95fa6863df6280734a2af9e035dff7c1f56a320fd",
+    ),
+    (
+        "sqlite",
+        "2026-11-28-010000_checksums",
+        "7f844aef40a5e2b9bbaa372968da4afc3983a42faa1dac441210a0f73622099b",
+    ),
+    (
+        "sqlite",
+        "2026-11-28-052300_octet_length",
+        "54de2092cd5e6802c2d042bc37575c0782306e8a64112991a7be8b8b249305ca",
+    ),
+];
+
+#[test]
+fn a_migration_that_has_shipped_is_never_edited() {
+    use aws_lc_rs::digest::{SHA256, digest};
+    for (engine, name, expected) in SHIPPED {
+        let path = format!("{}/migrations/{engine}/{name}/up.sql", env!("CARGO_MANIFEST_DIR"));
+        let found = digest(&SHA256, &std::fs::read(&path).unwrap());
+        let found: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, *expected, "{path} has shipped: write another migration instead");
+    }
+}

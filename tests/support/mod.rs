@@ -7,6 +7,8 @@ pub(crate) mod certificates;
 #[allow(dead_code, reason = "each test binary uses a part")]
 pub(crate) mod crowd;
 #[allow(dead_code, reason = "each test binary uses a part")]
+pub(crate) mod pooler;
+#[allow(dead_code, reason = "each test binary uses a part")]
 pub(crate) mod port;
 #[allow(dead_code, reason = "each test binary uses a part")]
 pub(crate) mod postgres;

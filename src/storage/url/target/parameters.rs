@@ -140,9 +140,7 @@ impl Draft {
             "pool_timeout" => "the deadline of each request bounds its wait for a connection",
             "socket_timeout" => "the server sets time limits for its statements itself",
             "statement_cache_size" => "statements are always cached",
-            "pgbouncer" => {
-                "behind PgBouncer, use its session mode, or version 1.21 or later with max_prepared_statements"
-            }
+            "pgbouncer" => "behind PgBouncer, use its session mode",
             _ => "it is not known",
         };
         self.warn(format!("parameter `{name}` is ignored: {reason}"));
