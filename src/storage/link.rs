@@ -31,7 +31,7 @@ pub(super) struct Opened<C> {
     /// The errors that the server sends on it, where they say more than diesel does.
     pub(super) errors: ServerErrors,
     /// Ends a statement that nobody waits for, where statements outlive those who wait.
-    pub(super) interrupt: Option<Interrupt>,
+    pub(super) interrupt: Option<Box<Interrupt>>,
 }
 
 /// How a pool makes a connection.
@@ -340,11 +340,11 @@ struct Standing {
     answered_at: Moment,
     opened_at: Instant,
     errors: ServerErrors,
-    interrupt: Option<Interrupt>,
+    interrupt: Option<Box<Interrupt>>,
 }
 
 impl Standing {
-    fn new(answered_at: Moment, errors: ServerErrors, interrupt: Option<Interrupt>) -> Self {
+    fn new(answered_at: Moment, errors: ServerErrors, interrupt: Option<Box<Interrupt>>) -> Self {
         let opened_at = Instant::now();
         Self { abandoned: false, unanswered_since: None, answered_at, opened_at, errors, interrupt }
     }

@@ -503,7 +503,7 @@ async fn connect_postgres(
         .await
         .map_err(|error| StorageError::of_statement(error, errors.take()))?;
     instrument(|instrumentation| connection.set_instrumentation(instrumentation));
-    Ok(Opened { connection, errors, interrupt: Some(interrupt) })
+    Ok(Opened { connection, errors, interrupt: Some(Box::new(interrupt)) })
 }
 
 /// Gives a connection the instrumentation that logs its queries, when anybody would see them.
