@@ -272,8 +272,9 @@ impl Limits<'_> {
         }
         // The one before was left by whoever waited for it.
         if let (Some(_), Some(interrupt)) = (self.standing.unanswered_since, &self.standing.interrupt) {
-            // Whatever becomes of it, the limit of both statements stays the same.
-            let _ = timeout(INTERRUPT_LIMIT, interrupt.send()).await;
+            // Whatever becomes of it, the limit of both statements stays the same. Nobody knows which statement a
+            // request meets that is still on its way.
+            self.standing.abandoned |= timeout(INTERRUPT_LIMIT, interrupt.send()).await.is_err();
         }
         // Until it is known to have succeeded, and so for good when the future is dropped.
         let failed_before = std::mem::replace(self.failed, true);
@@ -359,7 +360,7 @@ impl<C: Pooled> Link<C> {
         let mut answer = pin!(inner.batch_execute(""));
         let mut outcome = timeout(INTERRUPT_AFTER, answer.as_mut()).await;
         if let (Err(_), Some(interrupt)) = (&outcome, &standing.interrupt) {
-            let _ = timeout(INTERRUPT_LIMIT, interrupt.send()).await;
+            standing.abandoned |= timeout(INTERRUPT_LIMIT, interrupt.send()).await.is_err();
             outcome = timeout_at(deadline, answer).await;
         }
         standing.errors.take();
@@ -368,7 +369,7 @@ impl<C: Pooled> Link<C> {
             return false;
         }
         standing.unanswered_since = None;
-        true
+        !standing.abandoned
     }
 }
 

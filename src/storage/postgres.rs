@@ -65,14 +65,14 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Opens a connection of its own for that, and returns when the server has been asked.
+    /// Opens a connection of its own for that, and returns when the server has told the session.
     ///
     /// # Errors
     /// [`ConnectError`] when it could not be.
     pub async fn send(&self) -> Result<(), ConnectError> {
         let Connector { target, tls, .. } = &self.connector;
         let transport = self.endpoint.open(target, tls.as_ref()).await?;
-        let stream = SessionStream::new(transport, Replies::default());
+        let stream = SessionStream::for_cancelling(transport);
         self.token.cancel_query_raw(stream, Negotiated).await.map_err(ConnectError::from_driver)
     }
 }

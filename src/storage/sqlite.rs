@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use diesel::SqliteConnection;
 use diesel::connection::{Connection, SimpleConnection};
@@ -22,6 +23,9 @@ pub(super) enum Access {
     /// One of several that read, beside each other and beside the writer.
     Read,
 }
+
+/// SQLite's words for SQLITE_BUSY.
+const LOCKED: &str = "database is locked";
 
 /// How long a connection waits for the lock of another process: the command line, a backup.
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
@@ -55,7 +59,16 @@ pub(super) const BULK_END: &str = "PRAGMA synchronous = FULL;";
 /// As [`open`].
 pub(super) fn create(path: &Path) -> Result<SqliteConnection, StorageError> {
     create_private(path).map_err(|error| cannot_open(path, &error))?;
-    open(path, Access::Write)
+    let until = Instant::now() + Duration::from_millis(BUSY_TIMEOUT_MILLIS.into());
+    loop {
+        match open(path, Access::Write) {
+            // SQLite itself waits for no lock when it switches a new file to WAL.
+            Err(StorageError::Unavailable(cause)) if cause.ends_with(LOCKED) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Opens the file, which has to exist and to be writable: readers too write into what lies beside it.

@@ -60,7 +60,16 @@ fn text(value: &Value) -> String {
 async fn a_sweep_that_fails_is_warned_of() {
     let database = TestDatabase::migrated(Engine::Postgres).await;
     let postgres = database.postgres.as_ref().unwrap();
-    tokio::task::block_in_place(|| postgres.admin("ALTER TABLE request_outcomes RENAME TO elsewhere"));
+    tokio::task::block_in_place(|| {
+        postgres.admin(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN RAISE EXCEPTION ''no''; END'",
+        );
+        postgres.admin(
+            "CREATE TRIGGER refuses BEFORE DELETE ON request_outcomes
+             FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+        );
+    });
     let mut process = Process::start(variables(&database.url, &[])).await;
     soon("the server is ready", process.examples()).await;
     process.signal("TERM");
@@ -280,7 +289,8 @@ async fn a_service_calls(client: &Client, variables: &[(&str, &str)], email: &st
     let (code, token, err) = soon("the token is made", identity(&create, variables)).await;
     assert_eq!(code, Some(0), "{err}");
     let token = token.trim();
-    let altered = format!("{}AAAA", &token[..token.len() - 4]);
+    let (start, rest) = token.split_at(SERVICE_TOKEN_PREFIX.len());
+    let altered = format!("{start}AAAA{}", &rest[4..]);
     for text in [token, &altered, &token[1..]] {
         let mut login = Request::new(LoginRequest { email: email.into(), password: password.into() });
         for (name, value) in [

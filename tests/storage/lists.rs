@@ -200,7 +200,8 @@ async fn the_last_character_there_is_ends_no_prefix(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     let ada = user(1);
     fixture.register(&ada).await;
-    let named = |n, email: &str| User { email: Email::parse(email).unwrap(), ..colleague(&ada, n, 10) };
+    let named =
+        |n, email: &str| User { email: Email::parse_existing(email).unwrap(), ..colleague(&ada, n, 10) };
     let last = char::MAX;
     let one = named(1, &format!("a{last}@example.com"));
     let two = named(2, &format!("a{last}{last}b@example.com"));

@@ -1,10 +1,10 @@
 //! The stream under a session: a socket, plain or within TLS, whose replies are read along.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::Ready;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
@@ -26,12 +26,21 @@ pub(super) enum Transport {
 pub(super) struct SessionStream {
     transport: Transport,
     replies: Replies,
+    /// Whether it is shut down only when the other side has closed it.
+    ends_with_server: bool,
+    is_shut_down: bool,
 }
 
 impl SessionStream {
     /// A stream on which TLS was negotiated where it is wanted, and nothing else was said.
     pub(super) fn new(transport: Transport, replies: Replies) -> Self {
-        Self { transport, replies }
+        Self { transport, replies, ends_with_server: false, is_shut_down: false }
+    }
+
+    /// A stream for one request to cancel a statement. It has been shut down when the server has closed it, which
+    /// it does behind the signal to the session (PostgreSQL 17, 53.2.8): a later statement is out of its reach.
+    pub(super) fn for_cancelling(transport: Transport) -> Self {
+        Self { ends_with_server: true, ..Self::new(transport, Replies::default()) }
     }
 
     fn transport(&mut self) -> Pin<&mut dyn Duplex> {
@@ -69,7 +78,18 @@ impl AsyncWrite for SessionStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.transport().poll_shutdown(context)
+        if !self.is_shut_down {
+            ready!(self.transport().poll_shutdown(context))?;
+            self.is_shut_down = true;
+        }
+        while self.ends_with_server {
+            let mut bytes = [0; 16];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            // A stream that was reset has ended as well.
+            let outcome = ready!(self.transport().poll_read(context, &mut buffer));
+            self.ends_with_server = outcome.is_ok() && !buffer.filled().is_empty();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -91,6 +111,6 @@ impl TlsConnect<SessionStream> for Negotiated {
     type Future = Ready<Result<SessionStream, Infallible>>;
 
     fn connect(self, stream: SessionStream) -> Self::Future {
-        ready(Ok(stream))
+        std::future::ready(Ok(stream))
     }
 }
