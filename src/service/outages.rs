@@ -55,7 +55,7 @@ impl Outages {
         );
     }
 
-    /// Logs the number of failed calls every [`PERIOD`], until one passes without any. Never returns.
+    /// Logs the number of failed calls every ten seconds, until one passes without any. Never returns.
     pub async fn follow(&self) -> Infallible {
         loop {
             sleep(PERIOD).await;

@@ -109,7 +109,7 @@ impl Connector {
         self.try_all(|_| self.target.connect_timeout()).await
     }
 
-    /// As [`Connector::connect`], within `limit` if that leaves every host [`MIN_ATTEMPT`]. The next attempt
+    /// As [`Connector::connect`], within `limit` if that leaves every host enough time. The next attempt
     /// begins where one that is given up ends.
     ///
     /// # Errors
