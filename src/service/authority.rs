@@ -168,9 +168,9 @@ impl Service {
     /// As [`Service::authorize`], for a change: what a user's authority rests on, and what the change is about,
     /// stays as it is until the transaction ends. So nobody changes anything with what was taken away before.
     ///
-    /// All who write lock in one order: the tenant, its users by id, then sessions by id, and each row at once in
-    /// the strongest mode that they need of it. So nobody waits in a circle. Services stand outside of all
-    /// tenants; what they change is locked where it is found.
+    /// All changes lock in one order: the tenant, its users by id, then sessions by id, and each row once, in the
+    /// strongest mode that the change needs. So they do not deadlock. Services stand outside of all tenants; what
+    /// they change is locked where it is found.
     ///
     /// # Errors
     /// Those of [`Service::authorize`].
