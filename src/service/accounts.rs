@@ -235,17 +235,21 @@ impl Service {
     ) -> Result<OpenedSession, ServiceError> {
         let mut tx = permit.begin("login").await?;
         // As they are now: the hash took its time.
-        let found = storage::logins::find_locked(&mut tx, &login.user.tenant, login.user.id).await?;
-        let Some((user, password_changed_at)) = found else { return Err(ServiceError::LoginFailed) };
+        let found = storage::logins::ask_locked(&mut tx, &login.user.tenant, login.user.id).await?;
+        let surplus = self.ask_surplus(&mut tx, &login.user).await?;
+        let settling = attempt.begin_success(&mut tx).await?;
+        let Some((user, password_changed_at)) = found.receive(&mut tx).await? else {
+            return Err(ServiceError::LoginFailed);
+        };
         let is_whom_was_checked = user.state == UserState::Active
             && password_changed_at == login.password_changed_at
             && user.email.as_normalized() == login.user.email.as_normalized();
         if !is_whom_was_checked {
             return Err(ServiceError::LoginFailed);
         }
-        let events = self.end_surplus(&mut tx, &user).await?.into_iter().collect();
+        let events = self.end_surplus(&mut tx, &user, surplus).await?.into_iter().collect();
         let (session, secret) = self.insert_session(&mut tx, &user, context, events).await?;
-        attempt.succeed(&mut tx).await?;
+        attempt.succeed(&mut tx, settling).await?;
         tx.commit().await?;
         attempt.settled();
         Ok(self.hand_out(user, &session, &secret))

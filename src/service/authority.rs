@@ -186,16 +186,16 @@ impl Service {
         let by = self.authorize(tx, rpc, caller, context).await?;
         let Some(CallingUser { holder, .. }) = by.user else { return Ok(by) };
         let TokenHolder { tenant_id, user_id, session_id } = holder;
-        let found = storage::tenants::find_locked(tx, tenant_id, stake.tenant).await?;
-        found.ok_or(ServiceError::TokenInvalid)?;
+        let tenant = storage::tenants::ask_locked(tx, tenant_id, stake.tenant).await?;
         if let Some((target, lock)) = stake.user {
             if user_id < target {
                 storage::users::lock(tx, tenant_id, user_id, UserLock::Keep).await?;
             }
             storage::users::lock(tx, tenant_id, target, lock).await?;
         }
-        let standing = storage::users::find_standing_kept(tx, tenant_id, session_id, user_id).await?;
-        let standing = standing.ok_or(ServiceError::TokenInvalid)?;
+        let standing = storage::users::ask_standing_kept(tx, tenant_id, session_id, user_id).await?;
+        tenant.receive(tx).await?.ok_or(ServiceError::TokenInvalid)?;
+        let standing = standing.receive(tx).await?.ok_or(ServiceError::TokenInvalid)?;
         self.require_open(&standing)?;
         let reach = reach_of(rpc, standing.role)?;
         Ok(Authority { user: Some(CallingUser { holder, role: standing.role, reach }), ..by })

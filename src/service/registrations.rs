@@ -100,9 +100,13 @@ impl Service {
         tx: &mut Tx,
         context: &CallContext,
     ) -> Result<Registered, ServiceError> {
-        let mut windows = Vec::new();
+        let mut locking = Vec::new();
         for window in self.windows(context) {
-            let tried = storage::attempts::lock(tx, window.key, self.0.clock.now()).await?;
+            locking.push((window, storage::attempts::ask_locked(tx, window.key).await?));
+        }
+        let mut windows = Vec::new();
+        for (window, locking) in locking {
+            let tried = locking.receive(tx, self.0.clock.now()).await?;
             windows.push((window, self.room(window, tried)?));
         }
         Ok(Registered { windows })

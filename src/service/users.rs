@@ -116,7 +116,8 @@ impl Service {
         holder: &TokenHolder,
     ) -> Result<(), ServiceError> {
         let TokenHolder { tenant_id, user_id, session_id } = *holder;
-        let standing = storage::users::find_standing_kept(tx, tenant_id, session_id, user_id).await?;
+        let standing = storage::users::ask_standing_kept(tx, tenant_id, session_id, user_id).await?;
+        let standing = standing.receive(tx).await?;
         self.require_open(&standing.ok_or(ServiceError::TokenInvalid)?)
     }
 

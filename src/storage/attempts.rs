@@ -4,8 +4,9 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::columns::DbInstant;
-use super::connection::{Conn, optional, query};
+use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
+use super::pipeline::Answer;
 use super::prepared::Prepared;
 use super::schema::attempts;
 use super::times;
@@ -59,14 +60,44 @@ pub async fn find(conn: &mut Conn, key: AttemptKey) -> Result<Option<Tried>, Sto
 /// # Errors
 /// [`StorageError`] when the database fails or the row makes no sense.
 pub async fn lock(tx: &mut Tx, key: AttemptKey, now: Timestamp) -> Result<Tried, StorageError> {
-    let found = attempts::table.find((key.subject.to_vec(), key.source.to_vec())).select(COLUMNS);
-    let row = query!(tx,
-        postgres: |c| optional(found.for_update().get_result::<Row>(c)),
-        sqlite: |c| optional(found.get_result::<Row>(c))
+    ask_locked(tx, key).await?.receive(tx, now).await
+}
+
+/// What is remembered of a subject and a source, once it is locked.
+#[must_use]
+pub struct Locking {
+    key: AttemptKey,
+    found: Answer<Option<Tried>>,
+}
+
+/// As [`lock`], without waiting for the answer yet.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn ask_locked(tx: &mut Tx, key: AttemptKey) -> Result<Locking, StorageError> {
+    let row = attempts::table.find((key.subject.to_vec(), key.source.to_vec())).select(COLUMNS);
+    let found = ask!(tx,
+        postgres: |c| optional(row.for_update().get_result::<Row>(c)),
+        sqlite: |c| optional(row.get_result::<Row>(c)),
+        then: |row: Option<Row>| row.map(into_tried).transpose()
     )?;
-    if let Some(row) = row {
-        return into_tried(row);
+    Ok(Locking { key, found })
+}
+
+impl Locking {
+    /// Waits for the lock. Makes a row that may be swept at `now` when there is none.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the database fails or the row makes no sense.
+    pub async fn receive(self, tx: &mut Tx, now: Timestamp) -> Result<Tried, StorageError> {
+        match self.found.receive(tx).await? {
+            Some(tried) => Ok(tried),
+            None => insert_locked(tx, self.key, now).await,
+        }
     }
+}
+
+async fn insert_locked(tx: &mut Tx, key: AttemptKey, now: Timestamp) -> Result<Tried, StorageError> {
     let row = (
         attempts::subject.eq(key.subject.to_vec()),
         attempts::source.eq(key.source.to_vec()),
@@ -103,14 +134,13 @@ pub async fn insert_known(tx: &mut Tx, key: AttemptKey, until: Timestamp) -> Res
         attempts::known_until.eq(DbInstant::from(until)),
         attempts::expires_at.eq(DbInstant::from(until)),
     );
-    query!(tx, |c| {
+    later!(tx, |c| {
         diesel::insert_into(attempts::table)
             .values(row)
             .on_conflict((attempts::subject, attempts::source))
             .do_nothing()
             .execute(c)
     })
-    .map(drop)
 }
 
 /// Writes what is to be remembered until `expires_at`, in a row that is locked.
@@ -130,7 +160,7 @@ pub async fn update(
         attempts::known_until.eq(tried.known_until.map(DbInstant::from)),
         attempts::expires_at.eq(DbInstant::from(expires_at)),
     );
-    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(drop)
+    later!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c))
 }
 
 /// Forgets everything of a subject and a source, whose row is locked.
@@ -139,7 +169,7 @@ pub async fn update(
 /// [`StorageError`] when the database fails.
 pub async fn delete(tx: &mut Tx, key: AttemptKey) -> Result<(), StorageError> {
     let row = attempts::table.find((key.subject.to_vec(), key.source.to_vec()));
-    query!(tx, |c| diesel::delete(row).execute(c)).map(drop)
+    later!(tx, |c| diesel::delete(row).execute(c))
 }
 
 /// Takes the sources that a subject has logged in from for unknown ones, beyond the `kept` that did so last.

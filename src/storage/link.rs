@@ -219,6 +219,11 @@ impl<C: Pooled> Loan<C> {
         limits.standing.abandoned |= limits.standing.opened_at.elapsed() >= age;
     }
 
+    /// Notes whether a transaction may be open that the connection's own interface does not know of.
+    pub(super) fn set_in_transaction(&mut self, is_open: bool) {
+        self.parts().1.standing.in_transaction = is_open;
+    }
+
     /// Notes that something was written.
     pub(super) fn note_written(&self) {
         self.database.wrote();
@@ -334,6 +339,8 @@ pub(super) struct Link<C> {
 struct Standing {
     /// A statement was given up for good while the server may still be busy with it.
     abandoned: bool,
+    /// A transaction may be open.
+    in_transaction: bool,
     /// When the first statement began that has had no answer. It may have been dropped by a caller
     /// who did not wait for long.
     unanswered_since: Option<Instant>,
@@ -347,7 +354,15 @@ struct Standing {
 impl Standing {
     fn new(answered_at: Moment, errors: ServerErrors, interrupt: Option<Box<Interrupt>>) -> Self {
         let opened_at = Instant::now();
-        Self { abandoned: false, unanswered_since: None, answered_at, opened_at, errors, interrupt }
+        Self {
+            abandoned: false,
+            in_transaction: false,
+            unanswered_since: None,
+            answered_at,
+            opened_at,
+            errors,
+            interrupt,
+        }
     }
 }
 
@@ -374,13 +389,13 @@ impl<C: Pooled> Link<C> {
 }
 
 impl Standing {
-    /// Whether another statement may be tried, none of which may take longer than `limit`.
+    /// Whether another unit of work may be tried, none of whose statements may take longer than `limit`.
     ///
     /// Callers in a hurry never see that limit pass. So a connection that has been silent for half of
     /// it is not used again: its other end may be gone without a trace.
     fn is_good(&self, limit: Option<Duration>) -> bool {
         let silence = self.unanswered_since.map_or(Duration::ZERO, |since| since.elapsed());
-        !self.abandoned && limit.is_none_or(|limit| silence < limit / 2)
+        !self.abandoned && !self.in_transaction && limit.is_none_or(|limit| silence < limit / 2)
     }
 }
 

@@ -5,8 +5,9 @@ use diesel_async::RunQueryDsl;
 
 use super::Inserted;
 use super::columns::{DbId, DbInstant};
-use super::connection::{Conn, optional, query};
+use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
+use super::pipeline::Answer;
 use super::prepared::Prepared;
 use super::rows::{PasswordRow, TENANT, TenantRow, USER, UserRow};
 use super::schema::{all_tenants, login_names, passwords, tenants, users};
@@ -34,11 +35,15 @@ fn into_login((user, tenant, password, changed_at): LoginRow) -> Result<Login, S
     })
 }
 
+fn into_optional_login(row: Option<LoginRow>) -> Result<Option<Login>, StorageError> {
+    row.map(into_login).transpose()
+}
+
 /// Finds whom an e-mail belongs to, in one statement.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails or a row makes no sense.
-pub async fn find_by_email(conn: &mut Conn, email: &Email) -> Result<Option<Login>, StorageError> {
+pub async fn ask_by_email(conn: &mut Conn, email: &Email) -> Result<Answer<Option<Login>>, StorageError> {
     let its_user = users::tenant_id.eq(login_names::tenant_id).and(users::id.eq(login_names::user_id));
     let its_password =
         passwords::tenant_id.eq(login_names::tenant_id).and(passwords::user_id.eq(login_names::user_id));
@@ -46,20 +51,28 @@ pub async fn find_by_email(conn: &mut Conn, email: &Email) -> Result<Option<Logi
         .inner_join(users::table.on(its_user))
         .inner_join(tenants::table.on(tenants::id.eq(login_names::tenant_id)))
         .inner_join(passwords::table.on(its_password))
-        .filter(login_names::email_normalized.eq(email.as_normalized()))
+        .filter(login_names::email_normalized.eq(email.as_normalized().to_owned()))
         .select((USER, TENANT, (passwords::scheme, passwords::hash), passwords::changed_at));
-    query!(conn, |c| optional(found.get_result::<LoginRow>(c)))?.map(into_login).transpose()
+    ask!(conn, |c| optional(found.get_result::<LoginRow>(c)), then: into_optional_login)
+}
+
+/// Finds whom an e-mail belongs to.
+///
+/// # Errors
+/// As [`ask_by_email`].
+pub async fn find_by_email(conn: &mut Conn, email: &Email) -> Result<Option<Login>, StorageError> {
+    ask_by_email(conn, email).await?.receive(conn).await
 }
 
 /// Finds a user of a tenant with the hash of the password, in one statement.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails or a row makes no sense.
-pub async fn find_by_user(
+pub async fn ask_by_user(
     conn: &mut Conn,
     tenant_id: TenantId,
     user_id: UserId,
-) -> Result<Option<Login>, StorageError> {
+) -> Result<Answer<Option<Login>>, StorageError> {
     let its_password = passwords::tenant_id.eq(users::tenant_id).and(passwords::user_id.eq(users::id));
     let found = users::table
         .inner_join(tenants::table)
@@ -67,7 +80,19 @@ pub async fn find_by_user(
         .filter(users::tenant_id.eq(DbId::from(tenant_id)))
         .filter(users::id.eq(DbId::from(user_id)))
         .select((USER, TENANT, (passwords::scheme, passwords::hash), passwords::changed_at));
-    query!(conn, |c| optional(found.get_result::<LoginRow>(c)))?.map(into_login).transpose()
+    ask!(conn, |c| optional(found.get_result::<LoginRow>(c)), then: into_optional_login)
+}
+
+/// Finds a user of a tenant with the hash of the password.
+///
+/// # Errors
+/// As [`ask_by_user`].
+pub async fn find_by_user(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    user_id: UserId,
+) -> Result<Option<Login>, StorageError> {
+    ask_by_user(conn, tenant_id, user_id).await?.receive(conn).await
 }
 
 /// Makes an e-mail the login name of a user. When two transactions want the same one, the second
@@ -136,10 +161,10 @@ pub async fn insert_password(
         passwords::tenant_id.eq(DbId::from(tenant_id)),
         passwords::user_id.eq(DbId::from(user_id)),
         passwords::scheme.eq(password.scheme.as_str()),
-        passwords::hash.eq(password.text.as_str()),
+        passwords::hash.eq(password.text.clone()),
         passwords::changed_at.eq(DbInstant::from(now)),
     );
-    query!(tx, |c| diesel::insert_into(passwords::table).values(row).execute(c)).map(drop)
+    later!(tx, |c| diesel::insert_into(passwords::table).values(row).execute(c))
 }
 
 /// Finds a user of `tenant` and when they last got another password, and keeps both from being changed until
@@ -156,6 +181,18 @@ pub async fn find_locked(
     tenant: &Tenant,
     user_id: UserId,
 ) -> Result<Option<(User, Timestamp)>, StorageError> {
+    ask_locked(tx, tenant, user_id).await?.receive(tx).await
+}
+
+/// As [`find_locked`], without waiting for the answer yet.
+///
+/// # Errors
+/// As there.
+pub async fn ask_locked(
+    tx: &mut Tx,
+    tenant: &Tenant,
+    user_id: UserId,
+) -> Result<Answer<Option<(User, Timestamp)>>, StorageError> {
     let its_password = passwords::tenant_id.eq(users::tenant_id).and(passwords::user_id.eq(users::id));
     // Not a join, which would lock the tenant as well.
     let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(users::tenant_id)));
@@ -166,11 +203,15 @@ pub async fn find_locked(
         .filter(is_live)
         .select((USER, passwords::changed_at));
     // Both rows are locked, so that PostgreSQL reads both as they are once it has waited for either.
-    let row = query!(tx,
+    let tenant = tenant.clone();
+    let then = move |row: Option<(UserRow, DbInstant)>| {
+        row.map(|(user, changed_at)| Ok((user.into_user_of(tenant)?, changed_at.into()))).transpose()
+    };
+    ask!(tx,
         postgres: |c| optional(found.for_no_key_update().get_result::<(UserRow, DbInstant)>(c)),
-        sqlite: |c| optional(found.get_result::<(UserRow, DbInstant)>(c))
-    )?;
-    row.map(|(user, changed_at)| Ok((user.into_user_of(tenant.clone())?, changed_at.into()))).transpose()
+        sqlite: |c| optional(found.get_result::<(UserRow, DbInstant)>(c)),
+        then: then
+    )
 }
 
 /// Finds when the user last got another password.
@@ -238,7 +279,7 @@ pub async fn delete_name(tx: &mut Tx, tenant_id: TenantId, user_id: UserId) -> R
     let row = login_names::table
         .filter(login_names::tenant_id.eq(DbId::from(tenant_id)))
         .filter(login_names::user_id.eq(DbId::from(user_id)));
-    query!(tx, |c| diesel::delete(row).execute(c)).map(drop)
+    later!(tx, |c| diesel::delete(row).execute(c))
 }
 
 /// Gives a user a password, whether or not there was one.
@@ -254,17 +295,17 @@ pub async fn replace_password(
 ) -> Result<(), StorageError> {
     let changes = (
         passwords::scheme.eq(password.scheme.as_str()),
-        passwords::hash.eq(password.text.as_str()),
+        passwords::hash.eq(password.text.clone()),
         passwords::changed_at.eq(DbInstant::from(now)),
     );
     let row = (
         passwords::tenant_id.eq(DbId::from(tenant_id)),
         passwords::user_id.eq(DbId::from(user_id)),
         passwords::scheme.eq(password.scheme.as_str()),
-        passwords::hash.eq(password.text.as_str()),
+        passwords::hash.eq(password.text.clone()),
         passwords::changed_at.eq(DbInstant::from(now)),
     );
-    query!(tx, |c| {
+    later!(tx, |c| {
         let insert = diesel::insert_into(passwords::table)
             .values(row)
             .on_conflict((passwords::tenant_id, passwords::user_id))
@@ -272,5 +313,4 @@ pub async fn replace_password(
             .set(changes);
         Prepared(insert).execute(c)
     })
-    .map(drop)
 }

@@ -70,8 +70,8 @@ pub async fn run(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
 pub async fn pending(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
     match url {
         DatabaseUrl::Postgres(target) => {
-            let Session { mut connection, errors, .. } = connect(target).await?;
-            let applied = applied_on_postgres(&mut connection).await;
+            let Session { connection, errors, .. } = connect(target).await?;
+            let applied = applied_on_postgres(&mut &connection).await;
             let applied = applied.map_err(|error| StorageError::of_statement(error, errors.take()))?;
             lacking::<Pg>(POSTGRES, &applied)
         }
@@ -86,7 +86,7 @@ pub async fn pending(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
     }
 }
 
-async fn applied_on_postgres(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
+async fn applied_on_postgres(connection: &mut &AsyncPgConnection) -> QueryResult<Vec<String>> {
     let is_recorded = sql::<Bool>("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL");
     if !is_recorded.get_result::<bool>(connection).await? {
         return Ok(Vec::new());

@@ -5,7 +5,7 @@ use diesel_async::RunQueryDsl;
 
 use super::Inserted;
 use super::columns::{DbId, DbInstant};
-use super::connection::{Conn, optional, query};
+use super::connection::{Conn, later, optional, query};
 use super::error::StorageError;
 use super::schema::{all_tenants, request_outcomes};
 use super::transaction::Tx;
@@ -43,7 +43,7 @@ pub async fn insert(tx: &mut Tx, outcome: &Outcome) -> Result<Inserted, StorageE
     let expired = request_outcomes::table.find(DbId::from(outcome.request_id)).filter(
         request_outcomes::expires_at.le(DbInstant::from(outcome.created_at)).or(is_of_deleted_tenant),
     );
-    query!(tx, |c| diesel::delete(expired).execute(c))?;
+    later!(tx, |c| diesel::delete(expired).execute(c))?;
 
     let row = (
         request_outcomes::request_id.eq(DbId::from(outcome.request_id)),

@@ -117,7 +117,7 @@ impl Permit {
         let Self { storage, lane, place } = self;
         storage.check_file()?;
         Ok(Conn(match &storage.0.pools {
-            Pools::Postgres { lanes, .. } => Backend::Postgres(Box::new(lanes.of(lane).loan(place).await?)),
+            Pools::Postgres { lanes, .. } => Backend::postgres(lanes.of(lane).loan(place).await?),
             Pools::Sqlite { write, .. } => Backend::Sqlite(write.loan(place).await?),
         }))
     }
@@ -214,7 +214,7 @@ impl Storage {
         }
         Ok(Conn(match &self.0.pools {
             Pools::Postgres { lanes, .. } => {
-                Backend::Postgres(Box::new(enter_and_loan(lanes.of(lane), lane, party).await?))
+                Backend::postgres(enter_and_loan(lanes.of(lane), lane, party).await?)
             }
             Pools::Sqlite { write, read, list, operate, .. } => {
                 let pool = match lane {
@@ -340,7 +340,7 @@ impl Storage {
                     Err(_) => enter_and_loan(&lanes.reads, Lane::Reads, Party::System).await?,
                     Ok(loan) => loan,
                 };
-                Backend::Postgres(Box::new(loan))
+                Backend::postgres(loan)
             }
             Pools::Sqlite { probe, .. } => {
                 Backend::Sqlite(enter_and_loan(probe, Lane::Operators, Party::System).await?)

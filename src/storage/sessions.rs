@@ -7,8 +7,9 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::columns::{DbId, DbInstant};
-use super::connection::{Conn, optional, query};
+use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
+use super::pipeline::Answer;
 use super::prepared::Prepared;
 use super::rows::{TENANT, TenantRow, USER, UserRow};
 use super::schema::{sessions, tenants, users};
@@ -97,7 +98,7 @@ pub async fn insert(tx: &mut Tx, session: &Session) -> Result<(), StorageError> 
         sessions::revoked_at.eq(session.revoked_at.map(DbInstant::from)),
         sessions::rotations.eq(Some(times::write(&session.rotations)).filter(|times| !times.is_empty())),
     );
-    query!(tx, |c| diesel::insert_into(sessions::table).values(row).execute(c)).map(drop)
+    later!(tx, |c| diesel::insert_into(sessions::table).values(row).execute(c))
 }
 
 /// Finds a session with its user, whether or not it is open.
@@ -173,7 +174,7 @@ pub async fn find_user_locked(
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
-pub async fn update_rotated(tx: &mut Tx, rotated: &Session) -> Result<bool, StorageError> {
+pub async fn ask_rotated(tx: &mut Tx, rotated: &Session) -> Result<Answer<bool>, StorageError> {
     let row = sessions::table
         .find((DbId::from(rotated.tenant_id), DbId::from(rotated.id)))
         .filter(sessions::generation.eq(i64::from(rotated.generation) - 1))
@@ -183,7 +184,7 @@ pub async fn update_rotated(tx: &mut Tx, rotated: &Session) -> Result<bool, Stor
         sessions::last_used_at.eq(DbInstant::from(rotated.last_used_at)),
         sessions::rotations.eq(times::write(&rotated.rotations)),
     );
-    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(|rows| rows > 0)
+    ask!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c), then: |rows| Ok(rows > 0))
 }
 
 /// Ends a session that has not ended yet; true when there was one.
@@ -223,35 +224,44 @@ pub async fn update_others_revoked(
     query!(tx, |c| Prepared(diesel::update(rows).set(change)).execute(c))
 }
 
-/// Deletes the sessions of a user beyond the `kept` that matter most: open before ended, then by age,
-/// the oldest going first. Returns how many.
+/// Finds the sessions of a user beyond the `kept` that matter most: open before ended, then by age, the oldest
+/// being the first to go.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
-pub async fn delete_surplus(
+pub async fn ask_surplus(
     tx: &mut Tx,
     tenant_id: TenantId,
     user_id: UserId,
     open: OpenAt,
     kept: usize,
-) -> Result<usize, StorageError> {
-    let of_user = sessions::table
-        .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
-        .filter(sessions::user_id.eq(DbId::from(user_id)));
+) -> Result<Answer<Vec<SessionId>>, StorageError> {
     let is_open = sessions::revoked_at
         .is_null()
         .and(sessions::expires_at.gt(DbInstant::from(open.now)))
         .and(sessions::last_used_at.gt(DbInstant::from(open.unused_since)));
-    let surplus = of_user
+    let surplus = sessions::table
+        .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(sessions::user_id.eq(DbId::from(user_id)))
         .order((is_open.desc(), sessions::created_at.desc(), sessions::id.desc()))
         .select(sessions::id)
         .limit(i64::MAX)
         .offset(i64::try_from(kept).unwrap_or(i64::MAX));
-    let surplus = query!(tx, |c| surplus.load::<DbId>(c))?;
-    if surplus.is_empty() {
+    let then = |ids: Vec<DbId>| Ok(ids.into_iter().map(SessionId::from).collect());
+    ask!(tx, |c| surplus.load::<DbId>(c), then: then)
+}
+
+/// Deletes sessions of a tenant; returns how many there were.
+///
+/// # Errors
+/// [`StorageError`] when the database fails.
+pub async fn delete(tx: &mut Tx, tenant_id: TenantId, ids: &[SessionId]) -> Result<usize, StorageError> {
+    if ids.is_empty() {
         return Ok(0);
     }
-    let rows = of_user.filter(sessions::id.eq_any(surplus));
+    let rows = sessions::table
+        .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(sessions::id.eq_any(ids.iter().copied().map(DbId::from)));
     query!(tx, |c| diesel::delete(rows).execute(c))
 }
 

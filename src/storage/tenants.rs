@@ -10,8 +10,9 @@ use diesel_async::RunQueryDsl;
 use futures_util::FutureExt as _;
 
 use super::columns::{DbId, DbInstant, Id, Instant};
-use super::connection::{Conn, optional, query};
+use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
+use super::pipeline::Answer;
 use super::prepared::Prepared;
 use super::rows::{TENANT, TenantRow};
 use super::schema::{all_tenants, tenants};
@@ -25,12 +26,12 @@ use crate::domain::{Tenant, TenantId, Timestamp};
 pub async fn insert(tx: &mut Tx, tenant: &Tenant) -> Result<(), StorageError> {
     let row = (
         all_tenants::id.eq(DbId::from(tenant.id)),
-        all_tenants::name.eq(tenant.name.as_str()),
+        all_tenants::name.eq(tenant.name.as_str().to_owned()),
         all_tenants::version.eq(tenant.version),
         all_tenants::created_at.eq(DbInstant::from(tenant.created_at)),
         all_tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
     );
-    query!(tx, |c| diesel::insert_into(all_tenants::table).values(row).execute(c)).map(drop)
+    later!(tx, |c| diesel::insert_into(all_tenants::table).values(row).execute(c))
 }
 
 /// Deletes a tenant; true when there was one. From the commit on it exists for nobody, nor does anything that
@@ -52,7 +53,7 @@ pub async fn delete(tx: &mut Tx, id: TenantId, now: Timestamp) -> Result<bool, S
 /// [`StorageError`] when the database fails.
 pub async fn undo_insert(tx: &mut Tx, id: TenantId) -> Result<(), StorageError> {
     let row = all_tenants::table.find(DbId::from(id));
-    query!(tx, |c| diesel::delete(row).execute(c)).map(drop)
+    later!(tx, |c| diesel::delete(row).execute(c))
 }
 
 /// Finds a tenant.
@@ -87,17 +88,29 @@ pub async fn find_locked(
     id: TenantId,
     lock: TenantLock,
 ) -> Result<Option<Tenant>, StorageError> {
+    ask_locked(tx, id, lock).await?.receive(tx).await
+}
+
+/// As [`find_locked`], without waiting for the answer yet.
+///
+/// # Errors
+/// As there.
+pub async fn ask_locked(
+    tx: &mut Tx,
+    id: TenantId,
+    lock: TenantLock,
+) -> Result<Answer<Option<Tenant>>, StorageError> {
     let found = tenants::table.find(DbId::from(id)).select(TENANT);
     // SQLite's transaction holds the lock of the whole file already.
-    let row = query!(tx,
+    ask!(tx,
         postgres: |c| match lock {
             TenantLock::Keep => optional(found.for_key_share().get_result::<TenantRow>(c)).boxed(),
             TenantLock::Change => optional(found.for_no_key_update().get_result::<TenantRow>(c)).boxed(),
             TenantLock::Delete => optional(found.for_update().get_result::<TenantRow>(c)).boxed(),
         },
-        sqlite: |c| optional(found.get_result::<TenantRow>(c))
-    )?;
-    row.map(TenantRow::into_tenant).transpose()
+        sqlite: |c| optional(found.get_result::<TenantRow>(c)),
+        then: |row: Option<TenantRow>| row.map(TenantRow::into_tenant).transpose()
+    )
 }
 
 /// Writes everything of a tenant that may change, its version included.
@@ -107,11 +120,11 @@ pub async fn find_locked(
 pub async fn update(tx: &mut Tx, tenant: &Tenant) -> Result<(), StorageError> {
     let row = all_tenants::table.find(DbId::from(tenant.id));
     let changes = (
-        all_tenants::name.eq(tenant.name.as_str()),
+        all_tenants::name.eq(tenant.name.as_str().to_owned()),
         all_tenants::version.eq(tenant.version),
         all_tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
     );
-    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(drop)
+    later!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c))
 }
 
 /// Lists tenants, the newest first: at most `limit`, from behind `after` on.

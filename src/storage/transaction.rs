@@ -3,25 +3,18 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use diesel::QueryResult;
 use diesel::connection::AnsiTransactionManager as SyncTransactionManager;
-use diesel_async::{AnsiTransactionManager, AsyncConnection, SimpleAsyncConnection, TransactionManager};
+use diesel::sql_query;
+use diesel_async::{AsyncConnection, RunQueryDsl as _, SimpleAsyncConnection as _, TransactionManager as _};
 
-use super::connection::{Conn, query};
+use super::connection::{AsyncSqliteConnection, Backend, Conn};
 use super::error::StorageError;
+use super::pipeline::{self, PostgresConn};
+use super::prepared::Prepared;
 use super::sqlite_file::SqliteFile;
 
-async fn begin<C: AsyncConnection>(connection: &mut C) -> QueryResult<()> {
-    C::TransactionManager::begin_transaction(connection).await
-}
-
-async fn commit<C: AsyncConnection>(connection: &mut C) -> QueryResult<()> {
-    C::TransactionManager::commit_transaction(connection).await
-}
-
-async fn roll_back<C: AsyncConnection>(connection: &mut C) -> QueryResult<()> {
-    C::TransactionManager::rollback_transaction(connection).await
-}
+/// What diesel knows of a transaction on SQLite. On PostgreSQL it knows of none: see [`PostgresConn::begin`].
+type SqliteTransactions = <AsyncSqliteConnection as AsyncConnection>::TransactionManager;
 
 /// A transaction. Queries run on it as on a [`Conn`]; nothing they write is kept unless
 /// [`Tx::commit`] returned `Ok`. Dropping it rolls back.
@@ -46,25 +39,32 @@ impl Tx {
         name: &'static str,
         file: Option<Arc<SqliteFile>>,
     ) -> Result<Self, StorageError> {
-        query!(conn,
-            postgres: |c| begin(c),
-            sqlite: |c| c.spawn_blocking(|c| SyncTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE"))
-        )?;
+        match &mut conn.0 {
+            Backend::Postgres(conn) => conn.begin("BEGIN"),
+            Backend::Sqlite(loan) => {
+                let (c, limits) = loan.parts();
+                let begin =
+                    c.spawn_blocking(|c| SyncTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE"));
+                limits.hold(begin).await?;
+            }
+        }
         Ok(Self { conn: Some(conn), name, has_events: false, file })
     }
 
     /// Opens a transaction that sees one moment, writes nothing, and may wait between two statements for
     /// as long as it takes.
     pub(super) async fn begin_snapshot(mut conn: Conn, name: &'static str) -> Result<Self, StorageError> {
-        query!(conn,
-            postgres: |c| async {
-                const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-                AnsiTransactionManager::begin_transaction_sql(c, BEGIN).await?;
-                c.batch_execute("SET LOCAL idle_in_transaction_session_timeout = 0").await
-            },
+        match &mut conn.0 {
+            Backend::Postgres(conn) => conn.begin(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+                 SET LOCAL idle_in_transaction_session_timeout = 0",
+            ),
             // The moment is that of the first statement; the connection is one that cannot write.
-            sqlite: |c| begin(c)
-        )?;
+            Backend::Sqlite(loan) => {
+                let (c, limits) = loan.parts();
+                limits.hold(SqliteTransactions::begin_transaction(c)).await?;
+            }
+        }
         Ok(Self { conn: Some(conn), name, has_events: false, file: None })
     }
 
@@ -78,13 +78,21 @@ impl Tx {
         self.has_events
     }
 
-    /// Keeps what was written.
+    /// Keeps what was written. What was kept back is sent along.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`] when the connection was lost before the database answered, or SQLite's
     /// file was moved or deleted: whether the writes were kept is then unknown. [`StorageError::Refused`] when one of its
     /// statements had failed, or when it breaks a rule that is checked at the end; nothing is kept.
-    pub async fn commit(mut self) -> Result<(), StorageError> {
+    pub async fn commit(self) -> Result<(), StorageError> {
+        self.commit_and_go_on().await.map(drop)
+    }
+
+    /// As [`Tx::commit`], for whoever has to read something behind it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn commit_and_go_on(mut self) -> Result<Conn, StorageError> {
         // PostgreSQL would answer such a COMMIT as if it had kept the writes; SQLite would keep all
         // but the failed one.
         if self.has_failed() {
@@ -94,15 +102,22 @@ impl Tx {
             )));
         }
         self.check_file()?;
-        let Some(mut conn) = self.conn.take() else { return Ok(()) };
-        query!(conn, |c| commit(c))?;
+        let mut conn =
+            self.conn.take().ok_or_else(|| StorageError::Refused("there is no connection".into()))?;
+        match &mut conn.0 {
+            Backend::Postgres(conn) => conn.commit().await?,
+            Backend::Sqlite(loan) => {
+                let (c, limits) = loan.parts();
+                limits.hold(SqliteTransactions::commit_transaction(c)).await?;
+            }
+        }
         // Where the file went away meanwhile, what was committed went with it.
         self.check_file()?;
         if self.has_events {
             conn.note_written();
         }
         tracing::trace!(unit = self.name, "unit of work committed");
-        Ok(())
+        Ok(conn)
     }
 
     fn check_file(&self) -> Result<(), StorageError> {
@@ -131,10 +146,53 @@ impl Drop for Tx {
         // Without a runtime the connection is dropped as it is, which ends the transaction too.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = query!(conn, |c| roll_back(c)) {
+                if let Err(error) = roll_back(&mut conn).await {
                     tracing::debug!(unit, error = %error, "a connection was closed instead of rolled back");
                 }
             });
+        }
+    }
+}
+
+impl PostgresConn {
+    /// Opens a transaction with the next statement.
+    ///
+    /// Diesel's own transactions wait for the answer to BEGIN, and so do not know of this one. The pool does, and
+    /// gives no connection away on which one is open.
+    fn begin(&mut self, begin: &'static str) {
+        self.loan_mut().set_in_transaction(true);
+        self.keep_back(pipeline::statement(move |mut c| {
+            Box::pin(async move { c.batch_execute(begin).await })
+        }));
+    }
+
+    /// Ends the transaction together with what was kept back.
+    async fn commit(&mut self) -> Result<(), StorageError> {
+        let (mut c, unsent, limits) = self.parts();
+        let commit = Prepared(sql_query("COMMIT")).execute(&mut c);
+        limits.hold(pipeline::run(c, unsent, commit)).await?;
+        self.loan_mut().set_in_transaction(false);
+        Ok(())
+    }
+
+    async fn roll_back(&mut self) -> Result<(), StorageError> {
+        self.discard_unsent();
+        // Or else the server knows of no transaction.
+        if self.has_sent() {
+            let (mut c, _, limits) = self.parts();
+            limits.hold(c.batch_execute("ROLLBACK")).await?;
+        }
+        self.loan_mut().set_in_transaction(false);
+        Ok(())
+    }
+}
+
+async fn roll_back(conn: &mut Conn) -> Result<(), StorageError> {
+    match &mut conn.0 {
+        Backend::Postgres(conn) => conn.roll_back().await,
+        Backend::Sqlite(loan) => {
+            let (c, limits) = loan.parts();
+            limits.hold(SqliteTransactions::rollback_transaction(c)).await
         }
     }
 }

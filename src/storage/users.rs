@@ -5,8 +5,9 @@ use diesel_async::RunQueryDsl;
 use futures_util::FutureExt as _;
 
 use super::columns::{DbId, DbInstant};
-use super::connection::{Conn, optional, query};
+use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
+use super::pipeline::Answer;
 use super::prepared::Prepared;
 use super::rows::{self, TENANT, TenantRow, USER, UserRow};
 use super::schema::{login_names, passwords, request_outcomes, sessions, tenants, users, wanted};
@@ -74,12 +75,12 @@ pub async fn find_standing(
 ///
 /// # Errors
 /// [`StorageError`] when the database fails or the row makes no sense.
-pub async fn find_standing_kept(
+pub async fn ask_standing_kept(
     tx: &mut Tx,
     tenant_id: TenantId,
     session_id: SessionId,
     user_id: UserId,
-) -> Result<Option<SessionStanding>, StorageError> {
+) -> Result<Answer<Option<SessionStanding>>, StorageError> {
     let its_session = sessions::tenant_id.eq(users::tenant_id).and(sessions::user_id.eq(users::id));
     // Not a join, which would lock the tenant as well.
     let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(users::tenant_id)));
@@ -97,11 +98,11 @@ pub async fn find_standing_kept(
             sessions::expires_at,
             sessions::revoked_at,
         ));
-    let row = query!(tx,
+    ask!(tx,
         postgres: |c| optional(found.for_share().get_result::<StandingRow>(c)),
-        sqlite: |c| optional(found.get_result::<StandingRow>(c))
-    )?;
-    row.map(standing).transpose()
+        sqlite: |c| optional(found.get_result::<StandingRow>(c)),
+        then: |row: Option<StandingRow>| row.map(standing).transpose()
+    )
 }
 
 /// What a user is locked for, until the transaction ends.
@@ -121,16 +122,15 @@ pub enum UserLock {
 /// [`StorageError`] when the database fails.
 pub async fn lock(tx: &mut Tx, tenant_id: TenantId, id: UserId, lock: UserLock) -> Result<(), StorageError> {
     let row = users::table.find((DbId::from(tenant_id), DbId::from(id))).select(users::id);
-    query!(tx,
+    later!(tx,
         postgres: |c| match lock {
             UserLock::Keep => row.for_share().execute(c).boxed(),
             UserLock::Change => row.for_no_key_update().execute(c).boxed(),
             UserLock::Delete => row.for_update().execute(c).boxed(),
         },
         // SQLite's transaction holds the lock of the whole file already.
-        sqlite: |_c| std::future::ready(Ok(0))
+        sqlite: |_c| std::future::ready(Ok(()))
     )
-    .map(drop)
 }
 
 /// Finds whom an e-mail belongs to, whether or not they have a password.
@@ -241,16 +241,24 @@ pub async fn find_state_locked(
     tenant_id: TenantId,
     id: UserId,
 ) -> Result<Option<UserState>, StorageError> {
+    ask_state_locked(tx, tenant_id, id).await?.receive(tx).await
+}
+
+async fn ask_state_locked(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    id: UserId,
+) -> Result<Answer<Option<UserState>>, StorageError> {
     // Not a join, which would lock the tenant as well.
     let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(users::tenant_id)));
     let found =
         users::table.find((DbId::from(tenant_id), DbId::from(id))).filter(is_live).select(users::state);
     // SQLite's transaction holds the lock of the whole file already.
-    let row = query!(tx,
+    ask!(tx,
         postgres: |c| optional(found.for_no_key_update().get_result::<String>(c)),
-        sqlite: |c| optional(found.get_result::<String>(c))
-    )?;
-    row.map(|state| rows::state(&state)).transpose()
+        sqlite: |c| optional(found.get_result::<String>(c)),
+        then: |state: Option<String>| state.map(|state| rows::state(&state)).transpose()
+    )
 }
 
 /// Adds a user to the tenant that it carries. The login name and the password are rows of their
@@ -262,16 +270,16 @@ pub async fn insert(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
     let row = (
         users::tenant_id.eq(DbId::from(user.tenant.id)),
         users::id.eq(DbId::from(user.id)),
-        users::email.eq(user.email.as_given()),
-        users::first_name.eq(user.first_name.as_str()),
-        users::last_name.eq(user.last_name.as_str()),
+        users::email.eq(user.email.as_given().to_owned()),
+        users::first_name.eq(user.first_name.as_str().to_owned()),
+        users::last_name.eq(user.last_name.as_str().to_owned()),
         users::role.eq(user.role.as_str()),
         users::state.eq(user.state.as_str()),
         users::version.eq(user.version),
         users::created_at.eq(DbInstant::from(user.created_at)),
         users::updated_at.eq(DbInstant::from(user.updated_at)),
     );
-    query!(tx, |c| diesel::insert_into(users::table).values(row).execute(c)).map(drop)
+    later!(tx, |c| diesel::insert_into(users::table).values(row).execute(c))
 }
 
 /// Changes whether a user may log in and call; true when there was such a user.
@@ -299,11 +307,10 @@ pub async fn update_state(
 /// # Errors
 /// [`StorageError`] when the database fails or the row makes no sense.
 pub async fn find_locked(tx: &mut Tx, tenant_id: TenantId, id: UserId) -> Result<Option<User>, StorageError> {
+    let state = ask_state_locked(tx, tenant_id, id).await?;
     // In PostgreSQL a row that had to be waited for is read as it is by then.
-    if find_state_locked(tx, tenant_id, id).await?.is_none() {
-        return Ok(None);
-    }
-    find(tx, tenant_id, id).await
+    let user = find(tx, tenant_id, id).await?;
+    Ok(state.receive(tx).await?.and(user))
 }
 
 /// Writes everything of a user that may change, its version included.
@@ -313,15 +320,15 @@ pub async fn find_locked(tx: &mut Tx, tenant_id: TenantId, id: UserId) -> Result
 pub async fn update(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
     let row = users::table.find((DbId::from(user.tenant.id), DbId::from(user.id)));
     let changes = (
-        users::email.eq(user.email.as_given()),
-        users::first_name.eq(user.first_name.as_str()),
-        users::last_name.eq(user.last_name.as_str()),
+        users::email.eq(user.email.as_given().to_owned()),
+        users::first_name.eq(user.first_name.as_str().to_owned()),
+        users::last_name.eq(user.last_name.as_str().to_owned()),
         users::role.eq(user.role.as_str()),
         users::state.eq(user.state.as_str()),
         users::version.eq(user.version),
         users::updated_at.eq(DbInstant::from(user.updated_at)),
     );
-    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(drop)
+    later!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c))
 }
 
 /// Whether a tenant has an active owner besides this user.
@@ -349,7 +356,7 @@ pub async fn delete(tx: &mut Tx, tenant_id: TenantId, ids: &[UserId]) -> Result<
         ($table:ident) => {{
             let rows = $table::table.filter($table::tenant_id.eq(tenant_id));
             let rows = rows.filter($table::user_id.eq_any(ids.clone()));
-            query!(tx, |c| diesel::delete(rows).execute(c))?;
+            later!(tx, |c| diesel::delete(rows).execute(c))?;
         }};
     }
     delete_of!(sessions);

@@ -239,7 +239,8 @@ async fn a_password_is_replaced_whether_or_not_there_was_one(engine: Engine) {
     }
     let mut tx = fixture.begin().await;
     let nobody = UserId::from(Uuid::nil());
-    let refused = storage::logins::replace_password(&mut tx, ada.tenant.id, nobody, &new, at(9)).await;
+    let replaced = storage::logins::replace_password(&mut tx, ada.tenant.id, nobody, &new, at(9)).await;
+    let refused = replaced.and(tx.flush().await);
     assert!(matches!(refused, Err(storage::StorageError::Refused(_))), "{refused:?}");
 }
 

@@ -4,7 +4,7 @@ use identity::domain::{Source, TenantName};
 use identity::storage::{self, Inspection, Lane, StorageError, migrate};
 use tokio::task::block_in_place;
 
-use crate::fixture::{Fixture, open, user};
+use crate::fixture::{Fixture, insert_tenant, open, user};
 use crate::support::postgres::Cluster;
 use crate::support::service::{Engine, TestDatabase, on_both_databases};
 
@@ -72,7 +72,7 @@ async fn a_character_that_the_encoding_lacks_is_no_outage() {
     let mut tx = storage.begin("test").await.unwrap();
     let mut tenant = user(1).tenant;
     tenant.name = TenantName::parse("株式会社").unwrap();
-    let cause = lasting(storage::tenants::insert(&mut tx, &tenant).await);
+    let cause = lasting(insert_tenant(&mut tx, &tenant).await);
     assert!(cause.contains("22P05"), "{cause}");
     drop(tx);
     let cause = lasting(storage.inspect().await);
@@ -93,7 +93,7 @@ async fn a_privilege_that_was_revoked_is_no_outage() {
     let url = fixture.database.url.replacen("identity@", &format!("{name}_poor@"), 1);
     let storage = open(&TestDatabase { url, ..fixture.database.again() }, 1);
     let mut tx = storage.begin("test").await.unwrap();
-    let cause = lasting(storage::tenants::insert(&mut tx, &user(1).tenant).await);
+    let cause = lasting(insert_tenant(&mut tx, &user(1).tenant).await);
     assert!(cause.contains("42501"), "{cause}");
     drop(tx);
     let cause = lasting(storage.inspect().await);

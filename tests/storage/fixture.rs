@@ -10,6 +10,7 @@ use identity::domain::{
     SessionId, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState,
 };
 use identity::storage::outcomes::Outcome;
+use identity::storage::sessions::OpenAt;
 use identity::storage::signing_keys::StoredSigningKey;
 use identity::storage::{self, Inserted, LaneSizes, Storage, StorageError, StorageSettings, Tx};
 use uuid::Uuid;
@@ -87,6 +88,19 @@ pub(crate) async fn register(tx: &mut Tx, user: &User) -> Result<(), StorageErro
     storage::sessions::insert(tx, &session(user)).await?;
     assert_eq!(storage::outcomes::insert(tx, &outcome(user)).await?, Inserted::Yes);
     Ok(())
+}
+
+/// Inserts a tenant, and waits for the answer.
+pub(crate) async fn insert_tenant(tx: &mut Tx, tenant: &Tenant) -> Result<(), StorageError> {
+    storage::tenants::insert(tx, tenant).await?;
+    tx.flush().await
+}
+
+/// Deletes the sessions of a user beyond the `kept` that matter most, as a login does; returns how many.
+pub(crate) async fn delete_surplus(tx: &mut Tx, user: &User, open: OpenAt, kept: usize) -> usize {
+    let surplus = storage::sessions::ask_surplus(tx, user.tenant.id, user.id, open, kept).await.unwrap();
+    let surplus = surplus.receive(tx).await.unwrap();
+    storage::sessions::delete(tx, user.tenant.id, &surplus).await.unwrap()
 }
 
 /// A point in time with microseconds, `seconds` after another.

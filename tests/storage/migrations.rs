@@ -129,7 +129,8 @@ async fn a_running_storage_survives_that_others_migrate(engine: Engine) {
     let mut tx = fixture.begin().await;
     let mut orphan = user(3);
     orphan.tenant.id = user(4).tenant.id;
-    assert!(identity::storage::users::insert(&mut tx, &orphan).await.is_err());
+    let inserted = identity::storage::users::insert(&mut tx, &orphan).await;
+    assert!(inserted.and(tx.flush().await).is_err());
 }
 
 async fn a_database_without_tables_lacks_every_migration(engine: Engine) {

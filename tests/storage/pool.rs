@@ -10,7 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::fixture::{Fixture, LONG, eventually, is_done_at_once, open, open_with_limit, user};
+use crate::fixture::{
+    Fixture, LONG, eventually, insert_tenant, is_done_at_once, open, open_with_limit, user,
+};
 use crate::sql::Outside;
 use crate::support::postgres::Cluster;
 use crate::support::service::{Engine, TestDatabase, on_both_databases};
@@ -68,7 +70,7 @@ async fn more_tasks_than_connections_all_get_their_turn(engine: Engine) {
         let storage = fixture.storage.clone();
         tasks.spawn(async move {
             let mut tx = storage.begin("test").await.unwrap();
-            storage::tenants::insert(&mut tx, &user(n).tenant).await.unwrap();
+            insert_tenant(&mut tx, &user(n).tenant).await.unwrap();
             tx.commit().await.unwrap();
             let mut conn = storage.read().await.unwrap();
             storage::users::find(&mut conn, user(n).tenant.id, user(n).id).await.unwrap()
@@ -141,7 +143,7 @@ async fn connections_are_used_again() {
     for n in 2..20 {
         fixture.register(&user(n)).await;
         let mut tx = fixture.begin().await;
-        assert!(storage::tenants::insert(&mut tx, &user(n).tenant).await.is_err());
+        assert!(insert_tenant(&mut tx, &user(n).tenant).await.is_err());
     }
     let after = backends(&mut outside).await;
     assert!(before.len() == 1 && after.contains(&before[0]) && after.len() <= 2, "{before:?} {after:?}");
@@ -156,7 +158,7 @@ async fn a_statement_that_waits_too_long_fails_and_its_connection_serves_on() {
     let before = backends(&mut outside).await;
     outside.run("BEGIN; LOCK TABLE tenants").await;
     let mut tx = fixture.begin().await;
-    let refused = storage::tenants::insert(&mut tx, &user(2).tenant).await;
+    let refused = insert_tenant(&mut tx, &user(2).tenant).await;
     assert!(matches!(refused, Err(StorageError::Unavailable(_))), "{refused:?}");
     drop(tx);
     outside.run("COMMIT").await;
@@ -179,7 +181,7 @@ async fn a_statement_that_waits_too_long_does_not_send_those_away_who_queue() {
     assert!(!is_done_at_once(&mut queued).await);
     let queued = tokio::spawn(queued);
     outside.run("BEGIN; LOCK TABLE tenants").await;
-    assert!(storage::tenants::insert(&mut tx, &user(2).tenant).await.is_err());
+    assert!(insert_tenant(&mut tx, &user(2).tenant).await.is_err());
     drop(tx);
     assert_eq!(queued.await.unwrap().unwrap(), []);
 }
@@ -196,7 +198,7 @@ async fn those_who_queue_learn_at_once_that_the_database_is_away() {
         queued.spawn(one);
     }
     away.cluster.pause();
-    let failed = storage::tenants::insert(&mut tx, &user(1).tenant).await;
+    let failed = insert_tenant(&mut tx, &user(1).tenant).await;
     assert!(matches!(failed, Err(StorageError::Unavailable(_))), "{failed:?}");
     // The connection is still held: nobody's turn has come.
     for outcome in timeout(LONG, queued.join_all()).await.unwrap() {
@@ -255,7 +257,7 @@ async fn a_connection_that_can_only_read_is_not_used_to_write_again() {
     let name = outside.texts("SELECT current_database() AS cell").await.remove(0);
     outside.run(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
     let mut tx = fixture.begin().await;
-    let refused = storage::tenants::insert(&mut tx, &user(1).tenant).await;
+    let refused = insert_tenant(&mut tx, &user(1).tenant).await;
     assert!(matches!(refused, Err(StorageError::Unavailable(_))), "{refused:?}");
     drop(tx);
     outside.run(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
@@ -448,7 +450,7 @@ async fn calls_that_leave_under_a_lock_keep_the_limit_of_connections() {
         });
         let write = tokio::spawn(async move {
             let mut tx = writing.begin("test").await.unwrap();
-            let _ = storage::tenants::insert(&mut tx, &user(1).tenant).await;
+            let _ = insert_tenant(&mut tx, &user(1).tenant).await;
         });
         eventually("both wait", async || outside.texts(waiting).await == ["2"]).await;
         read.abort();

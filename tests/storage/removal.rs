@@ -11,7 +11,7 @@ use identity::storage::{self, Inserted, StorageError, snapshot};
 use uuid::Uuid;
 
 use crate::directory::{add, colleague};
-use crate::fixture::{Fixture, at, outcome, password, session, user};
+use crate::fixture::{Fixture, at, insert_tenant, outcome, password, session, user};
 use crate::support::service::{Engine, on_both_databases};
 
 on_both_databases!(
@@ -274,7 +274,7 @@ async fn the_id_of_a_deleted_tenant_is_in_the_way_until_its_rows_are_removed(eng
     assert_eq!(counts(&fixture).await, [1, 1, 0, 1, 1, 1]);
     let mut tx = fixture.begin().await;
     let again = Tenant { created_at: at(2), updated_at: at(2), ..goes.tenant.clone() };
-    let refused = storage::tenants::insert(&mut tx, &again).await;
+    let refused = insert_tenant(&mut tx, &again).await;
     assert!(matches!(refused, Err(StorageError::Refused(_))), "{refused:?}");
     drop(tx);
     remove_now(&fixture.storage, &Still, goes.tenant.id).await.unwrap();

@@ -352,6 +352,11 @@ async fn ids_are_taken_once(engine: Engine) {
             "session" => storage::sessions::insert(&mut tx, &session(&taken)).await,
             _ => storage::signing_keys::insert(&mut tx, &signing_key("kid")).await,
         };
+        // What nobody waits for is told by the commit.
+        let refused = match refused {
+            Ok(()) => tx.commit().await,
+            Err(error) => Err(error),
+        };
         assert!(matches!(refused, Err(StorageError::Refused(_))), "{what}: {refused:?}");
     }
 }

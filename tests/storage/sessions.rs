@@ -9,7 +9,7 @@ use identity::storage;
 use identity::storage::sessions::OpenAt;
 use uuid::Uuid;
 
-use crate::fixture::{Fixture, at, outcome, session, user};
+use crate::fixture::{Fixture, at, delete_surplus, outcome, session, user};
 use crate::support::service::{Engine, on_both_databases};
 
 on_both_databases!(
@@ -92,8 +92,8 @@ async fn a_session_is_rotated_once_for_each_generation(engine: Engine) {
             rotations: vec![at(second), at(1)],
             ..session.clone()
         };
-        let is_first = storage::sessions::update_rotated(&mut tx, &rotated).await;
-        tx.commit().await.unwrap();
+        let is_first = storage::sessions::ask_rotated(&mut tx, &rotated).await.unwrap();
+        let is_first = is_first.receive(&mut tx.commit_and_go_on().await.unwrap()).await;
         (is_first.unwrap(), rotated)
     };
     let (is_first, rotated) = rotate(1, 5).await;
@@ -137,9 +137,9 @@ async fn the_sessions_that_matter_least_make_room(engine: Engine) {
     insert(&fixture, &[&sessions[..], &[opened(&eve, 8, 1)]].concat()).await;
     let leave = async |kept| {
         let mut tx = fixture.begin().await;
-        let deleted = storage::sessions::delete_surplus(&mut tx, ada.tenant.id, ada.id, OPEN, kept).await;
+        let deleted = delete_surplus(&mut tx, &ada, OPEN, kept).await;
         tx.commit().await.unwrap();
-        (deleted.unwrap(), fixture.outside().await.count("sessions").await)
+        (deleted, fixture.outside().await.count("sessions").await)
     };
     assert_eq!(leave(4).await, (0, 5));
     // Those that have ended go first, then the oldest.

@@ -9,11 +9,16 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::fixture::{Fixture, LONG, at, eventually, outcome, password, register, session, user};
+use crate::fixture::{
+    Fixture, LONG, at, delete_surplus, eventually, insert_tenant, outcome, password, register, session, user,
+};
 use crate::sql::Outside;
 use crate::support::service::{Engine, on_both_databases};
 
 on_both_databases!(
+    a_commit_that_is_sent_along_with_a_statement_that_fails_keeps_nothing,
+    an_answer_is_as_old_as_its_question,
+    statements_that_are_sent_together_run_in_their_order,
     what_is_not_committed_is_rolled_back_again_and_again,
     what_failed_is_rolled_back_and_the_connection_serves_on,
     a_transaction_in_which_a_statement_failed_cannot_be_committed,
@@ -49,7 +54,8 @@ async fn what_failed_is_rolled_back_and_the_connection_serves_on(engine: Engine)
     for _ in 0..OFTEN {
         let mut tx = fixture.begin().await;
         storage::tenants::insert(&mut tx, &user(1).tenant).await.unwrap();
-        let refused = storage::users::insert(&mut tx, &doomed).await;
+        let inserted = storage::users::insert(&mut tx, &doomed).await;
+        let refused = inserted.and(tx.flush().await);
         assert!(matches!(refused, Err(StorageError::Refused(_))), "{refused:?}");
     }
     fixture.register(&user(1)).await;
@@ -61,12 +67,65 @@ async fn a_transaction_in_which_a_statement_failed_cannot_be_committed(engine: E
     fixture.register(&user(0)).await;
     let mut tx = fixture.begin().await;
     storage::tenants::insert(&mut tx, &user(1).tenant).await.unwrap();
-    assert!(storage::tenants::insert(&mut tx, &user(0).tenant).await.is_err());
+    assert!(insert_tenant(&mut tx, &user(0).tenant).await.is_err());
     // PostgreSQL answers such a COMMIT as if it had kept something.
     let committed = tx.commit().await;
     assert!(matches!(committed, Err(StorageError::Refused(_))), "{committed:?}");
     fixture.register(&user(2)).await;
     assert_eq!(fixture.outside().await.count("tenants").await, 2);
+}
+
+/// On PostgreSQL the server has answered the COMMIT, too, when it is read that a statement before it failed.
+async fn a_commit_that_is_sent_along_with_a_statement_that_fails_keeps_nothing(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 2).await;
+    fixture.register(&user(0)).await;
+    for n in 0..OFTEN {
+        let mut tx = fixture.begin().await;
+        storage::tenants::insert(&mut tx, &user(1).tenant).await.unwrap();
+        let doomed = storage::tenants::insert(&mut tx, &user(0).tenant).await;
+        let unrelated = storage::tenants::insert(&mut tx, &user(2).tenant).await;
+        let committed = doomed.and(unrelated).and(tx.commit().await);
+        assert!(matches!(committed, Err(StorageError::Refused(_))), "{n}: {committed:?}");
+    }
+    assert_eq!(fixture.outside().await.count("tenants").await, 1);
+    fixture.register(&user(1)).await;
+}
+
+/// A connection prepares a statement before it is sent for the first time; those behind it have been prepared.
+async fn statements_that_are_sent_together_run_in_their_order(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 1).await;
+    for n in 0..OFTEN {
+        let user = user(n);
+        let mut tx = fixture.begin().await;
+        // Each needs the rows of those before it.
+        register(&mut tx, &user).await.unwrap();
+        storage::sessions::delete(&mut tx, user.tenant.id, &[session(&user).id]).await.unwrap();
+        storage::sessions::insert(&mut tx, &session(&user)).await.unwrap();
+        storage::logins::delete_name(&mut tx, user.tenant.id, user.id).await.unwrap();
+        storage::users::update(&mut tx, &User { version: 7, ..user.clone() }).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut conn = fixture.storage.read().await.unwrap();
+        let found = storage::users::find(&mut conn, user.tenant.id, user.id).await.unwrap();
+        assert_eq!(found.map(|user| user.version), Some(7));
+    }
+    let mut outside = fixture.outside().await;
+    let counts = (outside.count("users").await, outside.count("sessions").await);
+    assert_eq!(counts, (usize::from(OFTEN), usize::from(OFTEN)));
+    assert_eq!(outside.count("login_names").await, 0);
+}
+
+/// What was asked before is answered before what comes behind it runs.
+async fn an_answer_is_as_old_as_its_question(engine: Engine) {
+    let fixture = Fixture::with_connections(engine, 1).await;
+    let user = user(0);
+    fixture.register(&user).await;
+    let mut tx = fixture.begin().await;
+    let before = storage::logins::ask_locked(&mut tx, &user.tenant, user.id).await.unwrap();
+    storage::users::update(&mut tx, &User { version: 9, ..user.clone() }).await.unwrap();
+    let after = storage::logins::ask_locked(&mut tx, &user.tenant, user.id).await.unwrap();
+    let version = |found: Option<(User, _)>| found.map(|(user, _)| user.version);
+    assert_eq!(version(before.receive(&mut tx).await.unwrap()), Some(user.version));
+    assert_eq!(version(after.receive(&mut tx).await.unwrap()), Some(9));
 }
 
 async fn a_commit_that_breaks_a_rule_keeps_nothing_and_harms_nobody(engine: Engine) {
@@ -271,7 +330,7 @@ async fn of_two_who_open_a_session_of_one_user_the_second_waits_for_the_first() 
             let mut tx = storage.begin("second").await.unwrap();
             storage::logins::find_locked(&mut tx, &user.tenant, user.id).await.unwrap().unwrap();
             let (open, kept) = (OpenAt { now: at(0), unused_since: at(-9) }, 0);
-            storage::sessions::delete_surplus(&mut tx, user.tenant.id, user.id, open, kept).await.unwrap()
+            delete_surplus(&mut tx, &user, open, kept).await
         }
     });
     let mut outside = fixture.outside().await;

@@ -1,10 +1,11 @@
 //! A proxy in front of PostgreSQL that counts what a client asks, and that plays a broken network.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,8 +20,9 @@ use super::port;
 /// A connection's own set-up counts too: warm the client up, throw that trace away, then measure.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Trace {
-    /// How often a client waited for the server: simple queries and `Sync` messages, but for those
-    /// `Sync` that follow nothing but `Close`, for which no client waits.
+    /// How often a client waited for the server: simple queries and `Sync` messages, but for those that were
+    /// sent while an earlier one was unanswered, and for those `Sync` that follow nothing but `Close`, for which
+    /// no client waits.
     pub(crate) round_trips: usize,
     /// The SQL of each execution, `BEGIN` and `COMMIT` included.
     pub(crate) statements: Vec<String>,
@@ -35,6 +37,8 @@ pub(crate) struct Trace {
 pub(crate) struct CountingProxy {
     addr: SocketAddr,
     upstream: SocketAddr,
+    /// How long an answer takes.
+    delay: Duration,
     trace: Arc<Mutex<Trace>>,
     /// Which bytes may pass.
     flow: watch::Sender<Flow>,
@@ -62,10 +66,17 @@ struct Listening {
 impl CountingProxy {
     /// Starts a proxy to `upstream`. Wants to be called within a tokio runtime.
     pub(crate) fn start(upstream: SocketAddr) -> Self {
+        Self::start_with_delay(upstream, Duration::ZERO)
+    }
+
+    /// As [`CountingProxy::start`], with answers that take `delay` longer: so what a client sends without waiting
+    /// for them is seen to be sent before.
+    pub(crate) fn start_with_delay(upstream: SocketAddr, delay: Duration) -> Self {
         let listener = port::bind();
         let proxy = Self {
             addr: listener.local_addr().expect("a bound listener has an address"),
             upstream,
+            delay,
             trace: Arc::default(),
             flow: watch::Sender::new(Flow { frozen: false, afloat: 0 }),
             accepted: Arc::default(),
@@ -127,6 +138,7 @@ impl CountingProxy {
         let (stop, stopped) = oneshot::channel();
         let link = Link {
             upstream: self.upstream,
+            delay: self.delay,
             trace: self.trace.clone(),
             flow: self.flow.subscribe(),
             accepted: self.accepted.clone(),
@@ -142,6 +154,7 @@ impl CountingProxy {
 #[derive(Clone)]
 struct Link {
     upstream: SocketAddr,
+    delay: Duration,
     trace: Arc<Mutex<Trace>>,
     flow: watch::Receiver<Flow>,
     accepted: Arc<AtomicUsize>,
@@ -196,20 +209,25 @@ impl Link {
         server.set_nodelay(true)?;
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
-        let frontend = Frontend::new(self.trace.clone());
+        let unanswered = Unanswered::default();
+        let mut frontend = Frontend::new(self.trace.clone(), unanswered.clone());
+        let mut backend = Backend { unanswered, started: false, pending: Vec::new() };
+        let delay = self.delay;
         // The end of one direction closes that half only: the server answers a Terminate by closing.
         tokio::try_join!(
-            self.clone().pump(from_client, to_server, Some(frontend)),
-            self.pump(from_server, to_client, None),
+            self.clone().pump(from_client, to_server, Duration::ZERO, |bytes| frontend.feed(bytes)),
+            self.pump(from_server, to_client, delay, |bytes| backend.feed(bytes)),
         )?;
         Ok(())
     }
 
+    /// Passes bytes on, each time after `seen` has seen them.
     async fn pump(
         mut self,
         mut from: OwnedReadHalf,
         mut to: OwnedWriteHalf,
-        mut frontend: Option<Frontend>,
+        delay: Duration,
+        mut seen: impl FnMut(&[u8]),
     ) -> io::Result<()> {
         let mut buffer = vec![0; 16 * 1024];
         loop {
@@ -218,9 +236,10 @@ impl Link {
             if read == 0 {
                 return to.shutdown().await;
             }
-            if let Some(frontend) = &mut frontend {
-                frontend.feed(&buffer[..read]);
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
             }
+            seen(&buffer[..read]);
             to.write_all(&buffer[..read]).await?;
         }
     }
@@ -235,9 +254,44 @@ impl Link {
     }
 }
 
+/// The questions of one client that have no answer yet, and whether it waits for one.
+type Unanswered = Arc<Mutex<VecDeque<bool>>>;
+
+/// What the server has said to one client so far.
+struct Backend {
+    unanswered: Unanswered,
+    /// Whether its first byte has passed.
+    started: bool,
+    /// Bytes of a message that is not complete.
+    pending: Vec<u8>,
+}
+
+impl Backend {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+        // The answer to a request for encryption is a single byte.
+        let mut used = usize::from(!self.started && self.pending.first() == Some(&b'N'));
+        self.started = true;
+        // A type, and a length that counts itself.
+        while let Some([kind, a, b, c, d]) = self.pending.get(used..).and_then(<[u8]>::first_chunk) {
+            let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+            if self.pending.len() - used <= length {
+                break;
+            }
+            used += 1 + length;
+            // Ready for the next query.
+            if *kind == b'Z' {
+                lock(&self.unanswered).pop_front();
+            }
+        }
+        self.pending.drain(..used);
+    }
+}
+
 /// What one client has said so far.
 struct Frontend {
     trace: Arc<Mutex<Trace>>,
+    unanswered: Unanswered,
     /// Bytes of a message that is not complete.
     pending: Vec<u8>,
     /// Whether the start-up message has passed, after which messages carry a type.
@@ -256,9 +310,10 @@ const SSL_REQUEST: u32 = 80_877_103;
 const GSS_ENCRYPTION_REQUEST: u32 = 80_877_104;
 
 impl Frontend {
-    fn new(trace: Arc<Mutex<Trace>>) -> Self {
+    fn new(trace: Arc<Mutex<Trace>>, unanswered: Unanswered) -> Self {
         Self {
             trace,
+            unanswered,
             pending: Vec::new(),
             started: false,
             statements: HashMap::new(),
@@ -315,15 +370,25 @@ impl Frontend {
                 self.asked = true;
             }
             b'D' => self.asked = true,
-            b'S' => lock(&self.trace).round_trips += usize::from(std::mem::take(&mut self.asked)),
+            b'S' => {
+                let is_waited_for = std::mem::take(&mut self.asked);
+                self.ask(is_waited_for);
+            }
             b'Q' => {
-                lock(&self.trace).round_trips += 1;
+                self.ask(true);
                 self.execute(text(first));
             }
             // Close (the names may be used again later, by another Parse or Bind), Flush, Terminate,
             // passwords, copied data: none is a question of its own.
             _ => {}
         }
+    }
+
+    fn ask(&mut self, is_waited_for: bool) {
+        let mut unanswered = lock(&self.unanswered);
+        let is_round_trip = is_waited_for && !unanswered.contains(&true);
+        unanswered.push_back(is_waited_for);
+        lock(&self.trace).round_trips += usize::from(is_round_trip);
     }
 
     fn execute(&mut self, sql: String) {

@@ -17,7 +17,7 @@ use crate::domain::{
     AuditEvent, Email, Limit, Party, Password, PasswordHash, Room, Source, TenantId, Timestamp, UserId,
 };
 use crate::storage;
-use crate::storage::attempts::{AttemptKey, Tried};
+use crate::storage::attempts::{AttemptKey, Locking, Tried};
 use crate::storage::logins::Login;
 use crate::storage::{Permit, Tx};
 
@@ -115,6 +115,12 @@ struct Place {
     /// Where it is counted too, when the account does not know the source.
     strangers: Option<AttemptKey>,
     at: Timestamp,
+}
+
+/// The rows that count an attempt, about to be locked.
+pub(super) struct Settling {
+    own: Locking,
+    strangers: Option<Locking>,
 }
 
 /// How a check ended.
@@ -218,13 +224,18 @@ impl Service {
         let mut tx = permit.begin("attempt").await?;
         // Before the locks, so that these are held for less.
         let login = match whose {
-            Whose::Email(email) => storage::logins::find_by_email(&mut tx, email).await?,
+            Whose::Email(email) => Some(storage::logins::ask_by_email(&mut tx, email).await?),
             Whose::User(tenant_id, user_id) => {
-                storage::logins::find_by_user(&mut tx, *tenant_id, *user_id).await?
+                Some(storage::logins::ask_by_user(&mut tx, *tenant_id, *user_id).await?)
             }
             Whose::Given => None,
         };
-        let mut own = storage::attempts::lock(&mut tx, key, self.0.clock.now()).await?;
+        let own = storage::attempts::ask_locked(&mut tx, key).await?;
+        let login = match login {
+            Some(login) => login.receive(&mut tx).await?,
+            None => None,
+        };
+        let mut own = own.receive(&mut tx, self.0.clock.now()).await?;
         // Read under the lock: times are in the order of the places.
         let now = self.0.clock.now();
         own.attempts.forget(OWN, now);
@@ -263,16 +274,32 @@ impl Service {
         Ok(known_until.is_some_and(|until| until > self.0.clock.now()))
     }
 
-    async fn settle(&self, tx: &mut Tx, place: &Place, end: End) -> Result<(), ServiceError> {
+    /// Locks what counts an attempt, which is then to be settled. Waits for nothing yet.
+    async fn begin_settling(&self, tx: &mut Tx, place: &Place) -> Result<Settling, ServiceError> {
+        let own = storage::attempts::ask_locked(tx, place.key).await?;
+        let strangers = match place.strangers {
+            Some(strangers) => Some(storage::attempts::ask_locked(tx, strangers).await?),
+            None => None,
+        };
+        Ok(Settling { own, strangers })
+    }
+
+    async fn settle(
+        &self,
+        tx: &mut Tx,
+        place: &Place,
+        settling: Settling,
+        end: End,
+    ) -> Result<(), ServiceError> {
         let now = self.0.clock.now();
-        let mut own = storage::attempts::lock(tx, place.key, now).await?;
+        let mut own = settling.own.receive(tx, now).await?;
         own.attempts.end(place.at, end == End::Wrong);
         if end == End::Right {
             own.known_until = Some(now.plus(KNOWN_FOR));
         }
         write(tx, place.key, &own, OWN).await?;
-        let Some(strangers) = place.strangers else { return Ok(()) };
-        let mut tried = storage::attempts::lock(tx, strangers, now).await?;
+        let (Some(strangers), Some(locking)) = (place.strangers, settling.strangers) else { return Ok(()) };
+        let mut tried = locking.receive(tx, now).await?;
         tried.attempts.end(place.at, end == End::Wrong);
         write(tx, strangers, &tried, STRANGERS).await?;
         if end == End::Right {
@@ -285,7 +312,8 @@ impl Service {
 
     async fn settle_alone(&self, permit: Permit, open: &Open) -> Result<(), ServiceError> {
         let mut tx = permit.begin("end attempt").await?;
-        self.settle(&mut tx, &open.place, open.end).await?;
+        let settling = self.begin_settling(&mut tx, &open.place).await?;
+        self.settle(&mut tx, &open.place, settling, open.end).await?;
         if let Some(failure) = &open.failure {
             storage::audit::insert(&mut tx, failure).await?;
         }
@@ -390,13 +418,17 @@ impl Attempt {
         }
     }
 
+    /// Locks what [`Attempt::succeed`] writes; waits for nothing yet.
+    pub(super) async fn begin_success(&self, tx: &mut Tx) -> Result<Settling, ServiceError> {
+        let open = self.open.as_ref().ok_or_else(settled)?;
+        self.service.begin_settling(tx, &open.place).await
+    }
+
     /// Gives the place back in `tx`, and remembers the source as one that the account knows. Call
     /// [`Attempt::settled`] once that is committed.
-    pub(super) async fn succeed(&self, tx: &mut Tx) -> Result<(), ServiceError> {
-        match &self.open {
-            Some(open) => self.service.settle(tx, &open.place, End::Right).await,
-            None => Ok(()),
-        }
+    pub(super) async fn succeed(&self, tx: &mut Tx, settling: Settling) -> Result<(), ServiceError> {
+        let open = self.open.as_ref().ok_or_else(settled)?;
+        self.service.settle(tx, &open.place, settling, End::Right).await
     }
 
     /// Ends an attempt whose success was committed.

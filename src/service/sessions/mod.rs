@@ -14,8 +14,8 @@ use crate::domain::{
     UserState,
 };
 use crate::storage;
-use crate::storage::Tx;
 use crate::storage::sessions::OpenAt;
+use crate::storage::{Answer, Tx};
 
 use super::{CallContext, Service, ServiceError};
 
@@ -109,16 +109,28 @@ impl Service {
         Ok((session, secret))
     }
 
-    /// Ends the oldest sessions of a user who has no room for another, in a transaction that has the user's row
-    /// locked. Returns the event that tells of it, to be written.
+    /// Finds the oldest sessions of a user who has no room for another, in a transaction that locks the user's row
+    /// first. Waits for nothing yet.
+    pub(super) async fn ask_surplus(
+        &self,
+        tx: &mut Tx,
+        user: &User,
+    ) -> Result<Answer<Vec<SessionId>>, ServiceError> {
+        let (rules, now) = (self.0.session_rules, self.0.clock.now());
+        let (open, kept) = (rules.open_at(now), rules.per_user.saturating_sub(1));
+        Ok(storage::sessions::ask_surplus(tx, user.tenant.id, user.id, open, kept).await?)
+    }
+
+    /// Ends those sessions. Returns the event that tells of it, to be written.
     pub(super) async fn end_surplus(
         &self,
         tx: &mut Tx,
         user: &User,
+        surplus: Answer<Vec<SessionId>>,
     ) -> Result<Option<AuditEvent>, ServiceError> {
-        let (rules, now) = (self.0.session_rules, self.0.clock.now());
-        let (open, kept) = (rules.open_at(now), rules.per_user.saturating_sub(1));
-        let ended = storage::sessions::delete_surplus(tx, user.tenant.id, user.id, open, kept).await?;
+        let surplus = surplus.receive(tx).await?;
+        let ended = storage::sessions::delete(tx, user.tenant.id, &surplus).await?;
+        let now = self.0.clock.now();
         let event = AuditEvent::new(now, Some(user.tenant.id), Actor::System, Action::SessionEnded);
         Ok((ended > 0).then(|| AuditEvent {
             target: Some(Target::User(user.id)),

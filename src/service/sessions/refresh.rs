@@ -96,13 +96,15 @@ impl Service {
             rotations: std::iter::once(now).chain(recent).take(Session::MAX_ROTATIONS).collect(),
             ..session
         };
-        if storage::sessions::update_rotated(&mut tx, &rotated).await? {
-            tx.commit().await?;
+        // Where it finds no such session, it writes nothing, and there is no harm in committing that.
+        let is_rotated = storage::sessions::ask_rotated(&mut tx, &rotated).await?;
+        let mut conn = tx.commit_and_go_on().await?;
+        if is_rotated.receive(&mut conn).await? {
             return Ok(self.hand_out(user, &rotated, &token.secret));
         }
         // Somebody else was faster, with the same token or by ending the session: what they wrote is there to
         // be read.
-        let (session, user) = self.open_session_of(&mut tx, token).await?;
+        let (session, user) = self.open_session_of(&mut conn, token).await?;
         match standing(token.generation, &session, self.0.session_rules, now) {
             Standing::Rotated => Ok(self.hand_out(user, &session, &token.secret)),
             Standing::Latest | Standing::Outlived | Standing::Unknown => {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::columns::{DbId, DbInstant, Instant};
-use super::connection::{Conn, optional, query};
+use super::connection::{Conn, later, optional, query};
 use super::error::StorageError;
 use super::schema::{audit_cutoffs, audit_events};
 use super::transaction::Tx;
@@ -116,12 +116,10 @@ pub async fn insert(tx: &mut Tx, event: &AuditEvent) -> Result<(), StorageError>
 /// [`StorageError::Refused`] when a tenant has an event of one's id.
 pub async fn insert_all(tx: &mut Tx, events: &[AuditEvent]) -> Result<(), StorageError> {
     tx.note_event();
-    query!(tx,
-        postgres: |c| write::postgres(c, events),
-        sqlite: |c| {
-            let events = events.to_vec();
-            c.spawn_blocking(move |c| write::sqlite(c, &events))
-        }
+    let events = events.to_vec();
+    later!(tx,
+        postgres: |c| write::postgres(c, &events),
+        sqlite: |c| c.spawn_blocking(move |c| write::sqlite(c, &events))
     )
 }
 

@@ -39,7 +39,7 @@ macro_rules! row {
 }
 
 /// Adds events in one statement: one, as nearly always, in one that is prepared once for all.
-pub(in crate::storage) async fn postgres(c: &mut AsyncPgConnection, rows: &[AuditEvent]) -> QueryResult<()> {
+pub(in crate::storage) async fn postgres(c: &mut &AsyncPgConnection, rows: &[AuditEvent]) -> QueryResult<()> {
     if let [event] = rows {
         return diesel::insert_into(audit_events::table).values(row!(event)).execute(c).await.map(drop);
     }

@@ -12,7 +12,7 @@ use crate::storage::audit;
 use crate::storage::columns::{DbId, DbInstant, Id, Instant};
 use crate::storage::schema::{all_tenants, login_names, tenants, users};
 
-pub(super) async fn find_known(c: &mut AsyncPgConnection, keys: Keys) -> QueryResult<Known> {
+pub(super) async fn find_known(c: &mut &AsyncPgConnection, keys: Keys) -> QueryResult<Known> {
     let mut known = Known::default();
     let of_tenants: Vec<_> = keys.tenants.into_iter().map(DbId::from).collect();
     let of_users: Vec<_> = keys.users.into_iter().map(DbId::from).collect();
@@ -61,7 +61,7 @@ pub(super) async fn find_known(c: &mut AsyncPgConnection, keys: Keys) -> QueryRe
     Ok(known)
 }
 
-pub(super) async fn make_room(c: &mut AsyncPgConnection, keys: Keys) -> QueryResult<Vec<TenantId>> {
+pub(super) async fn make_room(c: &mut &AsyncPgConnection, keys: Keys) -> QueryResult<Vec<TenantId>> {
     let deleted = all_tenants::table.filter(all_tenants::deleted_at.is_not_null());
     if !diesel::select(diesel::dsl::exists(deleted)).get_result::<bool>(c).await? {
         return Ok(Vec::new());
@@ -82,7 +82,7 @@ pub(super) async fn make_room(c: &mut AsyncPgConnection, keys: Keys) -> QueryRes
     Ok(in_the_way)
 }
 
-pub(super) async fn insert(c: &mut AsyncPgConnection, batch: &Batch) -> QueryResult<Written> {
+pub(super) async fn insert(c: &mut &AsyncPgConnection, batch: &Batch) -> QueryResult<Written> {
     let written = async {
         insert_tenants(c, &batch.tenants).await?;
         if !batch.users.is_empty() {
@@ -108,7 +108,7 @@ fn column<'r, R, V>(rows: &'r [R], value: impl Fn(&'r R) -> V) -> Vec<V> {
     rows.iter().map(value).collect()
 }
 
-async fn insert_tenants(c: &mut AsyncPgConnection, rows: &[Tenant]) -> QueryResult<()> {
+async fn insert_tenants(c: &mut &AsyncPgConnection, rows: &[Tenant]) -> QueryResult<()> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -126,7 +126,7 @@ async fn insert_tenants(c: &mut AsyncPgConnection, rows: &[Tenant]) -> QueryResu
     .map(drop)
 }
 
-async fn insert_users(c: &mut AsyncPgConnection, rows: &[NewUser]) -> QueryResult<()> {
+async fn insert_users(c: &mut &AsyncPgConnection, rows: &[NewUser]) -> QueryResult<()> {
     sql_query(
         "INSERT INTO users (tenant_id, id, email, first_name, last_name, role, state, version, created_at,
              updated_at)
@@ -149,7 +149,7 @@ async fn insert_users(c: &mut AsyncPgConnection, rows: &[NewUser]) -> QueryResul
     .map(drop)
 }
 
-async fn insert_login_names(c: &mut AsyncPgConnection, rows: &[&NewUser]) -> QueryResult<()> {
+async fn insert_login_names(c: &mut &AsyncPgConnection, rows: &[&NewUser]) -> QueryResult<()> {
     sql_query(
         "INSERT INTO login_names (email_normalized, tenant_id, user_id) SELECT * FROM unnest($1, $2, $3)",
     )
@@ -161,7 +161,7 @@ async fn insert_login_names(c: &mut AsyncPgConnection, rows: &[&NewUser]) -> Que
     .map(drop)
 }
 
-async fn insert_passwords(c: &mut AsyncPgConnection, rows: &[NewUser]) -> QueryResult<()> {
+async fn insert_passwords(c: &mut &AsyncPgConnection, rows: &[NewUser]) -> QueryResult<()> {
     sql_query(
         "INSERT INTO passwords (tenant_id, user_id, scheme, hash, changed_at)
          SELECT * FROM unnest($1, $2, $3, $4, $5)",

@@ -29,6 +29,9 @@ impl SqlState {
     /// The server is no primary, or was told to write nothing.
     pub const READ_ONLY: Self = Self(*b"25006");
 
+    /// A statement before this one failed in the same transaction.
+    pub const FAILED_TRANSACTION: Self = Self(*b"25P02");
+
     /// The server has no room to write.
     pub const DISK_FULL: Self = Self(*b"53100");
 }
@@ -45,7 +48,7 @@ impl fmt::Debug for SqlState {
     }
 }
 
-/// The last error that a server sent on one session.
+/// An error that a server sent on one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerError {
     /// Its code.
@@ -61,7 +64,7 @@ pub struct ServerError {
 pub struct ServerErrors(Arc<AtomicU64>);
 
 impl ServerErrors {
-    /// The last error since the last call.
+    /// The last error since the last call that is not the consequence of another.
     pub fn take(&self) -> Option<ServerError> {
         let [is_stale_plan, a, b, c, d, e, ..] = self.0.swap(0, Relaxed).to_le_bytes();
         let state = SqlState([a, b, c, d, e]);
@@ -71,7 +74,10 @@ impl ServerErrors {
     fn note(&self, error: ServerError) {
         let SqlState([a, b, c, d, e]) = error.state;
         let noted = u64::from_le_bytes([u8::from(error.is_stale_plan), a, b, c, d, e, 0, 0]);
-        self.0.store(noted, Relaxed);
+        // Whatever comes behind a failed statement in a transaction fails as well.
+        if error.state != SqlState::FAILED_TRANSACTION || self.0.load(Relaxed) == 0 {
+            self.0.store(noted, Relaxed);
+        }
     }
 }
 
