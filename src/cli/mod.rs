@@ -25,6 +25,8 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
 
 use clap::Parser as _;
 
@@ -51,11 +53,7 @@ struct Misuse(String);
 pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: &dyn Environment) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(answer) => {
-            // Nothing is left to tell when standard output is closed.
-            _ = answer.print();
-            return if answer.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-        }
+        Err(answer) => return show(answer),
     };
     match run(cli, environment) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -69,6 +67,26 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: &dyn Env
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// Prints what clap answers instead of a command: help, or what is wrong with the command line. The latter gets as
+/// long as [`tell`] gives a line: a server that is started with a wrong flag ends although nobody reads why.
+fn show(answer: clap::Error) -> ExitCode {
+    if !answer.use_stderr() {
+        // Nothing is left to tell when standard output is closed.
+        _ = answer.print();
+        return ExitCode::SUCCESS;
+    }
+    let (printed, printing) = mpsc::channel();
+    let print = move || {
+        _ = answer.print();
+        // Nobody waits any more when the time is up.
+        _ = printed.send(());
+    };
+    if thread::Builder::new().spawn(print).is_ok() {
+        _ = printing.recv_timeout(LAST_LINES);
+    }
+    ExitCode::from(USAGE)
 }
 
 /// The command's outcome, or the faults for which it was not started.

@@ -26,17 +26,22 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_starts_serves_and_stops_although_nobody_reads_what_it_writes() {
+/// A pipe whose reader has gone.
+fn broken_pipe() -> PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+/// Starts a server that warns of a setting, makes calls, and stops it.
+async fn starts_serves_and_stops(out: PipeWriter, errors: PipeWriter) {
     let database = TestDatabase::migrated(Engine::Sqlite).await;
-    let (_reader, full) = full_pipe();
+    let url = format!("{}?connection_limit=1", database.url);
     let address = format!("127.0.0.1:{}", port::free());
     let mut server = Command::new(env!("CARGO_BIN_EXE_identity"))
         .env_clear()
-        .envs(variables(&database.url, &[("IDENTITY_HTTP_LISTEN", "off")]))
+        .envs(variables(&url, &[("IDENTITY_HTTP_LISTEN", "off")]))
         .env("IDENTITY_LISTEN", &address)
-        .stdout(Stdio::from(full.try_clone().unwrap()))
-        .stderr(Stdio::from(full))
+        .stdout(Stdio::from(out))
+        .stderr(Stdio::from(errors))
         .kill_on_drop(true)
         .spawn()
         .unwrap();
@@ -50,18 +55,37 @@ async fn a_server_starts_serves_and_stops_although_nobody_reads_what_it_writes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_starts_serves_and_stops_although_nobody_reads_what_it_writes() {
+    let (_reader, full) = full_pipe();
+    starts_serves_and_stops(full.try_clone().unwrap(), full).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_starts_serves_and_stops_although_the_reader_of_what_it_writes_has_gone() {
+    starts_serves_and_stops(broken_pipe(), broken_pipe()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_fails_ends_although_nobody_reads_why() {
     let (_reader, full) = full_pipe();
-    for arguments in [&["serve", "--listen", "nowhere"][..], &["keys", "list"]] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_identity"))
-            .args(arguments)
-            .env_clear()
-            .env("DATABASE_URL", "postgres://127.0.0.1:1/nothing")
-            .stderr(Stdio::from(full.try_clone().unwrap()))
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        assert_ne!(soon("the command ends", command.wait()).await.unwrap().code(), Some(0));
+    for (arguments, code) in [
+        (&["serve", "--no-such-flag"][..], 64),
+        (&["serve", "--listen", "nowhere"], 64),
+        // After a warning of the parameter.
+        (&["keys", "list"], 1),
+    ] {
+        for errors in [full.try_clone().unwrap(), broken_pipe()] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_identity"))
+                .args(arguments)
+                .env_clear()
+                .env("DATABASE_URL", "postgres://127.0.0.1:1/nothing?krbsrvname=x")
+                .stderr(Stdio::from(errors))
+                .kill_on_drop(true)
+                .spawn()
+                .unwrap();
+            let status = soon("the command ends", command.wait()).await.unwrap();
+            assert_eq!(status.code(), Some(code), "{arguments:?}");
+        }
     }
 }
 
