@@ -135,6 +135,7 @@ struct Shared {
     /// Told when a connection has gone.
     gone: Notify,
     closed: [AtomicU64; Closed::ALL.len()],
+    malformed: AtomicU64,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -147,6 +148,7 @@ impl Admission {
             registry: Mutex::default(),
             gone: Notify::new(),
             closed: Default::default(),
+            malformed: AtomicU64::new(0),
             warned: Mutex::default(),
         }))
     }
@@ -174,6 +176,15 @@ impl Admission {
 
     pub(super) fn count_closed(&self, reason: Closed) {
         self.0.closed[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How many streams the server has reset because their requests broke a rule of HTTP/2.
+    pub fn malformed(&self) -> u64 {
+        self.0.malformed.load(Relaxed)
+    }
+
+    pub(super) fn count_malformed(&self) {
+        self.0.malformed.fetch_add(1, Relaxed);
     }
 
     /// A place for a connection from `source`, held until it is dropped. Waits only while more connections
@@ -244,6 +255,10 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn connection(&self) -> &Arc<OpenConnection> {
         self.place.connection()
+    }
+
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Tells the connection to go, unless it has been told, and counts it.

@@ -23,10 +23,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 
-use super::admission::{Closed, OpenConnection, Slot};
+use super::admission::{Admission, Closed, OpenConnection, Slot};
 use super::drain::InFlight;
 use super::http2::{self, Calls};
 use super::listener::ListenerSettings;
+use super::malformed::WatchResets;
 use super::preface::{self, AfterPreface, NoPreface};
 use super::stall::Stall;
 use super::stream_task::StreamExecutor;
@@ -119,6 +120,7 @@ where
             streams: streams.clone(),
             in_flight: in_flight.clone(),
         };
+        let stream = WatchResets::new(stream, on_malformed(slot.admission().clone(), address));
         let connection = http2::builder(&settings, streams).serve_connection(TokioIo::new(stream), calls);
         let mut connection = pin!(connection);
         let mut stall = Stall::new(settings.write_timeout);
@@ -165,6 +167,23 @@ where
                 }
                 Some(_) => {}
             }
+        }
+    }
+}
+
+/// Counts the requests of a connection that break a rule of HTTP/2, and logs the first one: a client that sends
+/// one sends more, which would fill the log.
+fn on_malformed(admission: Admission, peer: SocketAddr) -> impl FnMut() + Send + Unpin {
+    let mut is_logged = false;
+    move || {
+        admission.count_malformed();
+        if !is_logged {
+            is_logged = true;
+            tracing::warn!(
+                peer.address = %peer,
+                "the server reset a stream whose request breaks a rule of HTTP/2, most often by an :authority \
+                 that is no host name: set the client's authority (in gRPC C-core, grpc.default_authority)"
+            );
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod tls;
 
 mod connection;
 mod http2;
+mod malformed;
 mod preface;
 mod refusals;
 mod stall;

@@ -267,6 +267,19 @@ class Interop(unittest.TestCase):
         self.assertEqual(next(watch).status, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
         watch.cancel()
 
+    def test_several_addresses_need_an_authority(self):
+        if self.credentials:
+            self.skipTest("the certificate decides on the authority")
+        target = f"ipv4:{self.address},{self.address}"
+        request = health_pb2.HealthCheckRequest()
+        with grpc.insecure_channel(target) as channel, self.assertRaises(grpc.RpcError) as caught:
+            health_pb2_grpc.HealthStub(channel).Check(request, timeout=TIMEOUT)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.INTERNAL)
+        options = [("grpc.default_authority", "identity.internal")]
+        with grpc.insecure_channel(target, options=options) as channel:
+            status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=TIMEOUT).status
+        self.assertEqual(status, health_pb2.HealthCheckResponse.SERVING)
+
     def test_reflection_shows_the_contract(self):
         database = ProtoReflectionDescriptorDatabase(self.channel)
         self.assertLessEqual({*SERVICES, "grpc.health.v1.Health"}, set(database.get_services()))

@@ -16,6 +16,7 @@ mod http;
 mod keys;
 mod leaving;
 mod logs;
+mod malformed;
 mod migrations;
 mod outage;
 mod readiness;

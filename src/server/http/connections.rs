@@ -46,6 +46,13 @@ impl Connections {
                 ConstCounter::new(admission.closed(reason)).encode(closed.encode_family(&labels)?)?;
             }
         }
+        let help = "Streams that the server reset because their requests break a rule of HTTP/2";
+        let mut malformed =
+            encoder.encode_descriptor("streams_malformed", help, None, MetricType::Counter)?;
+        for (port, admission) in &self.ports {
+            let count = ConstCounter::new(admission.malformed());
+            count.encode(malformed.encode_family(&[("port", *port)])?)?;
+        }
         Ok(())
     }
 
