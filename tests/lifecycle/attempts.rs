@@ -83,7 +83,7 @@ async fn two_processes_let_fifty_right_passwords_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_killed_amid_checks_leaves_no_more_than_its_reservations() {
-    let (database, [(killed, _), (process, other)]) = two_processes(&[SLOW_HASHES]).await;
+    let (database, [(killed, _), (process, other)]) = two_processes(&SLOW_HASHES).await;
     let client = Client::patient(&format!("http://{}", killed.address));
     client.register(registration(EMAIL)).await.unwrap();
     let mut checks = JoinSet::new();

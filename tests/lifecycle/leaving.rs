@@ -39,7 +39,7 @@ async fn a_registration_whose_caller_leaves_is_completed_once(engine: Engine) {
 }
 
 async fn a_login_whose_caller_leaves_is_completed_once(engine: Engine) {
-    let (database, process, client) = served(engine, &[SLOW_HASHES]).await;
+    let (database, process, client) = served(engine, &SLOW_HASHES).await;
     client.register(registration("ada@example.com")).await.unwrap();
     // What it logged is there, so that what comes behind it is the next call's.
     eventually("the registration is logged", async || process.log().contains("call finished")).await;

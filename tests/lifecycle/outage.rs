@@ -200,7 +200,7 @@ async fn an_outage_amid_password_checks_leaves_the_account_open() {
     let proxy = CountingProxy::start(Cluster::shared().addr());
     database.url = database.postgres.as_ref().unwrap().url_via(proxy.addr());
     // A connection for each of them.
-    let variables = [SLOW_HASHES, ("IDENTITY_DATABASE_CONNECTIONS", "40")];
+    let variables = [SLOW_HASHES[0], SLOW_HASHES[1], ("IDENTITY_DATABASE_CONNECTIONS", "40")];
     let service = TestService::start_with(database, &variables).await;
     let client = Client::patient(&format!("http://{}", service.server.address()));
     client.register(registration("ada@example.com")).await.unwrap();

@@ -41,7 +41,7 @@ async fn sigint_lets_calls_in_flight_end_and_leaves_nothing_behind(engine: Engin
 }
 
 async fn stops_in_order(engine: Engine, signal: &str) {
-    let (database, process, client) = served(engine, &[SLOW_HASHES]).await;
+    let (database, process, client) = served(engine, &SLOW_HASHES).await;
     let calls: Vec<_> = (0..4)
         .map(|_| {
             let client = client.clone();
