@@ -343,7 +343,7 @@ fn explain_lock(error: StorageError) -> StorageError {
 
 /// Whether the server still answers on a connection on which something failed without a word from it. Its
 /// transaction ends.
-pub(super) async fn answers(connection: &mut AsyncPgConnection) -> bool {
+async fn answers(connection: &mut AsyncPgConnection) -> bool {
     // Good in every state of a session, a failed transaction included.
     let answer = timeout(ANSWER, connection.batch_execute("ROLLBACK")).await;
     matches!(answer, Ok(Ok(())))

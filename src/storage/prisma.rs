@@ -1,8 +1,10 @@
 //! Reads the tables of the system that this one replaces: PostgreSQL, as Prisma made it.
 //!
-//! All reads see the same moment, in pages of a cursor. What the rows mean is left to the caller. Texts come as bytes:
-//! those of a database without an encoding (`SQL_ASCII`) may be anything.
+//! All reads see the same moment, in pages of a cursor. What the rows mean is left to the caller.
 
+mod text;
+
+use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::result::Error as DieselError;
 use diesel::sql_query;
@@ -11,20 +13,21 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::columns::{DbInstant, Instant};
 use super::error::StorageError;
-use super::postgres::ConnectError;
+use super::postgres::{ConnectError, Connector, ServerErrors, Session};
 use super::url::PostgresTarget;
-use super::{migrate, postgres};
 use crate::domain::Timestamp;
 
+pub use text::OldText;
+
 /// A row of the old system's tenants, unchecked.
-#[derive(Clone, Debug, QueryableByName)]
+#[derive(Clone, QueryableByName)]
 pub struct OldTenant {
     /// As text, whatever the column is.
     #[diesel(sql_type = Nullable<Binary>)]
-    pub id: Option<Vec<u8>>,
+    pub id: Option<OldText>,
     /// Its name.
     #[diesel(sql_type = Nullable<Binary>)]
-    pub name: Option<Vec<u8>>,
+    pub name: Option<OldText>,
     #[diesel(sql_type = Nullable<Instant>)]
     created_at: Option<DbInstant>,
     #[diesel(sql_type = Nullable<Instant>)]
@@ -36,6 +39,10 @@ impl OldTenant {
     pub fn times(&self) -> [Option<Timestamp>; 2] {
         [self.created_at, self.updated_at].map(|at| at.map(Timestamp::from))
     }
+
+    fn texts(&mut self) -> impl Iterator<Item = &mut OldText> {
+        [&mut self.id, &mut self.name].into_iter().flatten()
+    }
 }
 
 /// A row of the old system's users, unchecked.
@@ -43,22 +50,22 @@ impl OldTenant {
 pub struct OldUser {
     /// As text, whatever the column is.
     #[diesel(sql_type = Nullable<Binary>)]
-    pub id: Option<Vec<u8>>,
+    pub id: Option<OldText>,
     /// As text, whatever the column is.
     #[diesel(sql_type = Nullable<Binary>)]
-    pub tenant_id: Option<Vec<u8>>,
+    pub tenant_id: Option<OldText>,
     /// The e-mail.
     #[diesel(sql_type = Nullable<Binary>)]
-    pub email: Option<Vec<u8>>,
+    pub email: Option<OldText>,
     /// Given name.
     #[diesel(sql_type = Nullable<Binary>)]
-    pub first_name: Option<Vec<u8>>,
+    pub first_name: Option<OldText>,
     /// Family name.
     #[diesel(sql_type = Nullable<Binary>)]
-    pub last_name: Option<Vec<u8>>,
+    pub last_name: Option<OldText>,
     /// What Node's bcrypt made of the password.
     #[diesel(sql_type = Nullable<Binary>)]
-    pub password: Option<Vec<u8>>,
+    pub password: Option<OldText>,
     #[diesel(sql_type = Nullable<Instant>)]
     created_at: Option<DbInstant>,
     #[diesel(sql_type = Nullable<Instant>)]
@@ -69,6 +76,11 @@ impl OldUser {
     /// When the user was created, and when it last changed.
     pub fn times(&self) -> [Option<Timestamp>; 2] {
         [self.created_at, self.updated_at].map(|at| at.map(Timestamp::from))
+    }
+
+    fn texts(&mut self) -> impl Iterator<Item = &mut OldText> {
+        let Self { id, tenant_id, email, first_name, last_name, password, .. } = self;
+        [id, tenant_id, email, first_name, last_name, password].into_iter().flatten()
     }
 }
 
@@ -88,7 +100,9 @@ const USERS: Table = Table {
 
 /// The old database, as it was when it was opened.
 pub struct OldSystem {
-    connection: AsyncPgConnection,
+    source: Source,
+    /// The encoding of its texts, when they have one and have to be converted.
+    encoding: Option<String>,
     tenants: &'static str,
     users: &'static str,
 }
@@ -106,10 +120,9 @@ const SESSION: &str = "SET statement_timeout = 0; SET idle_in_transaction_sessio
      SET lock_timeout = '10s'; SET TIME ZONE 'UTC'; SET work_mem = '64MB'; \
      BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// Makes a database without an encoding send bytes as they are. It would refuse to send those that are no UTF-8, and
-/// end the transaction.
-const RAW: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false) \
-     WHERE current_setting('server_encoding') = 'SQL_ASCII'";
+/// Makes the database send texts as it stores them. It would refuse to send those that cannot be converted to UTF-8,
+/// and end the transaction.
+const RAW: &str = "SET client_encoding = 'SQL_ASCII'";
 
 /// Why the old system cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -129,14 +142,19 @@ impl OldSystem {
     /// [`OldSystemError::Connect`] when the database cannot be reached, [`StorageError::Refused`] when it has no such
     /// tables, or they lack a column.
     pub async fn open(target: &PostgresTarget) -> Result<Self, OldSystemError> {
-        let mut connection = postgres::connect(target).await?;
-        for setup in [SESSION, RAW] {
-            let done = connection.batch_execute(setup).await;
-            answered(&mut connection, done).await?;
+        let Session { connection, errors, .. } = Connector::new(target)?.connect().await?;
+        let mut source = Source { connection, errors };
+        source.run(SESSION).await?;
+        let encoding = "SELECT current_setting('server_encoding') AS encoding";
+        let encoding = source.row::<Encoding>(encoding).await?.encoding;
+        if encoding != "UTF8" {
+            source.run(RAW).await?;
         }
-        let tenants = find_table(&mut connection, &TENANTS).await?;
-        let users = find_table(&mut connection, &USERS).await?;
-        Ok(Self { connection, tenants, users })
+        let is_converted = !["UTF8", "SQL_ASCII"].contains(&encoding.as_str());
+        let encoding = is_converted.then_some(encoding);
+        let tenants = find_table(&mut source, &TENANTS).await?;
+        let users = find_table(&mut source, &USERS).await?;
+        Ok(Self { source, encoding, tenants, users })
     }
 
     /// How many tenants and users there are.
@@ -148,8 +166,7 @@ impl OldSystem {
             "SELECT (SELECT count(*) FROM {}) AS tenants, (SELECT count(*) FROM {}) AS users",
             self.tenants, self.users
         );
-        let counts = sql_query(counts).get_result::<Counts>(&mut self.connection).await;
-        let counts = answered(&mut self.connection, counts).await?;
+        let counts = self.source.row::<Counts>(&counts).await?;
         Ok((counts.tenants.try_into().unwrap_or(0), counts.users.try_into().unwrap_or(0)))
     }
 
@@ -165,8 +182,7 @@ impl OldSystem {
                FROM {} ORDER BY "createdAt", id"#,
             self.tenants
         );
-        let done = self.connection.batch_execute(&declare).await;
-        answered(&mut self.connection, done).await
+        self.source.run(&declare).await
     }
 
     /// The next tenants; none at the end.
@@ -174,9 +190,12 @@ impl OldSystem {
     /// # Errors
     /// [`StorageError`] when the database fails.
     pub async fn next_tenants(&mut self, limit: usize) -> Result<Vec<OldTenant>, StorageError> {
-        let fetch = sql_query(format!("FETCH {limit} FROM old_tenants"));
-        let rows = fetch.load(&mut self.connection).await;
-        answered(&mut self.connection, rows).await
+        let mut rows: Vec<OldTenant> = self.source.rows(&format!("FETCH {limit} FROM old_tenants")).await?;
+        if let Some(encoding) = &self.encoding {
+            let texts = rows.iter_mut().flat_map(OldTenant::texts).collect();
+            self.source.convert(encoding, texts).await?;
+        }
+        Ok(rows)
     }
 
     /// Begins to read the users: tenant by tenant in the order of their ids here, so that what is written
@@ -202,8 +221,7 @@ impl OldSystem {
                ORDER BY later.id IS NOT NULL, {PLACE}, u."tenantId", u."createdAt", u.id"#,
             users = self.users
         );
-        let done = self.connection.batch_execute(&declare).await;
-        answered(&mut self.connection, done).await
+        self.source.run(&declare).await
     }
 
     /// The next users; none at the end.
@@ -211,24 +229,52 @@ impl OldSystem {
     /// # Errors
     /// [`StorageError`] when the database fails.
     pub async fn next_users(&mut self, limit: usize) -> Result<Vec<OldUser>, StorageError> {
-        let fetch = sql_query(format!("FETCH {limit} FROM old_users"));
-        let rows = fetch.load(&mut self.connection).await;
-        answered(&mut self.connection, rows).await
+        let mut rows: Vec<OldUser> = self.source.rows(&format!("FETCH {limit} FROM old_users")).await?;
+        if let Some(encoding) = &self.encoding {
+            let texts = rows.iter_mut().flat_map(OldUser::texts).collect();
+            self.source.convert(encoding, texts).await?;
+        }
+        Ok(rows)
     }
 }
 
-/// What a statement gave. A failure after which the server still answers is a refusal, such as a missing permission,
-/// and ends the transaction.
-async fn answered<T>(
-    connection: &mut AsyncPgConnection,
-    outcome: Result<T, DieselError>,
-) -> Result<T, StorageError> {
-    match outcome.map_err(StorageError::from) {
-        Err(StorageError::Unavailable(cause)) if migrate::answers(connection).await => {
-            Err(StorageError::Refused(cause))
-        }
-        outcome => outcome,
+/// A session that reads.
+struct Source {
+    connection: AsyncPgConnection,
+    errors: ServerErrors,
+}
+
+impl Source {
+    async fn run(&mut self, sql: &str) -> Result<(), StorageError> {
+        let done = self.connection.batch_execute(sql).await;
+        self.outcome(done)
     }
+
+    async fn rows<R: FromRow>(&mut self, sql: &str) -> Result<Vec<R>, StorageError> {
+        let rows = sql_query(sql).load(&mut self.connection).await;
+        self.outcome(rows)
+    }
+
+    async fn row<R: FromRow>(&mut self, sql: &str) -> Result<R, StorageError> {
+        let row = sql_query(sql).get_result(&mut self.connection).await;
+        self.outcome(row)
+    }
+
+    /// What a statement gave. A failure ends the transaction.
+    fn outcome<T>(&self, outcome: Result<T, DieselError>) -> Result<T, StorageError> {
+        outcome.map_err(|error| StorageError::of_statement(error, self.errors.take()))
+    }
+}
+
+/// What a row is read as.
+trait FromRow: QueryableByName<Pg> + Send + 'static {}
+
+impl<R: QueryableByName<Pg> + Send + 'static> FromRow for R {}
+
+#[derive(QueryableByName)]
+struct Encoding {
+    #[diesel(sql_type = Text)]
+    encoding: String,
 }
 
 #[derive(QueryableByName)]
@@ -246,11 +292,11 @@ struct Found {
 }
 
 /// The table's name in SQL.
-async fn find_table(c: &mut AsyncPgConnection, table: &Table) -> Result<&'static str, StorageError> {
+async fn find_table(source: &mut Source, table: &Table) -> Result<&'static str, StorageError> {
     for name in table.names {
         let exists = sql_query("SELECT to_regclass($1) IS NOT NULL AS found").bind::<Text, _>(name);
-        let exists = exists.get_result::<Found>(c).await;
-        if !answered(c, exists).await?.found {
+        let exists = exists.get_result::<Found>(&mut source.connection).await;
+        if !source.outcome(exists)?.found {
             continue;
         }
         for column in table.columns {
@@ -259,8 +305,8 @@ async fn find_table(c: &mut AsyncPgConnection, table: &Table) -> Result<&'static
                  AND attname = $2 AND NOT attisdropped) AS found",
             );
             let exists = exists.bind::<Text, _>(name).bind::<Text, _>(*column);
-            let exists = exists.get_result::<Found>(c).await;
-            if !answered(c, exists).await?.found {
+            let exists = exists.get_result::<Found>(&mut source.connection).await;
+            if !source.outcome(exists)?.found {
                 return Err(StorageError::Refused(format!("the table {name} has no column \"{column}\"")));
             }
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod deleted;
+mod encodings;
 mod export;
 mod files;
 mod fixture;

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use super::{ImportError, Incoming, IncomingTenant, IncomingUser, Kind, Refusal, Why};
 use crate::domain::PasswordScheme;
 use crate::storage::StorageError;
-use crate::storage::prisma::{OldSystem, OldTenant, OldUser};
+use crate::storage::prisma::{OldSystem, OldTenant, OldText, OldUser};
 
 /// How much of an id is shown.
 const MAX_ID_CHARS: usize = 200;
@@ -64,7 +64,7 @@ async fn send_all(
 }
 
 fn tenant(row: OldTenant, position: u64) -> Incoming {
-    let key = Key::new(position, Kind::Tenant, row.id.as_deref());
+    let key = Key::new(position, Kind::Tenant, row.id.as_ref());
     let [created_at, updated_at] = row.times();
     let read = || {
         Ok(Incoming::Tenant(IncomingTenant {
@@ -79,7 +79,7 @@ fn tenant(row: OldTenant, position: u64) -> Incoming {
 }
 
 fn user(row: OldUser, position: u64) -> Incoming {
-    let key = Key::new(position, Kind::User, row.id.as_deref());
+    let key = Key::new(position, Kind::User, row.id.as_ref());
     let [created_at, updated_at] = row.times();
     let read = || {
         Ok(Incoming::User(Box::new(IncomingUser {
@@ -110,20 +110,21 @@ struct Key {
 }
 
 impl Key {
-    /// Bytes of the id that are no UTF-8 are replaced.
-    fn new(position: u64, kind: Kind, id: Option<&[u8]>) -> Self {
-        let id = id.map(|id| String::from_utf8_lossy(id).chars().take(MAX_ID_CHARS).collect());
+    /// Bytes of an unreadable id are replaced.
+    fn new(position: u64, kind: Kind, id: Option<&OldText>) -> Self {
+        let id = id.map(|id| id.to_lossy().chars().take(MAX_ID_CHARS).collect());
         Self { position, kind, id }
     }
 
     /// The text of a field, or the refusal of the row.
-    fn text(&self, why: Why, field: &str, bytes: Option<Vec<u8>>) -> Result<Option<String>, Refusal> {
-        bytes.map(String::from_utf8).transpose().map_err(|_| Refusal {
+    fn text(&self, why: Why, field: &str, text: Option<OldText>) -> Result<Option<String>, Refusal> {
+        let Some(text) = text else { return Ok(None) };
+        text.into_utf8().map(Some).ok_or_else(|| Refusal {
             position: self.position,
             kind: self.kind,
             id: self.id.clone(),
             why,
-            detail: format!("{field} is no UTF-8"),
+            detail: format!("{field} cannot be converted to UTF-8"),
         })
     }
 }

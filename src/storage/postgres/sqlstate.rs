@@ -26,6 +26,12 @@ impl SqlState {
             || self == Self::READ_ONLY
     }
 
+    /// Whether a text has bytes that its encoding does not define, or that have no equivalent in the one that is
+    /// asked for.
+    pub fn is_unreadable_text(self) -> bool {
+        matches!(&self.0, b"22021" | b"22P05")
+    }
+
     /// The server is no primary, or was told to write nothing.
     pub const READ_ONLY: Self = Self(*b"25006");
 
