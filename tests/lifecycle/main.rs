@@ -23,6 +23,7 @@ mod readiness;
 mod refresh;
 mod rotation;
 mod sqlite_file;
+mod standing;
 mod start;
 mod stop;
 mod tls;
