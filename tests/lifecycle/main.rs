@@ -11,6 +11,7 @@ mod clients;
 mod crash;
 mod crowds;
 mod deletion;
+mod failover;
 mod faults;
 mod http;
 mod keys;

@@ -65,7 +65,28 @@ impl Cluster {
     ///
     /// When there is no PostgreSQL server on this machine, or it does not start.
     pub(crate) fn start() -> Self {
-        let mut supervisor = Supervisor::spawn();
+        Self::start_as(&[])
+    }
+
+    /// As [`Cluster::start`], with a log that standbys can follow.
+    pub(crate) fn start_primary() -> Self {
+        Self::start_as(&["primary"])
+    }
+
+    /// A standby of a cluster that [`Cluster::start_primary`] started: it has the same databases, follows every
+    /// change, and can only be read.
+    pub(crate) fn start_standby(&self) -> Self {
+        Self::start_as(&["standby", &self.port.to_string()])
+    }
+
+    /// Makes a standby a primary, and returns when it takes writes.
+    pub(crate) fn promote(&self) {
+        let promoted = self.admin("SELECT pg_promote()");
+        assert_eq!(promoted[0][0].as_deref(), Some("t"), "{}", log(&self.folder));
+    }
+
+    fn start_as(kind: &[&str]) -> Self {
+        let mut supervisor = Supervisor::spawn(kind);
         let reply = supervisor.reply();
         let Some(folder) = reply.strip_prefix("folder ").map(PathBuf::from) else {
             assert_ne!(
@@ -109,7 +130,12 @@ impl Cluster {
     pub(crate) fn create_database_from(&self, template: &str) -> Database {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.admin(&format!("CREATE DATABASE {name} TEMPLATE {template}"));
-        Database { url: self.url(&name), name, maintenance_url: self.maintenance_url() }
+        self.database(&name)
+    }
+
+    /// A database that exists, such as a standby's copy.
+    pub(crate) fn database(&self, name: &str) -> Database {
+        Database { url: self.url(name), name: name.to_owned(), maintenance_url: self.maintenance_url() }
     }
 
     /// Runs SQL as superuser in the database `postgres`; returns the rows of the last statement.
@@ -183,10 +209,11 @@ impl Drop for Cluster {
 }
 
 impl Supervisor {
-    fn spawn() -> Self {
+    fn spawn(kind: &[&str]) -> Self {
         let mut command = Command::new("sh");
         command
             .args(["-c", SUPERVISOR, "postgres.sh"])
+            .args(kind)
             // The server's user may not enter the folder that the tests run in.
             .current_dir("/")
             // What a terminal sends to the tests is not meant for the supervisor.

@@ -1,5 +1,8 @@
 # Supervises one private PostgreSQL cluster. Run by tests/support/postgres.rs as an unprivileged user.
 #
+# Without an argument the cluster is a fresh one. "primary" makes a fresh one that standbys can follow, and
+# "standby PORT" makes one that follows the cluster at that port of this machine.
+#
 # Standard input is a pipe that the test process holds open. Each line of it is a command, each
 # command gets one line on standard output. When the pipe ends, however the test process did, the
 # cluster is stopped and its folder removed.
@@ -7,16 +10,20 @@
 # The signals of a terminal or a CI runner must not keep the end of the pipe from being handled.
 trap '' HUP INT TERM
 
-find_binaries() {
-    on_path=$(command -v initdb)
-    for folder in "${on_path%/initdb}" $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -rV) \
+# find_folder PROGRAM...: where all of these are
+find_folder() {
+    on_path=$(command -v "$1")
+    for folder in "${on_path%/*}" $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -rV) \
         "$(pg_config --bindir 2>/dev/null)"; do
-        [ -x "$folder/initdb" ] && [ -x "$folder/postgres" ] && echo "$folder" && return
+        for program in "$@"; do
+            [ -x "$folder/$program" ] || continue 2
+        done
+        echo "$folder" && return
     done
     return 1
 }
 
-if ! binaries=$(find_binaries); then
+if ! binaries=$(find_folder initdb postgres); then
     echo "missing"
     exit 1
 fi
@@ -31,6 +38,13 @@ log="$folder/log"
 data="$folder/data"
 exec 2>>"$log"
 server=
+
+# copy PORT
+copy() {
+    clients=$(find_folder pg_basebackup) || return
+    "$clients/pg_basebackup" --pgdata="$data" --no-sync --checkpoint=fast --wal-method=stream \
+        --write-recovery-conf --dbname="host=127.0.0.1 port=$1 user=identity" >>"$log" </dev/null
+}
 
 initialise() {
     "$binaries/initdb" --pgdata="$data" --no-sync --auth=trust --username=identity --encoding=UTF8 \
@@ -53,6 +67,23 @@ max_parallel_workers_per_gather = 0
 log_statement = none
 timezone = 'UTC'
 SETTINGS
+}
+
+initialise_primary() {
+    initialise || return
+    # The last of two settings counts.
+    cat >>"$data/postgresql.conf" <<SETTINGS
+wal_level = replica
+max_wal_senders = 4
+SETTINGS
+}
+
+make() {
+    case $1 in
+    standby) copy "$2" ;;
+    primary) initialise_primary ;;
+    *) initialise ;;
+    esac
 }
 
 # start PORT
@@ -80,10 +111,10 @@ stop() {
     server=
 }
 
-if initialise; then
+if make "$@"; then
     echo "folder $folder"
 else
-    echo "failed to initialise: $(tail -n 5 "$log" | tr '\n' ' ')"
+    echo "failed to make a cluster: $(tail -n 5 "$log" | tr '\n' ' ')"
 fi
 while read -r command argument; do
     case $command in
