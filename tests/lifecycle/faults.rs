@@ -3,9 +3,10 @@
 use tokio::task::block_in_place;
 use tokio_postgres::NoTls;
 use tonic::Code;
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_types::StatusExt as _;
 
-use super::clients::{eventually, soon, variables};
+use super::clients::{Health, eventually, soon, variables};
 use crate::support::pooler::Pooler;
 use crate::support::postgres::Cluster;
 use crate::support::process::{Process, identity};
@@ -78,14 +79,27 @@ async fn a_pooler_that_shares_connections_by_transaction_ends_the_start_with_wha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_says_that_it_waits_for_another_process_that_migrates() {
+async fn servers_say_that_they_wait_for_another_process_that_migrates() {
     let database = TestDatabase::empty(Engine::Postgres);
     let (blocker, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
     tokio::spawn(connection);
     let lock = i64::from_be_bytes(*b"identity");
     blocker.batch_execute(&format!("SELECT pg_advisory_lock({lock})")).await.unwrap();
-    let mut process = Process::start(variables(&database.url, &[])).await;
-    eventually("it says so", async || process.log().contains("another process migrates the database")).await;
+    let mut processes = Vec::new();
+    for _ in 0..2 {
+        processes.push(Process::start(variables(&database.url, &[])).await);
+    }
+    for process in &processes {
+        let says_so = async || process.log().contains("another process migrates the database");
+        eventually("it says so", says_so).await;
+        let health = Health::of(process.address).await;
+        assert_eq!(health.check("liveness").await.unwrap(), ServingStatus::Serving);
+        assert_eq!(health.check("readiness").await.unwrap(), ServingStatus::NotServing);
+    }
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    eventually("both wait", async || database.number(waiting) == 2).await;
     blocker.batch_execute(&format!("SELECT pg_advisory_unlock({lock})")).await.unwrap();
-    soon("the server is ready", process.examples()).await;
+    for process in &mut processes {
+        soon("the server is ready", process.examples()).await;
+    }
 }
