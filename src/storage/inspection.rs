@@ -53,12 +53,12 @@ macro_rules! selections {
     };
 }
 
-/// Refuses a pooler that lends out connections for one transaction at a time.
+/// Refuses a pooler that lends out connections for one transaction or statement at a time.
 pub(super) async fn require_own_backends(connector: &Connector) -> Result<(), StorageError> {
     if connector.shares_backends().await? {
         return Err(StorageError::Unsuitable(
-            "a pooler in front of PostgreSQL shares connections by transaction: set its pool_mode to session, \
-             or let DATABASE_URL lead to PostgreSQL itself"
+            "a pooler in front of PostgreSQL lends connections for single transactions or statements: set its \
+             pool_mode to session, or let DATABASE_URL lead to PostgreSQL itself"
                 .into(),
         ));
     }

@@ -159,6 +159,12 @@ impl Connector {
     async fn attempt(&self, endpoint: &Endpoint, wanted: Wanted) -> Result<(Session, Fit), ConnectError> {
         let errors = ServerErrors::default();
         let client = self.log_in(endpoint, &errors).await?;
+        if let Some(schema) = self.target.schema() {
+            // Not as a start-up parameter, which PgBouncer refuses. Quoted, since PostgreSQL folds a bare name to
+            // lower case.
+            let set = client.batch_execute(&format!("SET search_path = \"{schema}\"")).await;
+            set.map_err(ConnectError::from_driver)?;
+        }
         let fit = wanted.check(&client).await?;
         let token = client.cancel_token();
         let connection = AsyncPgConnection::try_from(client).await.map_err(|_| ConnectError::Session)?;

@@ -69,13 +69,24 @@ async fn a_pooler_that_shares_connections_by_transaction_ends_the_start_with_wha
     let migrated = TestDatabase::migrated(Engine::Postgres).await;
     let empty = TestDatabase::empty(Engine::Postgres);
     for database in [&migrated, &empty] {
-        let name = database.postgres.as_ref().unwrap().name();
-        let pooler = Pooler::start(Cluster::shared().addr(), name).await;
-        let url = format!("postgres://identity@{}/{name}", pooler.addr());
-        assert_start_ends(&url, &["pooler", "pool_mode to session"]).await;
+        for query in ["", "?schema=public"] {
+            let name = database.postgres.as_ref().unwrap().name();
+            let pooler = Pooler::start(Cluster::shared().addr(), name).await;
+            let url = format!("postgres://identity@{}/{name}{query}", pooler.addr());
+            assert_start_ends(&url, &["pooler", "pool_mode to session"]).await;
+        }
     }
     let tables = "SELECT count(*) FROM pg_class WHERE relname = 'users'";
     assert_eq!(empty.number(tables), 0, "nothing was migrated through it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_refuses_options_of_the_url_ends_the_start_with_what_to_do() {
+    let database = TestDatabase::migrated(Engine::Postgres).await;
+    let name = database.postgres.as_ref().unwrap().name();
+    let pooler = Pooler::start(Cluster::shared().addr(), name).await;
+    let url = format!("postgres://identity@{}/{name}?options=-c%20search_path%3Dpublic", pooler.addr());
+    assert_start_ends(&url, &["pooler", "`options`", "ALTER ROLE"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

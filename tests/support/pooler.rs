@@ -1,5 +1,5 @@
 //! A pooler that lends one connection to PostgreSQL out for a transaction at a time, as PgBouncer does with
-//! `pool_mode = transaction`.
+//! `pool_mode = transaction`. Like PgBouncer, it refuses the start-up parameter `options`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +23,9 @@ type Server = Arc<Mutex<TcpStream>>;
 
 /// What a client is told when it logs in: that it is in, and that the session is idle.
 const WELCOME: &[u8] = b"R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I";
+
+/// What a client is told that asks for what the pooler does not pass on.
+const UNSUPPORTED: &[u8] = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0";
 
 /// A request for TLS, after its length.
 const TLS_REQUEST: [u8; 4] = [0x04, 0xd2, 0x16, 0x2f];
@@ -104,10 +107,15 @@ async fn welcome(client: &mut TcpStream) -> io::Result<()> {
         let length = client.read_u32().await?;
         let mut body = vec![0; usize::try_from(length).unwrap() - 4];
         client.read_exact(&mut body).await?;
-        if !body.starts_with(&TLS_REQUEST) {
+        if body.starts_with(&TLS_REQUEST) {
+            client.write_all(b"N").await?;
+        } else if body.split(|byte| *byte == 0).any(|text| text == b"options") {
+            let length = u32::try_from(UNSUPPORTED.len() + 4).unwrap();
+            client.write_all(&[b"E", &length.to_be_bytes()[..], UNSUPPORTED].concat()).await?;
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        } else {
             return client.write_all(WELCOME).await;
         }
-        client.write_all(b"N").await?;
     }
 }
 

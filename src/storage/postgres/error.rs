@@ -37,6 +37,12 @@ pub enum ConnectError {
     /// None of the hosts is what `target_session_attrs` asks for.
     #[error("no database server accepts the kind of session that target_session_attrs asks for")]
     SessionAttributes,
+    /// A pooler does not pass on what `options` asks for.
+    #[error(
+        "a pooler in front of the database server refuses `options`: leave the parameter out of the URL, and make \
+         such settings those of the role (ALTER ROLE ... SET ...)"
+    )]
+    Options,
     /// Any other refusal by the server.
     #[error("the database server refused the session (SQLSTATE {0})")]
     Server(String),
@@ -48,8 +54,12 @@ pub enum ConnectError {
 impl ConnectError {
     /// Sorts the driver's error, whose own message names the step only.
     pub(super) fn from_driver(error: tokio_postgres::Error) -> Self {
-        if let Some(state) = error.code() {
-            return Self::from_state(state.code());
+        if let Some(error) = error.as_db_error() {
+            // PgBouncer has one code for all of its refusals.
+            return match error.code().code() {
+                "08P01" if error.message().starts_with("unsupported startup parameter") => Self::Options,
+                code => Self::from_state(code),
+            };
         }
         // The driver hides the kind of its errors except in their text.
         let step = error.to_string();
@@ -75,7 +85,7 @@ impl ConnectError {
             | Self::NotNow(_)
             | Self::SessionAttributes
             | Self::Session => true,
-            Self::RootCertificates(_) | Self::NoSuchDatabase => false,
+            Self::RootCertificates(_) | Self::NoSuchDatabase | Self::Options => false,
             Self::Server(code) => SqlState::parse(code).is_none_or(SqlState::passes),
         }
     }

@@ -114,7 +114,8 @@ fn what_prisma_adds_is_translated_or_dropped() {
          &statement_cache_size=0&pgbouncer=true",
     );
     assert_eq!(target.schema(), Some("My-App"));
-    assert_eq!(target.config().get_options(), Some("-c search_path=\"My-App\""));
+    // PgBouncer refuses options.
+    assert_eq!(target.config().get_options(), None);
     assert_eq!(target.connection_limit().map(std::num::NonZeroU32::get), Some(5));
     assert_eq!(target.connect_timeout(), Duration::from_secs(7));
     let names: Vec<_> = warnings.iter().map(|warning| warning.split('`').nth(1).unwrap()).collect();
@@ -314,7 +315,7 @@ fn the_parameters_of_libpq_pass_through() {
     let config = target.config();
     assert_eq!(warnings, [""; 0]);
     assert_eq!(config.get_application_name(), Some("x"));
-    assert_eq!(config.get_options(), Some("-c geqo=off -c search_path=\"s\""));
+    assert_eq!(config.get_options(), Some("-c geqo=off"));
     assert_eq!(config.get_keepalives_idle(), Duration::from_secs(9));
     assert_eq!(config.get_keepalives_retries(), Some(2));
     assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_millis(1500)));

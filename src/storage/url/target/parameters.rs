@@ -30,7 +30,6 @@ pub(super) struct Draft {
     pub(super) schema: Option<String>,
     pub(super) connection_limit: Option<NonZeroU32>,
     addresses: Vec<IpAddr>,
-    options: Vec<String>,
     tls: Option<TlsMode>,
     /// Whether a parameter beside `sslmode` asks for TLS: `ssl=true` or `requiressl=1`.
     is_tls_required: bool,
@@ -55,7 +54,6 @@ impl Draft {
             schema: None,
             connection_limit: None,
             addresses: Vec::new(),
-            options: Vec::new(),
             tls: None,
             is_tls_required: false,
             needs_tls: None,
@@ -97,7 +95,7 @@ impl Draft {
             "port" => self.ports = value.split(',').map(parse_port).collect::<Result<_, _>>()?,
             "hostaddr" => self.addresses = addresses(value)?,
             "application_name" => _ = self.config.application_name(value),
-            "options" => self.options = vec![value.to_owned()],
+            "options" => _ = self.config.options(value),
             "connect_timeout" => self.connect_timeout(value)?,
             "tcp_user_timeout" => {
                 _ = self
@@ -155,13 +153,6 @@ impl Draft {
         self.settle_hosts()?;
         self.settle_roots();
         let tls = self.settle_tls()?;
-        if let Some(schema) = &self.schema {
-            // Quoted, since PostgreSQL folds a bare name to lower case.
-            self.options.push(format!("-c search_path=\"{schema}\""));
-        }
-        if !self.options.is_empty() {
-            self.config.options(self.options.join(" "));
-        }
         let warnings = std::mem::take(&mut self.warnings);
         Ok((PostgresTarget::from_draft(self, tls), warnings))
     }
