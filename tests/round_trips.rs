@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use identity::proto::v1::{BatchGetUsersRequest, RegisterRequest};
+use identity::proto::v1::{BatchGetUsersRequest, RegisterRequest, UpdateUserRequest, User};
+use prost_types::FieldMask;
 use support::postgres::Cluster;
 use support::service::{Client, Engine, PASSWORD, TestDatabase, TestService, registration};
 use support::wire::{CountingProxy, Trace};
@@ -134,6 +135,29 @@ async fn a_refresh_reads_once_and_writes_once_and_a_verification_reads_once() {
     let verify = async || assert!(client.verify_token(&ada.access_token).await.unwrap().active);
     let trace = cost(&proxy, verify).await;
     assert_eq!((trace.round_trips, verbs(&trace)), (1, vec!["SELECT"]), "{trace:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_user_locks_what_it_rests_on_in_one_round_trip() {
+    let (service, proxy) = with_one_connection(&[]).await;
+    let client = service.client();
+    let ada = client.register(registration("ada@example.com")).await.unwrap();
+    let number = std::sync::atomic::AtomicU32::new(0);
+    let trace = cost(&proxy, async || {
+        let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let user = User { first_name: format!("Ada {number}"), ..ada.user.clone().unwrap() };
+        let user = Some(User { etag: String::new(), ..user });
+        let update_mask = Some(FieldMask { paths: vec!["first_name".to_owned()] });
+        let message = UpdateUserRequest { user, update_mask, ..UpdateUserRequest::default() };
+        client.directory.clone().update_user(client.request_by(&ada.access_token, message)).await.unwrap();
+    })
+    .await;
+    // The caller; the tenant, the user and the session under locks; the user; the change.
+    let expected = vec![
+        "BEGIN", "SELECT", "SELECT", "SELECT", "SELECT", "SELECT", "SELECT", "UPDATE", "INSERT", "COMMIT",
+    ];
+    assert_eq!((trace.transactions, verbs(&trace)), (1, expected), "{trace:?}");
+    assert_eq!(trace.round_trips, 4, "{trace:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

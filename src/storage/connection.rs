@@ -56,7 +56,7 @@ impl Conn {
             return Ok(());
         }
         let (connection, unsent, limits) = conn.parts();
-        limits.hold(pipeline::run(connection, unsent, std::future::ready(Ok(())))).await
+        pipeline::run(limits, connection, unsent, std::future::ready(Ok(()))).await
     }
 
     /// Has a connection to a server closed rather than used again when it is older than `age`.
@@ -83,7 +83,7 @@ macro_rules! query {
                 let (connection, unsent, limits) = conn.parts();
                 let mut shared = connection;
                 let $p = &mut shared;
-                limits.hold($crate::storage::pipeline::run(connection, unsent, $postgres)).await
+                $crate::storage::pipeline::run(limits, connection, unsent, $postgres).await
             }
             $crate::storage::connection::Backend::Sqlite(loan) => {
                 let ($s, limits) = loan.parts();

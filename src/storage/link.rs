@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -269,8 +270,18 @@ impl Limits<'_> {
     /// Dropping the future leaves the statement to the server; the next one has to wait for it, and
     /// shares its time limit.
     pub(super) async fn hold<T>(
-        mut self,
+        self,
         statement: impl Future<Output = QueryResult<T>>,
+    ) -> Result<T, StorageError> {
+        self.hold_all(&AtomicUsize::new(0), statement).await
+    }
+
+    /// As [`Limits::hold`], for several statements that were sent together: each has the time limit for itself.
+    /// `answers` counts those that were answered.
+    pub(super) async fn hold_all<T>(
+        mut self,
+        answers: &AtomicUsize,
+        statements: impl Future<Output = QueryResult<T>>,
     ) -> Result<T, StorageError> {
         if self.standing.abandoned {
             return Err(StorageError::Unavailable("the connection was given up".into()));
@@ -285,10 +296,20 @@ impl Limits<'_> {
         let failed_before = std::mem::replace(self.failed, true);
         let outcome = match self.statement {
             Some(limit) => {
-                let since = *self.standing.unanswered_since.get_or_insert_with(Instant::now);
-                timeout_at(since + limit, statement).await
+                let mut statements = pin!(statements);
+                let mut since = *self.standing.unanswered_since.get_or_insert_with(Instant::now);
+                let mut answered = 0;
+                loop {
+                    let outcome = timeout_at(since + limit, statements.as_mut()).await;
+                    if outcome.is_ok() || answers.load(Relaxed) == answered {
+                        break outcome;
+                    }
+                    answered = answers.load(Relaxed);
+                    since = Instant::now();
+                    self.standing.unanswered_since = Some(since);
+                }
             }
-            None => Ok(statement.await),
+            None => Ok(statements.await),
         };
         let Ok(answer) = outcome else {
             self.standing.abandoned = true;

@@ -10,6 +10,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 
 use diesel::QueryResult;
@@ -90,9 +91,20 @@ impl PostgresConn {
 /// since all take the connection's cache of prepared statements in turn. What fails on this side, before it is
 /// sent, fails at its first poll: then nothing behind it is sent.
 pub(super) async fn run<T>(
+    limits: Limits<'_>,
     connection: &AsyncPgConnection,
     unsent: Vec<Statement>,
     last: impl Future<Output = QueryResult<T>>,
+) -> Result<T, StorageError> {
+    let answers = AtomicUsize::new(0);
+    limits.hold_all(&answers, in_order(connection, unsent, last, &answers)).await
+}
+
+async fn in_order<T>(
+    connection: &AsyncPgConnection,
+    unsent: Vec<Statement>,
+    last: impl Future<Output = QueryResult<T>>,
+    answers: &AtomicUsize,
 ) -> QueryResult<T> {
     let mut before: Vec<_> = unsent.into_iter().map(|statement| Some(statement(connection))).collect();
     let mut last = pin!(last);
@@ -105,6 +117,7 @@ pub(super) async fn run<T>(
                 Poll::Pending => is_waiting = true,
                 Poll::Ready(outcome) => {
                     *slot = None;
+                    answers.fetch_add(1, Relaxed);
                     if let Err(error) = outcome {
                         failure.get_or_insert(error);
                         if !is_last_sent {

@@ -170,7 +170,7 @@ impl PostgresConn {
     async fn commit(&mut self) -> Result<(), StorageError> {
         let (mut c, unsent, limits) = self.parts();
         let commit = Prepared(sql_query("COMMIT")).execute(&mut c);
-        limits.hold(pipeline::run(c, unsent, commit)).await?;
+        pipeline::run(limits, c, unsent, commit).await?;
         self.loan_mut().set_in_transaction(false);
         Ok(())
     }

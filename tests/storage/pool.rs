@@ -166,6 +166,41 @@ async fn a_statement_that_waits_too_long_fails_and_its_connection_serves_on() {
     assert_eq!(backends(&mut outside).await, before, "the server ended the statement, not the connection");
 }
 
+/// Each has the time for itself, and the connection serves on.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_are_sent_together_wait_one_after_the_other() {
+    // A lock is waited for for two seconds, and an answer for 3.6.
+    let fixture = Fixture::with_limit(Duration::from_secs(3)).await;
+    let users = [user(1), user(2), user(3)];
+    for user in &users {
+        fixture.register(user).await;
+    }
+    let before = backends(&mut fixture.outside().await).await;
+    let mut blockers = Vec::new();
+    for user in &users {
+        let mut blocker = fixture.outside().await;
+        blocker.run(&format!("BEGIN; SELECT 1 FROM users WHERE id = '{}' FOR UPDATE", user.id)).await;
+        blockers.push(blocker);
+    }
+    let mut tx = fixture.begin().await;
+    for user in &users {
+        let lock = storage::users::UserLock::Change;
+        storage::users::lock(&mut tx, user.tenant.id, user.id, lock).await.unwrap();
+    }
+    let unblock = async {
+        for mut blocker in blockers {
+            tokio::time::sleep(Duration::from_millis(1_300)).await;
+            blocker.run("COMMIT").await;
+        }
+    };
+    let (locked, ()) = tokio::join!(tx.flush(), unblock);
+    locked.unwrap();
+    tx.commit().await.unwrap();
+    fixture.register(&user(4)).await;
+    let after = backends(&mut fixture.outside().await).await;
+    assert!(before.iter().all(|backend| after.contains(backend)), "{before:?} {after:?}");
+}
+
 /// A lock that one waits for is no sign that the database is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_waits_too_long_does_not_send_those_away_who_queue() {
