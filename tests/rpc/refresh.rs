@@ -18,6 +18,8 @@ on_both_databases!(
     two_processes_hand_out_the_same_successor,
     a_token_that_was_replaced_counts_until_its_grace_is_over_and_then_ends_the_session,
     every_token_has_a_grace_of_its_own,
+    a_rotation_that_is_dated_ahead_has_no_grace,
+    a_session_that_was_dated_ahead_goes_on_with_the_usual_grace,
     of_very_many_rotations_the_last_ones_are_remembered,
     without_a_grace_a_token_counts_once,
     a_session_that_is_refreshed_outlives_its_idle_time_but_not_its_longest,
@@ -133,6 +135,43 @@ async fn every_token_has_a_grace_of_its_own(engine: Engine) {
     clock.advance(Duration::from_secs(1));
     assert_eq!(refreshed(&second).await.unwrap(), third);
     assert_eq!(refusal(refreshed(&first).await), invalid());
+    assert_eq!(refusal(refreshed(&third).await), invalid());
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+async fn a_rotation_that_is_dated_ahead_has_no_grace(engine: Engine) {
+    let clock = TestClock::new();
+    let service = at(engine, &clock, &[]).await;
+    let client = service.client();
+    let ada = registered(&service, "ada@example.com").await.refresh_token;
+    let eve = registered(&service, "eve@example.com").await.refresh_token;
+    clock.advance(DAY);
+    let next_of_ada = client.refresh(&ada).await.unwrap().refresh_token;
+    clock.set_back(DAY);
+    // As far ahead as clocks may be.
+    clock.advance(Duration::from_secs(60));
+    let next_of_eve = client.refresh(&eve).await.unwrap().refresh_token;
+    clock.set_back(Duration::from_secs(60));
+
+    assert_eq!(client.refresh(&eve).await.unwrap().refresh_token, next_of_eve);
+    assert_eq!(refusal(client.refresh(&ada).await), invalid());
+    assert_eq!(refusal(client.refresh(&next_of_ada).await), invalid());
+}
+
+async fn a_session_that_was_dated_ahead_goes_on_with_the_usual_grace(engine: Engine) {
+    let clock = TestClock::new();
+    let service = at(engine, &clock, &[]).await;
+    let client = service.client();
+    let refreshed = async |token: &str| client.refresh(token).await.map(|next| next.refresh_token);
+    let first = registered(&service, "ada@example.com").await.refresh_token;
+    clock.advance(DAY);
+    let second = refreshed(&first).await.unwrap();
+    clock.set_back(DAY);
+    let third = refreshed(&second).await.unwrap();
+    assert_eq!(refreshed(&second).await.unwrap(), third);
+    clock.advance(Duration::from_secs(31));
+    assert_eq!(refusal(refreshed(&second).await), invalid());
     assert_eq!(refusal(refreshed(&third).await), invalid());
 }
 

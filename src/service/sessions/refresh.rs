@@ -6,6 +6,8 @@
 //! A token whose grace is over is seen again only when somebody has a copy of it (RFC 9700, 4.14.2): the
 //! session ends.
 
+use std::time::Duration;
+
 use crate::crypto::refresh_token::ParsedRefreshToken;
 use crate::domain::{Action, AuditEvent, Reason, Session, Timestamp, User};
 use crate::storage;
@@ -13,6 +15,10 @@ use crate::storage::{Conn, Permit, Tx};
 
 use super::super::{CallContext, Service, ServiceError};
 use super::{OpenedSession, SessionRules};
+
+/// How far ahead the clock of another process may be. A rotation dated later than that has no grace: it would last
+/// until that date.
+const CLOCK_LEEWAY: Duration = Duration::from_secs(60);
 
 /// What a genuine token of an open session is.
 enum Standing {
@@ -86,10 +92,13 @@ impl Service {
     ) -> Result<OpenedSession, ServiceError> {
         // No session lives to see four billion of them.
         let next = token.generation.checked_add(1).ok_or(ServiceError::RefreshTokenInvalid)?;
-        // Another process's clock may be ahead.
-        let now = now.max(session.last_used_at);
-        let grace = self.0.session_rules.refresh_grace;
-        let recent = session.rotations.iter().copied().filter(|at| at.plus(grace) >= now);
+        // Another process's clock may be a little ahead. A date that is far ahead is wrong, and ends here.
+        let last = Some(session.last_used_at).filter(|at| *at <= now.plus(CLOCK_LEEWAY));
+        let now = last.map_or(now, |last| now.max(last));
+        let rules = self.0.session_rules;
+        // Their places say which generations they belong to, so only the oldest may go.
+        let kept = session.rotations.iter().rposition(|at| is_within_grace(*at, rules, now));
+        let recent = session.rotations.iter().copied().take(kept.map_or(0, |last| last + 1));
         let rotated = Session {
             generation: next,
             last_used_at: now,
@@ -136,6 +145,11 @@ fn standing(generation: u32, session: &Session, rules: SessionRules, now: Timest
     if generation > session.generation {
         return Standing::Unknown;
     }
-    let in_time = session.rotated_at(generation).is_some_and(|at| now <= at.plus(rules.refresh_grace));
+    let in_time = session.rotated_at(generation).is_some_and(|at| is_within_grace(at, rules, now));
     if in_time { Standing::Rotated } else { Standing::Outlived }
+}
+
+/// Whether a token that was replaced at `at` still counts.
+fn is_within_grace(at: Timestamp, rules: SessionRules, now: Timestamp) -> bool {
+    now <= at.plus(rules.refresh_grace) && at <= now.plus(CLOCK_LEEWAY)
 }
