@@ -284,7 +284,7 @@ impl Storage {
     /// # Errors
     /// As [`Storage::reader`].
     pub async fn snapshot(&self, name: &'static str) -> Result<Snapshot, StorageError> {
-        Snapshot::begin(self.read().await?, name).await
+        Snapshot::begin(self.read().await?, name, self.sqlite_file().cloned()).await
     }
 
     /// Prepares the connection that writes for rows by the million, until [`Storage::end_bulk`]. On SQLite

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -15,17 +16,47 @@ use super::columns::{DbId, DbInstant, Id};
 use super::connection::{Conn, query};
 use super::error::StorageError;
 use super::schema::{passwords, tenants, users};
+use super::sqlite_file::SqliteFile;
 use super::transaction::Tx;
 use crate::domain::{TenantId, Timestamp, UserId};
 
 /// A transaction that only reads, and sees the same moment throughout. Ends when dropped.
 ///
 /// On SQLite the log grows while it lasts.
-pub struct Snapshot(Tx);
+pub struct Snapshot {
+    tx: Tx,
+    log: Option<LogGrowth>,
+}
+
+/// How much SQLite's log has grown since a moment.
+#[derive(Clone)]
+pub struct LogGrowth {
+    file: Arc<SqliteFile>,
+    /// In bytes.
+    from: u64,
+}
+
+impl LogGrowth {
+    /// The growth, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.file.log_bytes().saturating_sub(self.from)
+    }
+}
 
 impl Snapshot {
-    pub(super) async fn begin(conn: Conn, name: &'static str) -> Result<Self, StorageError> {
-        Tx::begin_snapshot(conn, name).await.map(Self)
+    /// Begins; `file` is SQLite's, which the connection leads to.
+    pub(super) async fn begin(
+        conn: Conn,
+        name: &'static str,
+        file: Option<Arc<SqliteFile>>,
+    ) -> Result<Self, StorageError> {
+        let log = file.map(|file| LogGrowth { from: file.log_bytes(), file });
+        Ok(Self { tx: Tx::begin_snapshot(conn, name).await?, log })
+    }
+
+    /// How much the log has grown since the beginning; `None` on PostgreSQL.
+    pub fn log_growth(&self) -> Option<LogGrowth> {
+        self.log.clone()
     }
 }
 
@@ -33,13 +64,13 @@ impl Deref for Snapshot {
     type Target = Conn;
 
     fn deref(&self) -> &Conn {
-        &self.0
+        &self.tx
     }
 }
 
 impl DerefMut for Snapshot {
     fn deref_mut(&mut self) -> &mut Conn {
-        &mut self.0
+        &mut self.tx
     }
 }
 

@@ -115,6 +115,12 @@ impl SqliteFile {
         if self.is_lost.load(Relaxed) { self.check() } else { Ok(()) }
     }
 
+    /// How large the write-ahead log is, in bytes; nothing before the file was opened.
+    pub(super) fn log_bytes(&self) -> u64 {
+        let log = self.opened.get().map(|[_, log, _]| log);
+        log.and_then(|log| std::fs::metadata(&log.path).ok()).map_or(0, |found| found.len())
+    }
+
     /// Lets go of the companions, so that SQLite removes them with the last connection.
     pub(super) fn close(&self) {
         self.anchor.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -1,6 +1,7 @@
 //! Out of one database and into another.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
@@ -90,6 +91,33 @@ async fn an_export_sees_one_moment_however_slowly_it_is_read(engine: Engine) {
     assert!(child.wait().await.unwrap().success());
     assert_eq!(rows(&text).len(), USERS + 1);
     assert!(!text.contains("Changed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_export_is_given_up_when_the_log_of_sqlite_has_grown_too_much() {
+    let place = Place::new(Engine::Sqlite).await;
+    let mut lines = vec![tenant(1)];
+    lines.extend((0..20_000).map(|n| user(n, 1)));
+    place.import_lines(&lines).await.ok();
+
+    let mut command = place.command(&["export", "--log-limit", "1"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    out.read_line(&mut text).await.unwrap();
+    assert!(child.try_wait().unwrap().is_none(), "it waits for its reader");
+    // Some 200 bytes a row.
+    place.outside().await.run("UPDATE users SET last_name = 'Changed'").await;
+
+    let ended = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output());
+    let output = ended.await.expect("the export gives up").unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("has grown by 1 MiB") && err.contains("--log-limit"), "{err}");
+    out.read_to_string(&mut text).await.unwrap();
+    assert!(!text.contains("identity-export-end"), "a part is not taken for a whole");
+    let wrong = place.run(&["export", "--log-limit", "0"]).await;
+    assert_eq!(wrong.code, Some(64), "{wrong:?}");
 }
 
 async fn an_export_passes_on_the_words_of_another_version(engine: Engine) {

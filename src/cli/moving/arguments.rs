@@ -67,4 +67,9 @@ pub(in crate::cli) struct ExportArguments {
     /// The file, or - for standard output
     #[arg(value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
+
+    /// On SQLite, give up when the write-ahead log has grown by so many MiB since the export began: it keeps all
+    /// changes until the export ends
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) log_limit: u32,
 }

@@ -8,6 +8,7 @@ mod progress;
 mod protected;
 mod summary;
 
+use std::future::pending;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::task;
+use tokio::time::sleep;
 
 use self::files::{ReportTargets, Reports, open_input};
 use self::output::{Output, Target};
@@ -27,6 +29,7 @@ use crate::crypto::Cost;
 use crate::domain::{Actor, SystemClock};
 use crate::service::moving::{Export, ImportError, ImportTerms, import, prisma};
 use crate::storage::prisma::{OldSystem, OldSystemError};
+use crate::storage::snapshot::LogGrowth;
 use crate::storage::url::PostgresTarget;
 use crate::storage::{DatabaseUrl, Storage};
 
@@ -43,6 +46,9 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long a reader of an export may take for a page, which is some megabytes. What it reads is of one moment,
 /// and all changes since then pile up in the database: in SQLite's log, in PostgreSQL's tables.
 const UNREAD: Duration = Duration::from_secs(5 * 60);
+
+/// How often the growth of SQLite's log is looked at while an export waits for its reader.
+const LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// What is imported from.
 pub(super) enum Source {
@@ -156,14 +162,21 @@ pub(super) fn run_export(
             error => format!("cannot write {target}: {error}").into(),
         };
         let output = Output::open(&target).map_err(failed)?;
-        let output = export(&storage, actor, output).await?.map_err(failed)?;
+        let output = export(&storage, actor, output, arguments.log_limit).await?.map_err(failed)?;
         output.finish().map_err(failed)
     })
 }
 
-/// Reads the next page while the one before is written, and gives up when nobody takes that for [`UNREAD`].
-async fn export(storage: &Storage, actor: Actor, mut to: Output) -> Result<io::Result<Output>, Failure> {
+/// Reads the next page while the one before is written, and gives up when nobody takes that for [`UNREAD`], or when
+/// SQLite's log has grown by more than `log_limit` MiB.
+async fn export(
+    storage: &Storage,
+    actor: Actor,
+    mut to: Output,
+    log_limit: u32,
+) -> Result<io::Result<Output>, Failure> {
     let mut export = Export::begin(storage, &SystemClock, actor).await?;
+    let log = LogLimit { growth: export.log_growth(), mib: log_limit };
     let (sender, mut pages) = mpsc::channel::<Vec<u8>>(1);
     let writer = task::spawn_blocking(move || {
         while let Some(page) = pages.blocking_recv() {
@@ -183,7 +196,13 @@ async fn export(storage: &Storage, actor: Actor, mut to: Output) -> Result<io::R
         if page.is_empty() {
             text.extend(jsonl::end(rows));
         }
-        if !hand_over(&sender, std::mem::take(&mut text)).await? || page.is_empty() {
+        let handing_over = hand_over(&sender, std::mem::take(&mut text));
+        let is_taken = tokio::select! {
+            biased;
+            reached = log.reached() => return Err(reached.into()),
+            is_taken = handing_over => is_taken?,
+        };
+        if !is_taken || page.is_empty() {
             break;
         }
     }
@@ -205,6 +224,27 @@ async fn hand_over(writer: &mpsc::Sender<Vec<u8>>, page: Vec<u8>) -> Result<bool
              Write it to a file first",
             humantime::format_duration(UNREAD)
         )),
+    }
+}
+
+/// How much SQLite's log may grow during an export.
+struct LogLimit {
+    growth: Option<LogGrowth>,
+    mib: u32,
+}
+
+impl LogLimit {
+    /// Waits until the limit is reached, which is looked at right away as well. Returns what to tell.
+    async fn reached(&self) -> String {
+        let Some(growth) = &self.growth else { return pending().await };
+        while growth.bytes() < u64::from(self.mib) << 20 {
+            sleep(LOG_PERIOD).await;
+        }
+        format!(
+            "the export was given up: SQLite's write-ahead log has grown by {} MiB since it began, and keeps all \
+             changes until it ends. Write it to a file first, or allow more with --log-limit",
+            self.mib
+        )
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::domain::{Action, Actor, AuditEvent, Clock, TenantId, UserId};
-use crate::storage::snapshot::{Snapshot, StoredTenant, StoredUser, list_tenants, list_users};
+use crate::storage::snapshot::{LogGrowth, Snapshot, StoredTenant, StoredUser, list_tenants, list_users};
 use crate::storage::{Storage, StorageError, audit};
 
 /// How many tenants or users are read at once.
@@ -49,6 +49,11 @@ impl Export {
             tenant: None,
             has_more_users: true,
         })
+    }
+
+    /// How much SQLite's log has grown since the beginning; `None` on PostgreSQL.
+    pub fn log_growth(&self) -> Option<LogGrowth> {
+        self.snapshot.log_growth()
     }
 
     /// The next tenants and users; none at the end.
