@@ -4,6 +4,9 @@
 //!
 //! The hashes are walked through in the order of their keys, a piece at a time, again and again. A dearer one
 //! counts from the piece on in which it is found, and no more once a whole walk has found none.
+//!
+//! A walk rests for a minute and more. So imports by other processes note how dear their hashes are, with these
+//! hashes, and that is looked at every few seconds.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +16,7 @@ use super::{Service, ServiceError};
 use crate::crypto::foreign::cost_of;
 use crate::crypto::hasher::Cost;
 use crate::domain::{TenantId, UserId};
-use crate::storage::hashes::{self, KeyedHash};
+use crate::storage::hashes::{self, ImportedCost, KeyedHash};
 
 /// How many hashes are read at once.
 const PIECE: usize = 2_000;
@@ -33,12 +36,14 @@ pub struct CostWalk {
     took: Duration,
     /// The cost beyond the highest floor that was warned of last.
     warned_of: Option<Cost>,
+    /// What imports had noted at the last look; nothing before the first.
+    imported: Option<Vec<ImportedCost>>,
 }
 
 impl Default for CostWalk {
     fn default() -> Self {
         let after = (TenantId::from(Uuid::nil()), UserId::from(Uuid::nil()));
-        Self { after, dearest: Cost::MIN, took: Duration::ZERO, warned_of: None }
+        Self { after, dearest: Cost::MIN, took: Duration::ZERO, warned_of: None, imported: None }
     }
 }
 
@@ -90,7 +95,24 @@ impl Service {
         hasher.set_floor(walk.dearest);
         walk.warn(hasher.floor());
         let rest = REST.max(walk.took * REST_FACTOR);
-        *walk = CostWalk { warned_of: walk.warned_of, ..CostWalk::default() };
+        let imported = walk.imported.take();
+        *walk = CostWalk { warned_of: walk.warned_of, imported, ..CostWalk::default() };
         Ok(rest)
+    }
+
+    /// Raises the cost of refusals to that of hashes which another process has imported since the last look. They
+    /// count for this walk, which may have passed them; the next one finds them.
+    ///
+    /// # Errors
+    /// [`ServiceError::Storage`].
+    pub async fn follow_imported_costs(&self, walk: &mut CostWalk) -> Result<(), ServiceError> {
+        let imported = hashes::list_imported_costs(&mut self.0.storage.read().await?).await?;
+        if let Some(before) = walk.imported.replace(imported.clone()) {
+            let new = imported.iter().filter(|noted| !before.contains(noted));
+            let dearest = new.filter_map(|noted| Cost::new(noted.cost)).max();
+            walk.dearest = dearest.map_or(walk.dearest, |dearest| walk.dearest.max(dearest));
+            self.0.hasher.set_floor(walk.dearest.max(self.0.hasher.floor()));
+        }
+        Ok(())
     }
 }

@@ -34,6 +34,7 @@ const PRIVILEGES: &[(&str, &[&str])] = &[
     ("attempts", &["INSERT", "UPDATE", "DELETE"]),
     ("audit_events", &["INSERT", "DELETE"]),
     ("audit_cutoffs", &["INSERT", "UPDATE"]),
+    ("imported_costs", &["INSERT", "UPDATE"]),
 ];
 
 /// A query for each of the tables that names all of its columns, and returns no row.
@@ -48,7 +49,8 @@ macro_rules! selections {
     ($database:ty) => {
         selections!(
             $database: tenants, all_tenants, users, login_names, passwords, sessions, request_outcomes,
-            signing_keys, service_tokens, attempts, audit_events, audit_cutoffs, __diesel_schema_migrations,
+            signing_keys, service_tokens, attempts, audit_events, audit_cutoffs, imported_costs,
+            __diesel_schema_migrations,
         )
     };
 }

@@ -192,6 +192,15 @@ table! {
 table! {
     use diesel::sql_types::*;
 
+    imported_costs (cost) {
+        cost -> BigInt,
+        batches -> BigInt,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+
     /// Diesel's own record of the migrations that the database has, and of what they were.
     __diesel_schema_migrations (version) {
         version -> Text,

@@ -172,6 +172,7 @@ pub(crate) fn good(n: u8) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
             ],
         ),
         ("audit_cutoffs", vec![("cutoff", Time(i64::from(n))), ("recorded_at", Time(10))]),
+        ("imported_costs", vec![("cost", Int(10 + i64::from(n))), ("batches", Int(1))]),
         (
             "service_tokens",
             vec![
@@ -247,6 +248,8 @@ fn bad(engine: Engine) -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     one("audit_events", "source", vec![text(""), long(65)]);
     one("audit_events", "count", vec![Int(0)]);
     one("audit_cutoffs", "cutoff", vec![Time(1), Time(11)]);
+    one("imported_costs", "cost", vec![Int(3), Int(32), Int(11)]);
+    one("imported_costs", "batches", vec![Int(0)]);
     one("service_tokens", "id", vec![Id(1)]);
     one("service_tokens", "name", vec![text(""), long(101)]);
     one("service_tokens", "secret_digest", vec![Bytes(31), Bytes(33)]);

@@ -12,13 +12,14 @@ use tokio::task::{self, JoinHandle};
 use super::check::{Bounds, Candidate, check};
 use super::decide::{Decision, Taken, Verdict, decide, keys};
 use super::{Counts, ImportError, Incoming, Kind, Ledger, Refusal};
+use crate::crypto::foreign::cost_of;
 use crate::crypto::hasher::Cost;
 use crate::domain::{
     Action, Actor, AuditEvent, Clock, FieldChange, Reason, Target, Tenant, TenantId, Timestamp,
 };
 use crate::service::removal;
 use crate::storage::bulk::{self, Batch, Keys, Known, NewUser, Written};
-use crate::storage::{Storage, StorageError, Tx, audit};
+use crate::storage::{Storage, StorageError, Tx, audit, hashes};
 
 /// How to import.
 #[derive(Clone, Debug)]
@@ -239,8 +240,12 @@ async fn write(mut tx: Tx, batch: Batch) -> Result<Written, StorageError> {
     if batch.tenants.is_empty() && batch.users.is_empty() {
         return Ok(Written::All);
     }
+    let dearest = batch.users.iter().filter_map(|user| cost_of(&user.password)).max();
     let written = bulk::insert(&mut tx, batch).await?;
     if written == Written::All {
+        if let Some(cost) = dearest {
+            hashes::count_imported_cost(&mut tx, cost.get()).await?;
+        }
         tx.commit().await?;
     }
     Ok(written)
