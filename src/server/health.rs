@@ -64,6 +64,12 @@ impl HealthHandle {
         self.phase.send_replace(Phase::Stopping);
     }
 
+    /// Waits until the process serves.
+    pub(super) async fn ready(&self) {
+        // Fails only without a sender, and `self` is one.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Ready).await;
+    }
+
     async fn stopped(&self) {
         // Fails only without a sender, and `self` is one.
         let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Stopping).await;

@@ -311,9 +311,18 @@ impl Run {
         let mut clocks = ClockWatch::new(self.storage.clone(), Arc::clone(&self.clock), clock_difference);
         clocks.compare().await;
         backend.open(service.clone());
-        // The start has just used the database, so the first probe need not be waited for.
-        health.set_ready(true);
-        self.ready.send_replace(true);
+        // The start has just read from the database, so the first probe need not be waited for.
+        match self.storage.try_write().await {
+            Ok(()) => health.set_ready(true),
+            Err(error) => tracing::warn!(%error, "not ready: the database cannot be written to"),
+        }
+        let announcing = {
+            let health = health.clone();
+            async move {
+                health.ready().await;
+                self.ready.send_replace(true);
+            }
+        };
         let following = health::follow(health, || self.storage.probe(), ProbeSettings::default());
         let outages = service.outages().clone();
         let (never, ..) = tokio::join!(
@@ -322,6 +331,7 @@ impl Run {
             hash_costs.run(costs_pause),
             clocks.run(),
             outages.follow(),
+            announcing,
             following
         );
         Ok(never)

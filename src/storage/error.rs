@@ -99,12 +99,21 @@ fn is_fault_of_sql(message: &str) -> bool {
 }
 
 /// Whether the database refuses every write for now: it has no room, is no primary, or may only be read.
+#[expect(clippy::wildcard_enum_match_arm, reason = "diesel's errors may grow; the others say nothing of it")]
 pub(super) fn refuses_writes(error: &DieselError, server: Option<ServerError>) -> bool {
-    let DieselError::DatabaseError(_, information) = error else { return false };
+    let information = match error {
+        DieselError::DatabaseError(_, information) => information,
+        // SQLite has rolled back by itself then.
+        DieselError::RollbackErrorOnCommit { commit_error, .. } => {
+            return refuses_writes(commit_error, server);
+        }
+        _ => return false,
+    };
     match server {
         Some(ServerError { state, .. }) => matches!(state, SqlState::READ_ONLY | SqlState::DISK_FULL),
-        // SQLite's words.
-        None => ["attempt to write a readonly database", "database or disk is full"]
+        // SQLite's words. The third is for all that the system refuses but for a full disk: a quota or a limit that
+        // is reached, a medium that is broken or gone.
+        None => ["attempt to write a readonly database", "database or disk is full", "disk I/O error"]
             .iter()
             .any(|refusal| information.message().contains(refusal)),
     }

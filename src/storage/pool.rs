@@ -188,7 +188,10 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Unsuitable`] when the certificates that the URL names cannot be read.
     pub fn new(settings: &StorageSettings) -> Result<Self, StorageError> {
-        let reachability = Reachability::new();
+        let reachability = match &settings.url {
+            DatabaseUrl::Postgres(_) => Reachability::new(),
+            DatabaseUrl::Sqlite { .. } => Reachability::with_writes_tried(),
+        };
         let (pools, listers) = match &settings.url {
             DatabaseUrl::Postgres(target) => {
                 (postgres_pools(target, settings, &reachability)?, settings.connections.lists.get())
@@ -325,13 +328,14 @@ impl Storage {
     }
 
     /// Whether the database answers, was ever migrated, and can be written to, by what it says and by what calls
-    /// saw. Asked on a connection of its own, so a full pool is no bad health; nor is a server that has no room
+    /// saw; where these wrote nothing to an SQLite file lately, something is written. Asked on a connection of its own, so a full pool is no bad health; nor is a server that has no room
     /// for that connection while calls are served.
     ///
     /// # Errors
     /// [`StorageError`] says what is wrong.
     pub async fn probe(&self) -> Result<(), StorageError> {
         self.check_file()?;
+        self.begin_write_trial();
         let reachability = &self.0.reachability;
         let mut conn = Conn(match &self.0.pools {
             Pools::Postgres { lanes, probe } => {
@@ -352,6 +356,39 @@ impl Storage {
         // Another connection may lead to another server, or find this one in another role.
         conn.retire_after(if writable.is_ok() { PROBE_RENEWAL } else { Duration::ZERO });
         writable.and_then(|()| reachability.require_writes())
+    }
+
+    /// Tries whether SQLite's file can be written to, if that is due, without anybody waiting for it: a lock may be
+    /// held for seconds.
+    fn begin_write_trial(&self) {
+        if let Pools::Sqlite { .. } = &self.0.pools
+            && let Some(trial) = self.0.reachability.begin_write_trial()
+        {
+            let storage = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = storage.try_write().await {
+                    tracing::debug!(%error, "nothing could be written to the database");
+                }
+                drop(trial);
+            });
+        }
+    }
+
+    /// Writes to SQLite's file without changing what it holds. What is refused then is noted with the connection,
+    /// and that something was written is noted here. PostgreSQL is left alone.
+    ///
+    /// # Errors
+    /// [`StorageError`] when that fails, or too many calls wait to write.
+    pub async fn try_write(&self) -> Result<(), StorageError> {
+        if let Pools::Sqlite { .. } = &self.0.pools {
+            let mut conn = self.permit(Lane::Operators, Party::System).await?.connect().await?;
+            query!(conn,
+                postgres: |_c| async { Ok(()) },
+                sqlite: |c| c.spawn_blocking(sqlite::write_page)
+            )?;
+            conn.note_written();
+        }
+        Ok(())
     }
 
     /// Refuses a database that this program cannot work with although it answers: another encoding, a column or a

@@ -6,7 +6,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,8 +21,12 @@ use crate::budget::{Place, Refused};
 /// probe's period, shorter than the longest wait for one statement.
 const SILENCE: Duration = Duration::from_millis(1_400);
 
-/// For how long a refused write speaks against all others, unless one succeeds.
+/// For how long a refused write speaks against all others, unless one succeeds. Where writes are tried out, they are
+/// when there was neither for so long.
 const REFUSAL: Duration = Duration::from_secs(10);
+
+/// A trial that takes longer shows that the disk does not answer: one that waits for a lock is over before.
+const LONGEST_TRIAL: Duration = Duration::from_secs(10);
 
 /// What is known of a database. All clones know the same.
 #[derive(Clone)]
@@ -41,12 +45,28 @@ struct Seen {
     /// When the database last refused a write that was in order, in milliseconds after `since`; zero when it has
     /// accepted one later.
     refused_write: AtomicU64,
+    /// Whether writes are tried out, so that a refusal stands until one succeeds.
+    tries_writes: bool,
+    /// When a write last succeeded or was refused, in milliseconds after `since`; zero before that.
+    last_write: AtomicU64,
+    /// When the trial under way began, likewise.
+    trial_since: AtomicU64,
+    is_trying: AtomicBool,
     is_away: watch::Sender<bool>,
 }
 
 impl Reachability {
-    /// Nothing was tried yet.
+    /// Of a database on which nobody tries out whether it can be written to. Nothing was tried yet.
     pub(super) fn new() -> Self {
+        Self::with_trials(false)
+    }
+
+    /// Of a database on which somebody makes the trials that are due by [`Reachability::begin_write_trial`].
+    pub(super) fn with_writes_tried() -> Self {
+        Self::with_trials(true)
+    }
+
+    fn with_trials(tries_writes: bool) -> Self {
         // An answer is as good as long ago: the first failure counts.
         let since = Instant::now().checked_sub(SILENCE).unwrap_or_else(Instant::now);
         let never = || AtomicU64::new(0);
@@ -55,6 +75,10 @@ impl Reachability {
             last_answer: never(),
             suspect_since: never(),
             refused_write: never(),
+            tries_writes,
+            last_write: never(),
+            trial_since: never(),
+            is_trying: AtomicBool::new(false),
             is_away: watch::Sender::new(false),
         }))
     }
@@ -97,22 +121,43 @@ impl Reachability {
 
     /// Notes that the database has refused a write although it answers: its disk is full, or it is no primary.
     pub(super) fn refused_write(&self) {
-        self.0.refused_write.store(self.now(), Relaxed);
+        let now = self.now();
+        self.0.refused_write.store(now, Relaxed);
+        self.0.last_write.store(now, Relaxed);
     }
 
     /// Notes that something was written.
     pub(super) fn wrote(&self) {
         self.0.refused_write.store(0, Relaxed);
+        self.0.last_write.store(self.now(), Relaxed);
     }
 
-    /// Fails while the database refuses writes, by what calls saw lately.
+    /// Begins to try whether the database can be written to, if that is due: nothing was written or refused lately.
+    /// Ends when the value is dropped; of several at once only one gets one.
+    pub(super) fn begin_write_trial(&self) -> Option<WriteTrial> {
+        let is_due = match self.0.last_write.load(Relaxed) {
+            0 => true,
+            at => Duration::from_millis(self.now().saturating_sub(at)) >= REFUSAL,
+        };
+        if !is_due || self.0.is_trying.swap(true, Relaxed) {
+            return None;
+        }
+        self.0.trial_since.store(self.now(), Relaxed);
+        Some(WriteTrial(self.clone()))
+    }
+
+    /// Fails while the database refuses writes, by what calls and trials saw lately.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub(super) fn require_writes(&self) -> Result<(), StorageError> {
+        let since = |at: u64| Duration::from_millis(self.now().saturating_sub(at));
+        if self.0.is_trying.load(Relaxed) && since(self.0.trial_since.load(Relaxed)) >= LONGEST_TRIAL {
+            return Err(StorageError::Unavailable("the database does not complete a write".into()));
+        }
         match self.0.refused_write.load(Relaxed) {
             0 => Ok(()),
-            at if Duration::from_millis(self.now().saturating_sub(at)) >= REFUSAL => Ok(()),
+            at if !self.0.tries_writes && since(at) >= REFUSAL => Ok(()),
             _ => Err(StorageError::Unavailable("the database refuses writes".into())),
         }
     }
@@ -158,6 +203,15 @@ impl Reachability {
 
     fn millis(&self, after: Duration) -> u64 {
         u64::try_from(after.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A write that is being tried out.
+pub(super) struct WriteTrial(Reachability);
+
+impl Drop for WriteTrial {
+    fn drop(&mut self) {
+        self.0.0.is_trying.store(false, Relaxed);
     }
 }
 
@@ -208,6 +262,35 @@ mod tests {
         tokio::time::advance(REFUSAL - Duration::from_millis(1)).await;
         assert!(database.require_writes().is_err());
         tokio::time::advance(Duration::from_millis(1)).await;
+        database.require_writes().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_writes_are_tried_out_a_refusal_stands_until_one_succeeds() {
+        let database = Reachability::with_writes_tried();
+        let trial = database.begin_write_trial().expect("nothing was written yet");
+        assert!(database.begin_write_trial().is_none(), "one is under way");
+        database.refused_write();
+        drop(trial);
+        assert!(database.begin_write_trial().is_none(), "it was just refused");
+        tokio::time::advance(REFUSAL).await;
+        assert!(database.require_writes().is_err());
+        let trial = database.begin_write_trial().unwrap();
+        database.wrote();
+        drop(trial);
+        database.require_writes().unwrap();
+        assert!(database.begin_write_trial().is_none(), "something was written");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_that_does_not_end_speaks_against_the_database_while_it_lasts() {
+        let database = Reachability::with_writes_tried();
+        let trial = database.begin_write_trial().unwrap();
+        tokio::time::advance(LONGEST_TRIAL - Duration::from_millis(1)).await;
+        database.require_writes().unwrap();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(database.require_writes().is_err());
+        drop(trial);
         database.require_writes().unwrap();
     }
 

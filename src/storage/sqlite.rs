@@ -6,8 +6,10 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use diesel::SqliteConnection;
 use diesel::connection::{Connection, SimpleConnection};
+use diesel::dsl::sql;
+use diesel::sql_types::Integer;
+use diesel::{QueryResult, SqliteConnection};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::error::StorageError;
@@ -84,8 +86,9 @@ pub(super) fn open(path: &Path, access: Access) -> Result<SqliteConnection, Stor
 
     let unavailable = |error: &dyn Display| cannot_open(path, error);
     // SQLite itself would open a file that may not be written for reading, and say so at the first write.
-    rustix::fs::access(path, Permission::READ_OK | Permission::WRITE_OK)
-        .map_err(|error| unavailable(&io::Error::from(error)))?;
+    rustix::fs::access(path, Permission::READ_OK).map_err(|error| unavailable(&io::Error::from(error)))?;
+    rustix::fs::access(path, Permission::WRITE_OK)
+        .map_err(|error| unavailable(&format_args!("it cannot be written to: {}", io::Error::from(error))))?;
     let mut connection = SqliteConnection::establish(&uri(path)).map_err(|error| unavailable(&error))?;
     // The busy timeout comes first: the switch to WAL itself needs a lock.
     connection
@@ -102,9 +105,34 @@ pub(super) fn open(path: &Path, access: Access) -> Result<SqliteConnection, Stor
             cache_kib(access),
             if access == Access::Read { "ON" } else { "OFF" },
         ))
-        .map_err(|error| unavailable(&error))?;
+        .map_err(|error| match require_writable_folder(path) {
+            Ok(()) => unavailable(&error),
+            Err(reason) => unavailable(&reason),
+        })?;
     super::pool::instrument(|instrumentation| connection.set_instrumentation(instrumentation));
     Ok(connection)
+}
+
+/// Writes a page of the file and waits until it is on disk, as every commit does. The page is the first one, with
+/// the number that SQLite leaves to applications, which stays what it is.
+pub(super) fn write_page(connection: &mut SqliteConnection) -> QueryResult<()> {
+    connection.immediate_transaction(|connection| {
+        let version = sql::<Integer>("SELECT user_version FROM pragma_user_version");
+        let version: i32 = diesel::RunQueryDsl::get_result(version, connection)?;
+        connection.batch_execute(&format!("PRAGMA user_version = {version}"))
+    })
+}
+
+/// Tells why SQLite cannot put its log beside the file, which it says of no folder.
+fn require_writable_folder(path: &Path) -> Result<(), String> {
+    use rustix::fs::Access as Permission;
+
+    // It follows links, and puts the log beside the file that they lead to.
+    let Ok(real) = std::fs::canonicalize(path) else { return Ok(()) };
+    let Some(folder) = real.parent() else { return Ok(()) };
+    rustix::fs::access(folder, Permission::WRITE_OK | Permission::EXEC_OK).map_err(|error| {
+        format!("its folder {} cannot be written to: {}", folder.display(), io::Error::from(error))
+    })
 }
 
 fn cannot_open(path: &Path, error: &dyn Display) -> StorageError {
@@ -152,6 +180,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_to_try_the_file_grows_the_log_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.db");
+        let mut connection = create(&path).unwrap();
+        connection.batch_execute("PRAGMA user_version = 7").unwrap();
+        let log = || std::fs::metadata(folder.path().join("identity.db-wal")).unwrap().len();
+        let before = log();
+        write_page(&mut connection).unwrap();
+        assert!(log() > before);
+        let version = sql::<Integer>("SELECT user_version FROM pragma_user_version");
+        assert_eq!(diesel::RunQueryDsl::get_result::<i32>(version, &mut connection), Ok(7));
+    }
+
+    #[test]
     fn only_a_migration_makes_a_file_and_it_has_the_name_that_was_given() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["identity.db", "a?mode=memory#b", "100%25 é", ":memory:", "file:x"] {
@@ -182,7 +224,6 @@ mod tests {
 
     #[test]
     fn every_connection_enforces_foreign_keys_and_waits_for_the_disk() {
-        use diesel::dsl::sql;
         use diesel::sql_types::BigInt;
 
         let folder = tempfile::tempdir().unwrap();

@@ -82,6 +82,12 @@ impl Watch {
         assert_eq!(change.map(|response| response.status()), Some(expected));
     }
 
+    /// Asserts that nothing changes for so long.
+    pub(crate) async fn stays(&mut self, time: Duration) {
+        let change = timeout(time, self.0.message()).await;
+        assert!(change.is_err(), "{change:?}");
+    }
+
     /// Waits for the end of the stream.
     pub(crate) async fn ends(&mut self) {
         assert!(matches!(soon("the watch ends", self.0.message()).await, Ok(None) | Err(_)));

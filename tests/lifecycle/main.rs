@@ -29,3 +29,4 @@ mod start;
 mod stop;
 mod tls;
 mod unread;
+mod unwritable;

@@ -44,8 +44,41 @@ impl Process {
         limit: u32,
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
+        Self::in_shell(&format!("ulimit -n {limit}"), variables).await
+    }
+
+    /// As [`Process::start`], where a write beyond the limit of [`Process::limit_file_size`] fails instead of ending
+    /// the process.
+    pub(crate) async fn without_file_limit_signals<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        Self::in_shell("trap '' XFSZ", variables).await
+    }
+
+    /// As [`Process::without_file_limit_signals`], with that limit from the start, which can be raised.
+    pub(crate) async fn with_file_size<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        blocks: u32,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        Self::in_shell(&format!("trap '' XFSZ && ulimit -S -f {blocks}"), variables).await
+    }
+
+    /// Lets the process write into no file beyond so many bytes; `None` takes the limit away. Pipes have none.
+    pub(crate) fn limit_file_size(&self, bytes: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+        let id = self.child.id().and_then(|id| Pid::from_raw(id.try_into().unwrap())).unwrap();
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(id), Resource::Fsize, limit).unwrap();
+    }
+
+    /// As [`Process::start`], after a shell has run `first`.
+    async fn in_shell<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        first: &str,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
         let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\""), env!("CARGO_BIN_EXE_identity")]);
+        shell.args(["-c", &format!("{first} && exec \"$0\""), env!("CARGO_BIN_EXE_identity")]);
         Self::spawn(shell, Stdio::piped(), variables).await
     }
 
