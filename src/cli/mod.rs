@@ -14,6 +14,7 @@ mod moving;
 mod operator;
 mod passwords;
 mod prompt;
+mod reload;
 mod serve;
 mod service_token;
 mod streams;

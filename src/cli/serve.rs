@@ -11,19 +11,19 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
+use super::reload::{LogLevelFile, Reloads};
 use crate::config::{Resolved, Settings};
 use crate::domain::SystemClock;
-use crate::server::tls::Tls;
 use crate::server::{Server, Sockets, Stopped, listener};
-use crate::telemetry::lines::{DroppedLines, LineWriter};
-use crate::telemetry::logs;
+use crate::telemetry::lines::LineWriter;
+use crate::telemetry::logs::{self, Log};
 
 /// Two signals within this time are one: a terminal and a process manager may both send theirs when
 /// somebody presses Ctrl-C, and a container's init may pass one on that its group got as well.
 const ONE_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Serves with the resolved settings until SIGTERM or SIGINT, then stops in order. A second signal
-/// ends the process at once. SIGHUP reads the files of TLS again.
+/// ends the process at once. SIGHUP reads files again.
 ///
 /// # Errors
 /// What keeps the server from starting, or a stop that had to cut off calls or writes.
@@ -35,7 +35,7 @@ pub(super) fn run(resolved: Resolved<Settings>) -> Outcome {
     }
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rpc").build()?;
-    let outcome = runtime.block_on(serve(settings, log.dropped()));
+    let outcome = runtime.block_on(serve(settings, &log));
     // What still runs now is what the drain gave up.
     runtime.shutdown_background();
     outcome
@@ -53,7 +53,7 @@ fn raise_file_limit() {
     }
 }
 
-async fn serve(settings: Settings, dropped_lines: DroppedLines) -> Outcome {
+async fn serve(settings: Settings, log: &Log) -> Outcome {
     let mut signals = Signals::listen()?;
     let hangups = signal(SignalKind::hangup())?;
     // On a thread of its own: a full pipe must not stop the server.
@@ -71,8 +71,9 @@ async fn serve(settings: Settings, dropped_lines: DroppedLines) -> Outcome {
             .transpose()?,
     };
     let stop = CancellationToken::new();
-    let server = Server::start(settings, sockets, Arc::new(SystemClock), dropped_lines, stop.clone())?;
-    tokio::spawn(reload_at(hangups, server.tls().cloned()));
+    let log_level = settings.log.filter_file.clone().map(|path| LogLevelFile { path, filter: log.filter() });
+    let server = Server::start(settings, sockets, Arc::new(SystemClock), log.dropped(), stop.clone())?;
+    tokio::spawn(Reloads::of(&server, log_level).follow(hangups));
     let address = server.address();
     let metrics = server.http_address().map(|http| format!(", metrics on http://{http}/metrics"));
     let health = server.health_address().map(|health| format!(", health alone on {health}"));
@@ -145,20 +146,6 @@ impl Signals {
                 () = &mut pause => return self.next().await,
                 () = self.next() => {}
             }
-        }
-    }
-}
-
-/// Reads the files of TLS again at each SIGHUP, whose default action ends the process. The other settings come
-/// from variables and flags, which cannot change while it runs.
-async fn reload_at(mut hangups: Signal, tls: Option<Tls>) {
-    while hangups.recv().await.is_some() {
-        match &tls {
-            Some(tls) => {
-                tracing::info!("SIGHUP: reading the TLS files again");
-                tls.reload();
-            }
-            None => tracing::info!("SIGHUP: there is nothing to read again without TLS"),
         }
     }
 }

@@ -211,6 +211,11 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
 
+    /// A file with the same, which SIGHUP makes the server read again
+    /// [IDENTITY_LOG_LEVEL_FILE; default: none]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log_level_file: Option<String>,
+
     /// How log lines look: human, json, or auto (human on a terminal, else json)
     /// [IDENTITY_LOG_FORMAT; default: auto]
     #[arg(long, global = true, value_name = "FORMAT")]

@@ -19,7 +19,7 @@ pub use secrets::{MasterKeySettings, MasterKeySource, master_key_file};
 pub use settings::{
     ChangeSettings, ConnectionSettings, DatabaseSettings, HashSettings, KeySettings, MaintenanceSettings,
     MigrateMode, PasswordSettings, RegistrationMode, RegistrationSettings, ServerSettings, SessionSettings,
-    Settings, SigningSettings,
+    Settings, SigningSettings, log_filter_in,
 };
 
 /// One setting that is wrong.

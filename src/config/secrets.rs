@@ -37,13 +37,30 @@ pub struct MasterKeySettings {
 /// Where the master key comes from.
 #[derive(Clone, Debug)]
 pub enum MasterKeySource {
-    /// The key that the operator gave, or the content of the file that was named.
+    /// The key that the operator gave.
     Given(MasterKey),
+    /// The file that the operator named, and what it held when the settings were read.
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// Its content.
+        key: MasterKey,
+    },
     /// The file beside an SQLite database, made with mode 0600 at the first start. No setting names it,
     /// so it is not opened here.
     BesideDatabase(PathBuf),
     /// Derived from `JWT_SECRET`, which is set.
     FromJwtSecret,
+}
+
+impl MasterKeySource {
+    /// The file that holds the key, if it is in one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::InFile { path, .. } | Self::BesideDatabase(path) => Some(path),
+            Self::Given(_) | Self::FromJwtSecret => None,
+        }
+    }
 }
 
 /// `JWT_SECRET`, for HS256; its bytes are the key as they stand.
@@ -95,7 +112,7 @@ fn master_key_source(
             let key = MasterKey::load(&file);
             key.map_err(|error| reader.fault(MASTER_KEY_FILE, problem_with_file(&error)))
                 .ok()
-                .map(MasterKeySource::Given)
+                .map(|key| MasterKeySource::InFile { path: file, key })
         }
         (None, None, Some(DatabaseUrl::Sqlite { path })) => {
             Some(MasterKeySource::BesideDatabase(beside(path)))

@@ -3,6 +3,7 @@
 mod audit;
 mod changes;
 mod connections;
+mod log;
 mod passwords;
 mod registration;
 mod tls;
@@ -22,10 +23,11 @@ use crate::crypto::tls::TlsFiles;
 use crate::storage::LaneSizes;
 use crate::storage::postgres::Connector;
 use crate::storage::url::DatabaseUrl;
-use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
+use crate::telemetry::logs::LogSettings;
 
 pub use changes::ChangeSettings;
 pub use connections::ConnectionSettings;
+pub use log::log_filter_in;
 pub use passwords::PasswordSettings;
 pub use registration::{RegistrationMode, RegistrationSettings};
 
@@ -201,8 +203,6 @@ const SESSION_IDLE: Name = Name::with_flag("IDENTITY_SESSION_IDLE", |flags| flag
 const SESSION_MAX: Name = Name::with_flag("IDENTITY_SESSION_MAX", |flags| flags.session_max.as_deref());
 const REFRESH_GRACE: Name = Name::with_flag("IDENTITY_REFRESH_GRACE", |flags| flags.refresh_grace.as_deref());
 const SESSION_LIMIT: Name = Name::with_flag("IDENTITY_SESSION_LIMIT", |flags| flags.session_limit.as_deref());
-const LOG: Name = Name::with_flag("IDENTITY_LOG", |flags| flags.log.as_deref());
-const LOG_FORMAT: Name = Name::with_flag("IDENTITY_LOG_FORMAT", |flags| flags.log_format.as_deref());
 
 const DEFAULT_DATABASE: &str = "identity.db";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
@@ -264,7 +264,7 @@ impl Settings {
         let registration = registration::read(&mut reader);
         let changes = changes::read(&mut reader);
         let audit_retention = audit::retention(&mut reader);
-        let log = log(&mut reader);
+        let log = log::read(&mut reader);
         // The two are missing only after a fault was noted.
         let settings = database.zip(master_key).map(|(database, master_key)| Self {
             database,
@@ -292,7 +292,7 @@ impl MaintenanceSettings {
     pub fn resolve(flags: &Flags, environment: &dyn Environment) -> Result<Resolved<Self>, Vec<Fault>> {
         let mut reader = Reader::new(flags, environment);
         let database = database(&mut reader);
-        let log = log(&mut reader);
+        let log = log::read(&mut reader);
         let settings = database.map(|database| Self { database, log });
         reader.finish(settings).map(Resolved::unwrap_settings)
     }
@@ -310,7 +310,7 @@ impl KeySettings {
         let url = database.as_ref().map(|database| &database.url);
         let master_key = secrets::master_key(&mut reader, url, jwt_secret.is_some());
         let signing = signing(&mut reader);
-        let log = log(&mut reader);
+        let log = log::read(&mut reader);
         let settings = database.zip(master_key);
         let settings =
             settings.map(|(database, master_key)| Self { database, jwt_secret, master_key, signing, log });
@@ -440,19 +440,6 @@ fn signing(reader: &mut Reader<'_>) -> SigningSettings {
     SigningSettings {
         algorithm: reader.choice(TOKEN_ALGORITHM, &algorithms),
         propagation: reader.duration(KEY_PROPAGATION, PROPAGATION_RANGE).unwrap_or(10 * MINUTE),
-    }
-}
-
-fn log(reader: &mut Reader<'_>) -> LogSettings {
-    let filter = reader.parsed(LOG, |text| {
-        text.parse::<LogFilter>().map_err(
-            |_| "must be error, warn, info, debug or trace, or a list such as info,identity::rpc=debug",
-        )
-    });
-    let formats = [("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
-    LogSettings {
-        filter: filter.unwrap_or_default(),
-        format: reader.choice(LOG_FORMAT, &formats).unwrap_or(LogFormat::Auto),
     }
 }
 

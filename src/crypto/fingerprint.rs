@@ -4,45 +4,40 @@ use std::fmt;
 
 use aws_lc_rs::hmac;
 
-use super::master_key::{MasterKey, MasterKeys};
+use super::mac_keys::MacKeys;
+use super::master_key::MasterKeys;
 
 /// Makes fingerprints under a key of its own, so that a copy of the database does not let anyone
 /// find out by trying what a request said.
-pub struct Fingerprinter {
-    key: hmac::Key,
-    previous: Option<hmac::Key>,
-}
+pub struct Fingerprinter(MacKeys);
 
 impl Fingerprinter {
-    /// Fingerprints of requests.
+    /// Fingerprints of requests, under a key derived from the current master key. Those under the previous ones
+    /// are recognised.
     pub fn of_requests(master_keys: &MasterKeys) -> Self {
-        Self::new(master_keys, "request fingerprint")
+        Self(MacKeys::new(master_keys, "request fingerprint"))
     }
 
-    /// Fingerprints of who tried, and whom.
+    /// Fingerprints of who tried, and whom, likewise.
     pub fn of_attempts(master_keys: &MasterKeys) -> Self {
-        Self::new(master_keys, "attempt fingerprint")
+        Self(MacKeys::new(master_keys, "attempt fingerprint"))
     }
 
-    /// Makes fingerprints under a key derived from the current master key by `label`, and recognises those
-    /// under the previous one too.
-    fn new(master_keys: &MasterKeys, label: &str) -> Self {
-        let key =
-            |master_key: &MasterKey| hmac::Key::new(hmac::HMAC_SHA256, master_key.derive(label).as_bytes());
-        Self { key: key(&master_keys.current), previous: master_keys.previous.as_ref().map(key) }
+    /// Takes the keys of other master keys from now on.
+    pub fn exchange(&self, master_keys: &MasterKeys) {
+        self.0.exchange(master_keys);
     }
 
     /// HMAC-SHA256 over the fields in their order, each behind its length, so that no two lists of
     /// fields run together into the same text. Leave out what is too easy to guess even for an
     /// attacker who has the key, above all passwords.
     pub fn fingerprint(&self, fields: &[&str]) -> [u8; 32] {
-        fingerprint(&self.key, fields)
+        self.0.with_current(|key| fingerprint(key, fields))
     }
 
     /// Whether `known` was made of the same fields.
     pub fn matches(&self, fields: &[&str], known: &[u8; 32]) -> bool {
-        let mut keys = std::iter::once(&self.key).chain(&self.previous);
-        keys.any(|key| fingerprint(key, fields) == *known)
+        self.0.any(|key| fingerprint(key, fields) == *known)
     }
 }
 
@@ -63,6 +58,7 @@ impl fmt::Debug for Fingerprinter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MasterKey;
     use super::*;
 
     #[test]
@@ -85,7 +81,7 @@ mod tests {
         let (old, new) = (MasterKey::generate(), MasterKey::generate());
         let print = Fingerprinter::of_requests(&old.clone().into()).fingerprint(&["ab", "c"]);
         assert!(!Fingerprinter::of_requests(&new.clone().into()).matches(&["ab", "c"], &print));
-        let both = Fingerprinter::of_requests(&MasterKeys { current: new, previous: Some(old) });
+        let both = Fingerprinter::of_requests(&MasterKeys { current: new, previous: vec![old] });
         assert!(both.matches(&["ab", "c"], &print) && !both.matches(&["a", "bc"], &print));
         assert!(both.matches(&["ab", "c"], &both.fingerprint(&["ab", "c"])));
     }

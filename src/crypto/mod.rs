@@ -16,6 +16,7 @@ pub mod foreign;
 pub mod hasher;
 pub mod jws;
 pub mod keyring;
+mod mac_keys;
 pub mod master_key;
 pub mod page_token;
 mod random;

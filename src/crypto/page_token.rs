@@ -10,7 +10,8 @@ use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::master_key::{MasterKey, MasterKeys};
+use super::mac_keys::MacKeys;
+use super::master_key::MasterKeys;
 
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 16;
@@ -23,23 +24,25 @@ const MAX_CHARS: usize = 1024;
 pub struct InvalidPageToken;
 
 /// Makes page tokens and tells them from made-up ones.
-pub struct PageTokens {
-    key: hmac::Key,
-    previous: Option<hmac::Key>,
-}
+pub struct PageTokens(MacKeys);
 
 impl PageTokens {
-    /// Tokens under a key derived from the current master key. Those under the previous one are
+    /// Tokens under a key derived from the current master key. Those under the previous ones are
     /// accepted.
     pub fn new(master_keys: &MasterKeys) -> Self {
-        Self { key: mac_key(&master_keys.current), previous: master_keys.previous.as_ref().map(mac_key) }
+        Self(MacKeys::new(master_keys, "page token"))
+    }
+
+    /// Takes the keys of other master keys from now on.
+    pub fn exchange(&self, master_keys: &MasterKeys) {
+        self.0.exchange(master_keys);
     }
 
     /// The token by which the list `scope` goes on behind `cursor`.
     pub fn issue(&self, scope: &[impl AsRef<[u8]>], cursor: &[u8]) -> String {
         let mut token = vec![VERSION];
         token.extend_from_slice(cursor);
-        let mac = mac(&self.key, scope, &token);
+        let mac = self.0.with_current(|key| mac(key, scope, &token));
         token.extend_from_slice(&mac);
         URL_SAFE_NO_PAD.encode(token)
     }
@@ -54,18 +57,14 @@ impl PageTokens {
         }
         let token = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidPageToken)?;
         let (body, mac) = token.split_last_chunk::<MAC_BYTES>().ok_or(InvalidPageToken)?;
-        let is_genuine = std::iter::once(&self.key)
-            .chain(&self.previous)
-            .any(|key| constant_time::verify_slices_are_equal(&self::mac(key, scope, body), mac).is_ok());
-        if !is_genuine {
+        let is_under = |key: &hmac::Key| {
+            constant_time::verify_slices_are_equal(&self::mac(key, scope, body), mac).is_ok()
+        };
+        if !self.0.any(is_under) {
             return Err(InvalidPageToken);
         }
         body.strip_prefix(&[VERSION]).map(<[u8]>::to_vec).ok_or(InvalidPageToken)
     }
-}
-
-fn mac_key(master_key: &MasterKey) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, master_key.derive("page token").as_bytes())
 }
 
 /// Over each part of the scope behind its length, so that no two scopes run together.
@@ -87,6 +86,7 @@ impl fmt::Debug for PageTokens {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MasterKey;
     use super::*;
 
     const SCOPE: [&[u8]; 2] = [b"sessions", b"ada"];
@@ -115,7 +115,7 @@ mod tests {
     fn a_token_under_the_previous_master_key_is_accepted() {
         let [old, new] = [(); 2].map(|()| MasterKey::generate());
         let token = PageTokens::new(&old.clone().into()).issue(&SCOPE, b"behind this");
-        let tokens = PageTokens::new(&MasterKeys { current: new, previous: Some(old.clone()) });
+        let tokens = PageTokens::new(&MasterKeys { current: new, previous: vec![old.clone()] });
         assert_eq!(tokens.parse(&SCOPE, &token).unwrap(), b"behind this");
         let issued = tokens.issue(&SCOPE, b"behind this");
         assert_eq!(PageTokens::new(&old.into()).parse(&SCOPE, &issued), Err(InvalidPageToken));

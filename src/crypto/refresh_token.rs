@@ -15,7 +15,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::master_key::{MasterKey, MasterKeys};
+use super::mac_keys::MacKeys;
+use super::master_key::MasterKeys;
 use super::random;
 use crate::domain::{SessionId, TenantId};
 
@@ -94,16 +95,18 @@ pub struct ParsedRefreshToken {
 pub struct InvalidRefreshToken;
 
 /// Makes refresh tokens and tells them from made-up ones.
-pub struct RefreshTokens {
-    key: hmac::Key,
-    previous: Option<hmac::Key>,
-}
+pub struct RefreshTokens(MacKeys);
 
 impl RefreshTokens {
-    /// Tokens under a key derived from the current master key. Those under the previous one are
+    /// Tokens under a key derived from the current master key. Those under the previous ones are
     /// accepted.
     pub fn new(master_keys: &MasterKeys) -> Self {
-        Self { key: mac_key(&master_keys.current), previous: master_keys.previous.as_ref().map(mac_key) }
+        Self(MacKeys::new(master_keys, "refresh token"))
+    }
+
+    /// Takes the keys of other master keys from now on.
+    pub fn exchange(&self, master_keys: &MasterKeys) {
+        self.0.exchange(master_keys);
     }
 
     /// The token of one generation of a session; always the same for the same arguments.
@@ -120,7 +123,7 @@ impl RefreshTokens {
         token.extend_from_slice(session_id.as_uuid().as_bytes());
         token.extend_from_slice(&generation.to_be_bytes());
         token.extend_from_slice(secret.0.as_slice());
-        let mac = hmac::sign(&self.key, &token);
+        let mac = self.0.with_current(|key| hmac::sign(key, &token));
         token.extend_from_slice(mac.as_ref());
         RefreshToken(Zeroizing::new(URL_SAFE_NO_PAD.encode(&*token)))
     }
@@ -136,17 +139,11 @@ impl RefreshTokens {
         }
         let token = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidRefreshToken)?);
         let (body, mac) = token.split_last_chunk::<MAC_BYTES>().ok_or(InvalidRefreshToken)?;
-        let is_genuine =
-            std::iter::once(&self.key).chain(&self.previous).any(|key| hmac::verify(key, body, mac).is_ok());
-        if !is_genuine {
+        if !self.0.any(|key| hmac::verify(key, body, mac).is_ok()) {
             return Err(InvalidRefreshToken);
         }
         read_body(body).ok_or(InvalidRefreshToken)
     }
-}
-
-fn mac_key(master_key: &MasterKey) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, master_key.derive("refresh token").as_bytes())
 }
 
 fn read_body(body: &[u8]) -> Option<ParsedRefreshToken> {
@@ -172,6 +169,7 @@ impl fmt::Debug for RefreshTokens {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MasterKey;
     use super::*;
     use crate::domain::Timestamp;
 
@@ -227,7 +225,7 @@ mod tests {
         let tokens = RefreshTokens::new(&old.clone().into());
         let token = tokens.issue(tenant_id, session_id, 0, &SessionSecret::generate());
         assert!(RefreshTokens::new(&new.clone().into()).parse(token.as_str()).is_err());
-        let both = RefreshTokens::new(&MasterKeys { current: new, previous: Some(old) });
+        let both = RefreshTokens::new(&MasterKeys { current: new, previous: vec![old] });
         assert!(both.parse(token.as_str()).is_ok());
     }
 

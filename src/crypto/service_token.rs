@@ -16,7 +16,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::master_key::{MasterKey, MasterKeys};
+use super::mac_keys::MacKeys;
+use super::master_key::MasterKeys;
 use super::random;
 use crate::domain::ServiceTokenId;
 
@@ -75,15 +76,17 @@ pub struct ParsedServiceToken {
 }
 
 /// Writes service tokens, and tells those with a known MAC from others.
-pub struct ServiceTokens {
-    key: hmac::Key,
-    previous: Option<hmac::Key>,
-}
+pub struct ServiceTokens(MacKeys);
 
 impl ServiceTokens {
-    /// Tokens under a key derived from the current master key. Those under the previous one are proven as well.
+    /// Tokens under a key derived from the current master key. Those under the previous ones are proven as well.
     pub fn new(master_keys: &MasterKeys) -> Self {
-        Self { key: mac_key(&master_keys.current), previous: master_keys.previous.as_ref().map(mac_key) }
+        Self(MacKeys::new(master_keys, "service token"))
+    }
+
+    /// Takes the keys of other master keys from now on.
+    pub fn exchange(&self, master_keys: &MasterKeys) {
+        self.0.exchange(master_keys);
     }
 
     /// The token's text, for the one who is to have it.
@@ -91,7 +94,7 @@ impl ServiceTokens {
         let mut bytes = Zeroizing::new(Vec::with_capacity(BODY_BYTES + MAC_BYTES));
         bytes.extend_from_slice(secret.id.as_uuid().as_bytes());
         bytes.extend_from_slice(secret.secret.as_slice());
-        let mac = hmac::sign(&self.key, &bytes);
+        let mac = self.0.with_current(|key| hmac::sign(key, &bytes));
         bytes.extend_from_slice(mac.as_ref());
         Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&*bytes)))
     }
@@ -105,14 +108,9 @@ impl ServiceTokens {
         }
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).ok()?);
         let (body, mac) = bytes.split_at_checked(BODY_BYTES)?;
-        let mut keys = std::iter::once(&self.key).chain(&self.previous);
-        let is_proven = keys.any(|key| hmac::verify(key, body, mac).is_ok());
+        let is_proven = self.0.any(|key| hmac::verify(key, body, mac).is_ok());
         Some(ParsedServiceToken { secret: ServiceTokenSecret::read(body)?, is_proven })
     }
-}
-
-fn mac_key(master_key: &MasterKey) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, master_key.derive("service token").as_bytes())
 }
 
 /// Characters for so many bytes: four for every three.
@@ -134,6 +132,7 @@ impl fmt::Debug for ServiceTokenSecret {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MasterKey;
     use super::*;
     use crate::domain::Timestamp;
 
@@ -174,7 +173,7 @@ mod tests {
         let [old, new] = [MasterKey::generate(), MasterKey::generate()];
         let text = ServiceTokens::new(&old.clone().into()).write(&secret());
         assert!(!ServiceTokens::new(&new.clone().into()).parse(&text).unwrap().is_proven);
-        let both = ServiceTokens::new(&MasterKeys { current: new, previous: Some(old) });
+        let both = ServiceTokens::new(&MasterKeys { current: new, previous: vec![old] });
         assert!(both.parse(&text).unwrap().is_proven);
     }
 

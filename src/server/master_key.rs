@@ -1,8 +1,14 @@
-//! Where the master key is, and whether it may be made.
+//! Where the master key is, whether it may be made, and what becomes of another one in its file.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_blocking;
 
 use crate::config::{MasterKeySettings, MasterKeySource};
 use crate::crypto::master_key::{MasterKey, MasterKeyError, MasterKeys};
@@ -46,14 +52,14 @@ pub async fn read(
     storage: &Storage,
 ) -> Result<MasterKeys, NoMasterKey> {
     let current = match &settings.source {
-        MasterKeySource::Given(key) => key.clone(),
+        MasterKeySource::Given(key) | MasterKeySource::InFile { key, .. } => key.clone(),
         MasterKeySource::BesideDatabase(path) => beside(path, storage).await?,
         MasterKeySource::FromJwtSecret => {
             let secret = jwt_secret.ok_or(NoMasterKey::NoSecret)?;
             MasterKey::from_jwt_secret(secret.expose_secret().as_bytes())
         }
     };
-    Ok(MasterKeys { current, previous: settings.previous.clone() })
+    Ok(MasterKeys { current, previous: settings.previous.iter().cloned().collect() })
 }
 
 async fn beside(path: &Path, storage: &Storage) -> Result<MasterKey, NoMasterKey> {
@@ -68,5 +74,45 @@ async fn beside(path: &Path, storage: &Storage) -> Result<MasterKey, NoMasterKey
     match MasterKey::load(path) {
         Err(error) if error.is_absence() => Err(NoMasterKey::Missing { path: path.to_owned() }),
         loaded => Ok(loaded?),
+    }
+}
+
+/// The file that holds the master key of a running server. All clones stand for the same one.
+#[derive(Clone, Debug)]
+pub struct MasterKeyFile {
+    path: Arc<Path>,
+    /// Told to read it now.
+    reload: Arc<Notify>,
+}
+
+impl MasterKeyFile {
+    /// The file in which `settings` say that the key is, if it is in one.
+    pub(super) fn of(settings: &MasterKeySettings) -> Option<Self> {
+        settings.source.file().map(|path| Self { path: path.into(), reload: Arc::default() })
+    }
+
+    /// Makes [`MasterKeyFile::follow`] read the file now.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// Reads the file after each [`MasterKeyFile::reload`] and offers the key that it holds. Logs why a file
+    /// cannot be used. Never returns.
+    pub(super) async fn follow(&self, offers: mpsc::Sender<MasterKey>) -> Infallible {
+        loop {
+            self.reload.notified().await;
+            let path = Arc::clone(&self.path);
+            match spawn_blocking(move || MasterKey::load(&path)).await {
+                Ok(Ok(key)) => {
+                    if offers.send(key).await.is_err() {
+                        return pending().await;
+                    }
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "the master key file cannot be used: the server keeps its master key");
+                }
+                Err(error) => tracing::error!(%error, "the master key file could not be read"),
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService as _;
@@ -33,6 +33,7 @@ use super::health::{self, HealthHandle, ProbeSettings};
 use super::http::{self, Watched};
 use super::janitor::Janitor;
 use super::listener::{self, ListenerSettings};
+use super::master_key::MasterKeyFile;
 use super::reflection;
 use super::startup::{Foundations, StartError};
 use super::tls::Tls;
@@ -76,6 +77,7 @@ pub struct Server {
     http_address: Option<SocketAddr>,
     health_address: Option<SocketAddr>,
     tls: Option<Tls>,
+    master_key_file: Option<MasterKeyFile>,
     ready: watch::Receiver<bool>,
     task: tokio::task::JoinHandle<Result<Stopped, StartError>>,
 }
@@ -107,11 +109,13 @@ impl Server {
         let units = UnitsOfWork::new();
         let foundations =
             Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
+        let master_key_file = MasterKeyFile::of(&settings.master_key);
         let (ready_sender, ready) = watch::channel(false);
         let started = clock.now();
         let run = Run {
             settings,
             tls: tls.clone(),
+            master_key_file: master_key_file.clone(),
             storage,
             units,
             clock,
@@ -121,7 +125,7 @@ impl Server {
             ready: ready_sender,
         };
         let task = tokio::spawn(run.serve(sockets, foundations));
-        Ok(Self { address, http_address, health_address, tls, ready, task })
+        Ok(Self { address, http_address, health_address, tls, master_key_file, ready, task })
     }
 
     /// Where it listens for gRPC.
@@ -142,6 +146,11 @@ impl Server {
     /// The files of TLS, if it speaks TLS.
     pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
+    }
+
+    /// The file that holds the master key, if it is in one.
+    pub fn master_key_file(&self) -> Option<&MasterKeyFile> {
+        self.master_key_file.as_ref()
     }
 
     /// Waits until calls are served; false when the server ended before.
@@ -168,6 +177,7 @@ fn address_of(socket: &TcpListener) -> Result<SocketAddr, StartError> {
 struct Run {
     settings: Settings,
     tls: Option<Tls>,
+    master_key_file: Option<MasterKeyFile>,
     storage: Storage,
     units: UnitsOfWork,
     clock: Arc<dyn Clock>,
@@ -325,9 +335,17 @@ impl Run {
         };
         let following = health::follow(health, || self.storage.probe(), ProbeSettings::default());
         let outages = service.outages().clone();
+        let (offers, offered) = mpsc::channel(1);
+        let following_master_key = async {
+            match &self.master_key_file {
+                Some(file) => file.follow(offers).await,
+                None => std::future::pending().await,
+            }
+        };
         let (never, ..) = tokio::join!(
             janitor.run(pause),
-            keys.follow(service),
+            keys.follow(service, offered),
+            following_master_key,
             hash_costs.run(costs_pause),
             clocks.run(),
             outages.follow(),

@@ -37,6 +37,7 @@ use crate::crypto::access_token::AccessTokens;
 use crate::crypto::fingerprint::Fingerprinter;
 use crate::crypto::hasher::Hasher;
 pub use crate::crypto::keyring::PublishedKeys;
+use crate::crypto::master_key::MasterKeys;
 use crate::crypto::page_token::PageTokens;
 use crate::crypto::refresh_token::RefreshTokens;
 use crate::crypto::service_token::ServiceTokens;
@@ -117,6 +118,16 @@ impl Service {
     /// What others verify access tokens with.
     pub fn published_keys(&self) -> Arc<PublishedKeys> {
         self.0.access_tokens.published()
+    }
+
+    /// Makes everything under other master keys from now on.
+    fn exchange_master_keys(&self, master_keys: &MasterKeys) {
+        let Parts { refresh_tokens, page_tokens, service_tokens, fingerprints, attempt_keys, .. } = &*self.0;
+        refresh_tokens.exchange(master_keys);
+        page_tokens.exchange(master_keys);
+        service_tokens.exchange(master_keys);
+        fingerprints.exchange(master_keys);
+        attempt_keys.exchange(master_keys);
     }
 
     /// What new passwords have to satisfy.

@@ -543,11 +543,10 @@ async fn connect_postgres(
     Ok(Opened { connection, errors, interrupt: Some(Box::new(interrupt)) })
 }
 
-/// Gives a connection the instrumentation that logs its queries, when anybody would see them.
+/// Gives a connection the instrumentation that logs its queries, whenever anybody sees them: the log level may
+/// change while the connection is open.
 pub(super) fn instrument(set: impl FnOnce(QueryLog)) {
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        set(QueryLog);
-    }
+    set(QueryLog);
 }
 
 /// Logs the text of each query, never its parameters.
@@ -556,7 +555,9 @@ pub(super) struct QueryLog;
 
 impl Instrumentation for QueryLog {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
-        if let InstrumentationEvent::StartQuery { query, .. } = event {
+        if let InstrumentationEvent::StartQuery { query, .. } = event
+            && tracing::enabled!(tracing::Level::DEBUG)
+        {
             let text = query.to_string();
             // Every value is a bound parameter; diesel shows those after this mark.
             let sql = text.split(" -- binds:").next().unwrap_or_default();

@@ -2,6 +2,7 @@
 //! [`lines`](super::lines), so that no caller waits for a slow reader.
 
 use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 use super::lines::{DroppedLines, LineWriter};
 
@@ -27,6 +29,8 @@ pub const LAST_LINES: Duration = Duration::from_secs(2);
 pub struct LogSettings {
     /// Which events are written.
     pub filter: LogFilter,
+    /// The file that `filter` was read from, if it was.
+    pub filter_file: Option<PathBuf>,
     /// How lines look.
     pub format: LogFormat,
 }
@@ -65,18 +69,39 @@ pub enum LogError {
 /// The log of this process. Dropping it waits until what was logged is written, for [`LAST_LINES`] at most.
 #[derive(Debug)]
 #[must_use]
-pub struct Log(LineWriter);
+pub struct Log {
+    lines: LineWriter,
+    filter: FilterInUse,
+}
+
+/// The filter of the log, which can be exchanged. All clones stand for the same one.
+#[derive(Clone, Debug)]
+pub struct FilterInUse(reload::Handle<Targets, Registry>);
 
 impl Log {
     /// The lines that were dropped because nobody read them.
     pub fn dropped(&self) -> DroppedLines {
-        self.0.dropped()
+        self.lines.dropped()
+    }
+
+    /// What decides which events are written.
+    pub fn filter(&self) -> FilterInUse {
+        self.filter.clone()
+    }
+}
+
+impl FilterInUse {
+    /// Writes the events of `filter` from now on.
+    pub fn exchange(&self, filter: LogFilter) {
+        if let Err(error) = self.0.reload(filter.0) {
+            tracing::error!(%error, "the log level could not be changed");
+        }
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.0.flush(LAST_LINES);
+        self.lines.flush(LAST_LINES);
     }
 }
 
@@ -86,9 +111,10 @@ impl Drop for Log {
 /// # Errors
 /// [`LogError`], for a second call and when there is no standard error.
 pub fn init(settings: &LogSettings) -> Result<Log, LogError> {
-    let writer = LineWriter::start(io::stderr(), warn_of_dropped).map_err(LogError::Output)?;
-    let log = Log(writer.clone());
-    let writer = move || writer.clone();
+    let lines = LineWriter::start(io::stderr(), warn_of_dropped).map_err(LogError::Output)?;
+    let (filter, handle) = reload::Layer::new(settings.filter.0.clone());
+    let log = Log { lines: lines.clone(), filter: FilterInUse(handle) };
+    let writer = move || lines.clone();
     let is_terminal = io::stderr().is_terminal();
     let is_json = match settings.format {
         LogFormat::Auto => !is_terminal,
@@ -96,10 +122,7 @@ pub fn init(settings: &LogSettings) -> Result<Log, LogError> {
         LogFormat::Json => true,
     };
     let lines = if is_json { json(writer) } else { human(writer, is_terminal) };
-    tracing_subscriber::registry()
-        .with(lines.with_filter(settings.filter.0.clone()))
-        .try_init()
-        .map_err(|_| LogError::Begun)?;
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().map_err(|_| LogError::Begun)?;
     log_panics();
     Ok(log)
 }

@@ -13,6 +13,7 @@ mod crowds;
 mod deletion;
 mod failover;
 mod faults;
+mod hangup;
 mod http;
 mod keys;
 mod leaving;

@@ -30,7 +30,7 @@ impl PasswordSettings {
         let database = database(&mut reader);
         let hash = hash(&mut reader);
         let min_length = min_length(&mut reader);
-        let log = log(&mut reader);
+        let log = log::read(&mut reader);
         let settings = database.map(|database| Self { database, hash, min_length, log });
         reader.finish(settings).map(Resolved::unwrap_settings)
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use secrecy::ExposeSecret as _;
 
 use super::*;
-use crate::config::{MapEnvironment, MasterKeySource};
+use crate::config::{LogFilter, LogFormat, MapEnvironment, MasterKeySource};
 use crate::crypto::MasterKey;
 
 const SECRET: &str = "correct horse battery staple, twice";
@@ -107,14 +107,39 @@ fn every_fault_is_reported_at_once() {
             ("IDENTITY_AUDIT_RETENTION", "1d"),
             ("IDENTITY_LOG", "loud=very"),
             ("IDENTITY_LOG_FORMAT", "xml"),
+            ("IDENTITY_LOG_LEVEL_FILE", "hunter2"),
         ],
     )
     .unwrap_err();
     let names: Vec<_> = faults.iter().map(|fault| fault.name.split(' ').next().unwrap()).collect();
-    assert_eq!(names.len(), 24, "{names:?}");
+    assert_eq!(names.len(), 25, "{names:?}");
     let shown = format!("{faults:?}");
     assert!(shown.contains("IDENTITY_BCRYPT_COST (--bcrypt-cost)"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn the_log_level_may_be_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("level");
+    let file = ("IDENTITY_LOG_LEVEL_FILE", path.to_str().unwrap());
+    assert!(refused(&[file]).1.contains("No such file"));
+    std::fs::write(&path, " warn,identity::rpc=debug\n").unwrap();
+    let log = settings(&[file]).log;
+    assert_eq!(
+        format!("{:?}", log.filter),
+        format!("{:?}", "warn,identity::rpc=debug".parse::<LogFilter>().unwrap())
+    );
+    assert_eq!(log.filter_file, Some(path.clone()));
+    assert!(refused(&[file, ("IDENTITY_LOG", "info")]).1.contains("together with IDENTITY_LOG"));
+    for content in [&b"hunter2"[..], b"", b"\xff", &[b'x'; 8192]] {
+        std::fs::write(&path, content).unwrap();
+        let (_, problem) = refused(&[file]);
+        assert!(
+            problem.contains("must name a file with error, warn") && !problem.contains("hunter2"),
+            "{problem}"
+        );
+    }
 }
 
 #[test]
@@ -168,12 +193,14 @@ fn the_master_key_comes_from_one_place() {
     let written = MasterKey::load_or_create(&path).unwrap();
     let file = ("IDENTITY_MASTER_KEY_FILE", path.to_str().unwrap());
     let jwt = ("JWT_SECRET", SECRET);
-    for (variable, expected) in [(inline, KEY), (file, &*written.to_base64())] {
-        let source = settings(&[POSTGRES, variable, jwt]).master_key.source;
-        assert!(matches!(source, MasterKeySource::Given(key) if *key.to_base64() == expected));
-    }
+    let source = |variable| settings(&[POSTGRES, variable, jwt]).master_key.source;
+    assert!(matches!(source(inline), MasterKeySource::Given(key) if *key.to_base64() == KEY));
+    assert!(matches!(source(file), MasterKeySource::InFile { key, .. } if key.is(&written)));
+    assert_eq!(source(file).file(), Some(path.as_path()));
     assert!(matches!(settings(&[POSTGRES, jwt]).master_key.source, MasterKeySource::FromJwtSecret));
-    assert!(matches!(settings(&[jwt]).master_key.source, MasterKeySource::BesideDatabase(_)));
+    let beside = settings(&[jwt]).master_key.source;
+    assert!(matches!(beside, MasterKeySource::BesideDatabase(_)));
+    assert_eq!(beside.file(), Some(Path::new("identity.db.key")));
     assert!(refused(&[inline, file]).1.contains("together"));
     assert!(refused(&[POSTGRES]).1.contains("identity keys master"));
     for key in ["AAEC", &KEY[1..], &KEY[..42], "?"] {

@@ -10,7 +10,7 @@ mod seal;
 use std::fmt;
 use std::path::PathBuf;
 
-use aws_lc_rs::hkdf;
+use aws_lc_rs::{constant_time, hkdf};
 use base64::alphabet;
 use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
@@ -103,6 +103,11 @@ impl MasterKey {
         Zeroizing::new(STANDARD.encode(self.0.as_slice()))
     }
 
+    /// Whether both are the same key, in a time that does not depend on where they differ.
+    pub fn is(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(self.0.as_slice(), other.0.as_slice()).is_ok()
+    }
+
     /// The key that belongs to a token secret, for an installation that has no other secret. Whoever
     /// changes the secret changes this key and all that hangs on it.
     pub fn from_jwt_secret(secret: &[u8]) -> Self {
@@ -141,29 +146,29 @@ pub(super) fn derive(secret: &[u8], label: &str, out: &mut [u8]) {
         .expect("keys are far shorter than what HKDF can give");
 }
 
-/// The master key, and the other one that counts as well while the two are exchanged.
+/// The master key, and others that count as well while they are exchanged.
 #[derive(Clone, Debug)]
 pub struct MasterKeys {
     /// Under which everything new is made.
     pub current: MasterKey,
     /// Under which what was made before still counts.
-    pub previous: Option<MasterKey>,
+    pub previous: Vec<MasterKey>,
 }
 
 impl MasterKeys {
-    /// Decrypts what [`MasterKey::seal`] made under either key.
+    /// Decrypts what [`MasterKey::seal`] made under any of the keys.
     ///
     /// # Errors
-    /// [`Unsealable`] when neither opens it.
+    /// [`Unsealable`] when none opens it.
     pub fn open(&self, purpose: &str, key_id: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
-        let previous = || self.previous.as_ref().ok_or(Unsealable)?.open(purpose, key_id, sealed);
-        self.current.open(purpose, key_id, sealed).or_else(|_| previous())
+        let mut keys = std::iter::once(&self.current).chain(&self.previous);
+        keys.find_map(|key| key.open(purpose, key_id, sealed).ok()).ok_or(Unsealable)
     }
 }
 
 impl From<MasterKey> for MasterKeys {
     fn from(current: MasterKey) -> Self {
-        Self { current, previous: None }
+        Self { current, previous: Vec::new() }
     }
 }
 

@@ -123,7 +123,7 @@ impl Custody {
     /// are. Returns how many were encrypted anew.
     ///
     /// # Errors
-    /// [`KeysError::WrongMasterKey`] for a key that is under neither the current nor the previous one.
+    /// [`KeysError::WrongMasterKey`] for a key that is under neither the current nor a previous one.
     pub async fn reseal(&self) -> Result<usize, KeysError> {
         self.change("reseal signing keys", |keys, _| {
             let mut resealed = 0;
@@ -174,11 +174,19 @@ impl Custody {
         .await
     }
 
+    /// Whether `master_keys` open all keys in the database that sign or will.
+    ///
+    /// # Errors
+    /// [`KeysError::WrongMasterKey`] names one that they do not open; [`KeysError::Storage`].
+    pub(super) async fn require_openable_by(&self, master_keys: &MasterKeys) -> Result<(), KeysError> {
+        let now = self.clock.now();
+        let keys = self.read().await?.in_use(now);
+        keys.that_sign(now).try_for_each(|key| open(master_keys, key).map(drop))
+    }
+
     /// The private part of a key, in PKCS#8.
     pub(super) fn open(&self, key: &StoredSigningKey) -> Result<Zeroizing<Vec<u8>>, KeysError> {
-        self.master_keys
-            .open(PURPOSE, &key.kid, &key.sealed_private_key)
-            .map_err(|_| KeysError::WrongMasterKey { kid: key.kid.clone() })
+        open(&self.master_keys, key)
     }
 
     fn is_wanting(&self, keys: &Schedule, now: Timestamp) -> bool {
@@ -264,4 +272,10 @@ impl Custody {
         tx.commit().await?;
         Ok(outcome)
     }
+}
+
+fn open(master_keys: &MasterKeys, key: &StoredSigningKey) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+    master_keys
+        .open(PURPOSE, &key.kid, &key.sealed_private_key)
+        .map_err(|_| KeysError::WrongMasterKey { kid: key.kid.clone() })
 }

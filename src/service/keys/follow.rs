@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 use crate::crypto::keyring::Keyring;
+use crate::crypto::master_key::{MasterKey, MasterKeys};
 use crate::crypto::signing_key::{KeyAlgorithm, SigningKey, VerifyingKey};
 use crate::domain::Timestamp;
 use crate::service::Service;
@@ -27,6 +29,8 @@ type Signer = (Timestamp, Arc<SigningKey>);
 /// Makes rings of the keys in the database, one after the other.
 pub struct KeyFollower {
     custody: Custody,
+    /// The master keys that the operator named besides the current one.
+    named_previous: Vec<MasterKey>,
     /// What the operator gave to sign with.
     secret: Option<Arc<SigningKey>>,
     /// What the last ring was made of.
@@ -65,6 +69,7 @@ impl KeyFollower {
         };
         let first = signing.pop().ok_or(KeysError::None)?;
         let follower = Self {
+            named_previous: custody.master_keys.previous.clone(),
             custody,
             secret,
             loaded,
@@ -78,14 +83,27 @@ impl KeyFollower {
 
     /// Gives `service` the keys that the database holds, again and again: after an interval, and sooner
     /// when a token names a key that is unknown. Made-up names cause no more than one query a second.
-    pub async fn follow(mut self, service: Service) -> std::convert::Infallible {
+    ///
+    /// `offers` are master keys to go on with: see [`KeyFollower::exchange_master_key`].
+    pub async fn follow(
+        mut self,
+        service: Service,
+        mut offers: mpsc::Receiver<MasterKey>,
+    ) -> std::convert::Infallible {
         let interval = self.custody.propagation.reload_interval();
         let pause = LEAST_PAUSE.min(interval);
         loop {
-            sleep(pause).await;
-            tokio::select! {
-                () = sleep(interval - pause) => {}
-                () = service.0.access_tokens.unknown_key() => {}
+            let read_at = Instant::now();
+            loop {
+                let early = async {
+                    sleep_until(read_at + pause).await;
+                    service.0.access_tokens.unknown_key().await;
+                };
+                tokio::select! {
+                    () = sleep_until(read_at + interval) => break,
+                    () = early => break,
+                    Some(offered) = offers.recv() => self.exchange_master_key(offered, &service).await,
+                }
             }
             match self.reload().await {
                 Ok(ring) => {
@@ -99,6 +117,43 @@ impl KeyFollower {
                 }
             }
         }
+    }
+
+    /// Makes `offered` the master key, if it and those that the operator named open the signing keys in the
+    /// database. Otherwise the next start would fail, so the server logs an error and keeps its key: somebody put the
+    /// other one in place by mistake, or too early. What was made under the master key before goes on counting in this process.
+    async fn exchange_master_key(&mut self, offered: MasterKey, service: &Service) {
+        let MasterKeys { current, previous } = &self.custody.master_keys;
+        if offered.is(current) {
+            tracing::info!("the master key file holds the same key as before");
+            return;
+        }
+        let as_after_a_start = MasterKeys { current: offered, previous: self.named_previous.clone() };
+        if let Err(error) = self.custody.require_openable_by(&as_after_a_start).await {
+            if matches!(error, KeysError::WrongMasterKey { .. }) {
+                tracing::error!(
+                    %error,
+                    "the master key file holds another key, which does not open the signing keys in the \
+                     database: the server keeps its master key. To exchange it, run `identity keys master --reseal` \
+                     with the new key and with the old one as IDENTITY_MASTER_KEY_PREVIOUS, then send SIGHUP again"
+                );
+            } else {
+                tracing::error!(
+                    %error,
+                    "the master key file holds another key, which could not be checked: the server keeps its \
+                     master key. Send SIGHUP again"
+                );
+            }
+            return;
+        }
+        let MasterKeys { current: offered, .. } = as_after_a_start;
+        let others = std::iter::once(current).chain(previous).filter(|key| !key.is(&offered));
+        let master_keys = MasterKeys { previous: others.cloned().collect(), current: offered };
+        service.exchange_master_keys(&master_keys);
+        self.custody.master_keys = master_keys;
+        tracing::info!(
+            "the master key was exchanged; what was made under the one before counts until this process ends"
+        );
     }
 
     /// Another ring, when the keys have changed.
