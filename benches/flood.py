@@ -10,6 +10,7 @@ import re
 import resource
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -184,6 +185,20 @@ def failures(answers: dict) -> str:
     return f"{answers['failed']} of {calls(answers)} fail"
 
 
+def median(runs: list) -> object:
+    """Of several runs, the median of each figure; of what is no figure, the first."""
+    first = next(run for run in runs if run is not None)
+    if isinstance(first, dict):
+        names = dict.fromkeys(name for run in runs for name in run or {})
+        # A status that a run has not seen is one that it has seen no call of.
+        return {name: median([(run or {}).get(name, 0) for run in runs]) for name in names}
+    if isinstance(first, list):
+        return [median(list(values)) for values in zip(*(run for run in runs if run is not None))]
+    if isinstance(first, (int, float)) and not isinstance(first, bool):
+        return statistics.median(run for run in runs if run is not None)
+    return first
+
+
 def ms(value: float) -> str:
     return f"{value:.1f} ms" if value < 100 else f"{value / 1000:.2f} s"
 
@@ -335,6 +350,7 @@ def main() -> None:
     parser.add_argument("--load", type=pathlib.Path)
     parser.add_argument("--engine", choices=("sqlite", "postgres", "both"), default="both")
     parser.add_argument("--seconds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=pathlib.Path, help="a folder for what identity-load says")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
     arguments = parser.parse_args()
@@ -369,11 +385,13 @@ def main() -> None:
                 scenario = SCENARIOS[name]
                 if engine not in scenario.engines:
                     continue
-                rows = {}
-                for label, house in houses.items():
+                rows, runs = {}, {label: [] for label in houses}
+                for label, house in (pair for _ in range(arguments.rounds) for pair in houses.items()):
                     print(f"{engine} {name} {label} …", file=sys.stderr, flush=True)
                     run, others = house.run(scenario, arguments.seconds, cluster)
-                    rows[label] = judge(scenario, run, engine)
+                    runs[label].append(run)
+                    whole = [run for run in runs[label] if isinstance(run, dict)]
+                    rows[label] = judge(scenario, median(whole) if len(whole) == len(runs[label]) else run, engine)
                     if arguments.json:
                         arguments.json.mkdir(parents=True, exist_ok=True)
                         (arguments.json / f"{engine}-{name}-{label}.json").write_text(json.dumps(run, indent=2))
