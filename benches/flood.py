@@ -270,7 +270,8 @@ class House:
     def start(self, cost: int) -> tuple[subprocess.Popen, str]:
         log = (self.folder / "server.log").open("a")
         server = subprocess.Popen([self.binary], env=self.environment | {"IDENTITY_BCRYPT_COST": str(cost)},
-                                  cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=log)
+                                  cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=log,
+                                  start_new_session=True)
         line = server.stdout.readline()
         found = re.search(r"listening on ([0-9.]+:\d+)", line)
         if not found:

@@ -24,8 +24,10 @@ pub(crate) struct Offer {
 pub(crate) struct Offered {
     pub(crate) offer: Offer,
     pub(crate) tally: Tally,
-    /// The calls that were answered OK before the time was up.
+    /// The calls that were answered OK behind the warm-up and before the time was up.
     pub(crate) in_time: u64,
+    /// How long that was.
+    pub(crate) counted: Duration,
     /// Calls that were sent, each second.
     pub(crate) achieved: f64,
     /// How long after they were due calls were sent: what the generator itself adds to latency.
@@ -59,16 +61,26 @@ pub(crate) struct Sent {
 /// # Panics
 /// A call panicked, and is missing in the counts.
 pub(crate) async fn run(offer: Offer, call: impl Call) -> Offered {
+    run_warm(offer, Duration::ZERO, call).await
+}
+
+/// As [`run`]; what is answered in the first `warm_up` is not counted as served.
+///
+/// # Panics
+/// As there.
+pub(crate) async fn run_warm(offer: Offer, warm_up: Duration, call: impl Call) -> Offered {
     let (mut tally, mut in_time) = (Tally::default(), 0);
     let (began, length) = (Instant::now(), Duration::from_secs(offer.seconds.into()));
     let record = |outcome: &Outcome| {
         tally.record(outcome);
-        in_time += u64::from(outcome.code == Code::Ok && outcome.ended <= began + length);
+        let is_in_time = (began + warm_up..=began + length).contains(&outcome.ended);
+        in_time += u64::from(outcome.code == Code::Ok && is_in_time);
     };
     let sent = run_from(began, offer, call, record).await;
     // Sending ends with the last call, one interval before the time is up.
     let achieved = offer.calls() as f64 / sent.took.max(length).as_secs_f64();
-    Offered { offer, tally, in_time, achieved, behind: sent.behind }
+    let counted = length.saturating_sub(warm_up);
+    Offered { offer, tally, in_time, counted, achieved, behind: sent.behind }
 }
 
 /// Makes the calls of `offer`, of which the first is due at `began`, hands what became of each to `record`,

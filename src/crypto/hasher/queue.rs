@@ -293,6 +293,12 @@ impl Queue {
         self.lock().line.totals().work
     }
 
+    /// The pace as it was measured.
+    #[cfg(test)]
+    pub(super) fn pace(&self) -> super::pace::Current {
+        self.lock().pace.at(Instant::now())
+    }
+
     fn workers(&self, state: &State) -> Workers {
         let count = state.workers.len();
         Workers {

@@ -29,7 +29,7 @@ pub(super) fn spawn(
     duty: Duty,
     hash_time: HashTime,
 ) -> std::io::Result<()> {
-    let worker = Worker { index, queue, engine, duty };
+    let worker = Worker { index, queue, engine, duty, resumes: None };
     std::thread::Builder::new().name(format!("hash-{index}")).spawn(move || {
         lower_priority();
         worker.work(Contention::of_this_thread(hash_time));
@@ -59,6 +59,8 @@ struct Worker<E> {
     queue: Arc<Queue>,
     engine: E,
     duty: Duty,
+    /// The end of the last slice, while what it left is still in flight.
+    resumes: Option<Instant>,
 }
 
 impl<E: Engine<Caller>> Worker<E> {
@@ -94,7 +96,8 @@ impl<E: Engine<Caller>> Worker<E> {
 
     /// Goes on with what is in flight, by `expansions` each, and answers those whose jobs are done.
     fn advance(&mut self, expansions: u32) {
-        let began = Instant::now();
+        // Pauses between slices are a part of how long hashes take.
+        let began = self.resumes.take().unwrap_or_else(Instant::now);
         let (slice, abandoned) = match catch_unwind(AssertUnwindSafe(|| self.engine.advance(expansions))) {
             Ok(slice) => (Some(slice), self.engine.abandon_if(Caller::has_left)),
             Err(_) => {
@@ -105,13 +108,15 @@ impl<E: Engine<Caller>> Worker<E> {
                 (None, 0)
             }
         };
+        let ended = Instant::now();
+        self.resumes = (self.engine.in_flight() > 0).then_some(ended);
         // Before the answers: who has one and asks again must find the lane free.
         self.queue.report(
             self.index,
             &Report {
                 lanes: slice.as_ref().map_or(0, |slice| slice.lanes),
                 expansions: slice.as_ref().map_or(0, |slice| slice.expansions),
-                elapsed: began.elapsed(),
+                elapsed: ended.duration_since(began),
                 lanes_left: self.engine.in_flight(),
                 work_left: self.engine.expansions_left(),
                 finished: slice.as_ref().map_or(0, |slice| slice.finished.len()),
@@ -121,5 +126,72 @@ impl<E: Engine<Caller>> Worker<E> {
         for (caller, outcome) in slice.into_iter().flat_map(|slice| slice.finished) {
             caller.tell(outcome);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use bcrypt_lanes::Job;
+
+    use super::super::admission::Limits;
+    use super::super::engine::Slice;
+    use super::super::pace::Ideal;
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Takes no time for anything, and has a job in flight or none.
+    struct Instantly {
+        in_flight: usize,
+    }
+
+    impl Engine<Caller> for Instantly {
+        fn width(&self) -> usize {
+            1
+        }
+
+        fn in_flight(&self) -> usize {
+            self.in_flight
+        }
+
+        fn join(&mut self, _: Caller, _: Job) {}
+
+        fn advance(&mut self, _: u32) -> Slice<Caller> {
+            Slice { lanes: 1, expansions: 1, finished: Vec::new() }
+        }
+
+        fn abandon_if(&mut self, _: impl FnMut(&Caller) -> bool) -> usize {
+            0
+        }
+
+        fn expansions_left(&self) -> u64 {
+            1
+        }
+    }
+
+    /// How long two expansions take by what was measured: one before a pause of 50 ms, one behind it.
+    fn measured(in_flight: usize) -> Duration {
+        let limits = Limits { capacity: 1, max_wait: MS };
+        let queue = Arc::new(Queue::new(NonZeroUsize::MIN, Ideal::new(vec![MS]), limits));
+        let engine = Instantly { in_flight };
+        let mut worker =
+            Worker { index: 0, queue: Arc::clone(&queue), engine, duty: Duty::Half, resumes: None };
+        worker.advance(1);
+        std::thread::sleep(50 * MS);
+        worker.advance(1);
+        queue.pace().job(2)
+    }
+
+    #[test]
+    fn a_pause_is_a_part_of_how_long_a_hash_takes() {
+        assert!(measured(1) >= 45 * MS);
+    }
+
+    #[test]
+    fn a_pause_in_which_nothing_was_to_be_done_is_not() {
+        assert!(measured(0) < 45 * MS);
     }
 }

@@ -57,7 +57,7 @@ pub(crate) struct Offers {
     achieved_per_second: f64,
     offered: u64,
     pub(crate) admitted: u64,
-    /// Those of them that were served while the flood lasted, each second.
+    /// Those of them that were served while the flood lasted, each second behind its first two.
     pub(crate) served_per_second: f64,
     refused: u64,
     /// Neither admitted nor refused.
@@ -88,7 +88,7 @@ pub(crate) struct Flood {
     /// The look-ups' p99 in the flood, of what it is alone.
     pub(crate) p99_ratio: Option<f64>,
     pub(crate) logins: Offers,
-    /// The logins a second that were served while the flood lasted, of the mean of `logins_beside`.
+    /// The logins a second that were served in the flood, of the mean of `logins_beside`.
     pub(crate) admitted_ratio: Option<f64>,
     pub(crate) memory: Option<Memory>,
 }
@@ -138,7 +138,7 @@ impl From<Offered> for Offers {
             achieved_per_second: offered.achieved,
             offered: tally.total(),
             admitted: tally.count(Code::Ok),
-            served_per_second: offered.in_time as f64 / f64::from(offered.offer.seconds),
+            served_per_second: offered.in_time as f64 / offered.counted.as_secs_f64(),
             refused: tally.count(Code::ResourceExhausted),
             other,
             late: tally.late,
@@ -173,7 +173,14 @@ mod tests {
             tally.record(&Outcome { code, due, ended, late, retry_after: None });
         }
         let offer = Offer { rate: 4, seconds: 1 };
-        Offered { offer, in_time: tally.count(Code::Ok), tally, achieved: 4.0, behind: Times::new() }
+        Offered {
+            offer,
+            in_time: tally.count(Code::Ok),
+            tally,
+            counted: Duration::from_secs(1),
+            achieved: 4.0,
+            behind: Times::new(),
+        }
     }
 
     #[test]

@@ -39,10 +39,11 @@ pub(super) async fn run(stage: &Stage, arguments: &arguments::Flood) -> Result<R
     };
     let (lookups_beside, before) = beside().await;
 
+    // Counted behind a warm-up, as those beside are.
     let (memory, flooded, offered) = tokio::join!(
-        watch(process, Duration::from_secs(arguments.seconds.into())),
-        open_loop::run(offer, lookups.clone()),
-        open_loop::run(flood, logins.clone()),
+        watch(process, Duration::from_secs(warmed_up.into())),
+        open_loop::run(Offer { seconds: warmed_up, ..offer }, lookups.clone()),
+        open_loop::run_warm(Offer { seconds: warmed_up, ..flood }, closed_loop::WARM_UP, logins.clone()),
     );
     let (_, after) = beside().await;
     let lookups_flooded = Open::from(flooded);
