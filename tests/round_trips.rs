@@ -153,9 +153,8 @@ async fn a_change_of_a_user_locks_what_it_rests_on_in_one_round_trip() {
     })
     .await;
     // The caller; the tenant, the user and the session under locks; the user; the change.
-    let expected = vec![
-        "BEGIN", "SELECT", "SELECT", "SELECT", "SELECT", "SELECT", "SELECT", "UPDATE", "INSERT", "COMMIT",
-    ];
+    let expected =
+        vec!["BEGIN", "SELECT", "SELECT", "SELECT", "SELECT", "SELECT", "UPDATE", "INSERT", "COMMIT"];
     assert_eq!((trace.transactions, verbs(&trace)), (1, expected), "{trace:?}");
     assert_eq!(trace.round_trips, 4, "{trace:?}");
 }

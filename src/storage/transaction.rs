@@ -105,7 +105,13 @@ impl Tx {
         let mut conn =
             self.conn.take().ok_or_else(|| StorageError::Refused("there is no connection".into()))?;
         match &mut conn.0 {
-            Backend::Postgres(conn) => conn.commit().await?,
+            Backend::Postgres(postgres) => {
+                if let Err(error) = postgres.commit().await {
+                    // To be rolled back, so that the connection serves on.
+                    self.conn = Some(conn);
+                    return Err(error);
+                }
+            }
             Backend::Sqlite(loan) => {
                 let (c, limits) = loan.parts();
                 limits.hold(SqliteTransactions::commit_transaction(c)).await?;

@@ -144,6 +144,9 @@ async fn connections_are_used_again() {
         fixture.register(&user(n)).await;
         let mut tx = fixture.begin().await;
         assert!(insert_tenant(&mut tx, &user(n).tenant).await.is_err());
+        let mut tx = fixture.begin().await;
+        storage::tenants::insert(&mut tx, &user(n).tenant).await.unwrap();
+        assert!(tx.commit().await.is_err());
     }
     let after = backends(&mut outside).await;
     assert!(before.len() == 1 && after.contains(&before[0]) && after.len() <= 2, "{before:?} {after:?}");

@@ -2,10 +2,11 @@
 //!
 //! The class SCHED_IDLE counts only among threads of the same scheduling group. On Linux every session is a
 //! group of its own unless cgroups say otherwise (sched(7), "The autogroup feature"), and each back end of
-//! PostgreSQL is a session: one that wakes then waits for the rest of a hash thread's time slice, some
-//! milliseconds. A thread that works in short slices and sleeps for a moment after each lets it run at once. That
-//! costs hashes, so it is done only while a thread has to wait for its core, and that for others than the threads
-//! of this process, which need no such help.
+//! PostgreSQL is a session. Groups get equal parts of a core, and what a hash thread uses is taken from its
+//! group's part: the threads of this process that answer calls then wait for the groups of the back ends, however
+//! short the hash thread's slices are. A hash thread that works in short slices and sleeps for a moment after each
+//! leaves its group some of its part. That costs hashes, so it is done only while a thread has to wait for its
+//! core, and that for others than the threads of this process, among which SCHED_IDLE is enough.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
