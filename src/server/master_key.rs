@@ -91,7 +91,7 @@ impl MasterKeyFile {
         settings.source.file().map(|path| Self { path: path.into(), reload: Arc::default() })
     }
 
-    /// Makes [`MasterKeyFile::follow`] read the file now.
+    /// Makes the follower of the file read it now.
     pub fn reload(&self) {
         self.reload.notify_one();
     }

@@ -84,7 +84,7 @@ impl KeyFollower {
     /// Gives `service` the keys that the database holds, again and again: after an interval, and sooner
     /// when a token names a key that is unknown. Made-up names cause no more than one query a second.
     ///
-    /// `offers` are master keys to go on with: see [`KeyFollower::exchange_master_key`].
+    /// `offers` are master keys to go on with.
     pub async fn follow(
         mut self,
         service: Service,
