@@ -122,9 +122,9 @@ macro_rules! later {
 }
 pub(super) use later;
 
-/// Runs one query whose result is needed, but not yet: as [`later!`], with a result that is a
-/// `Result<Answer<_>, StorageError>`. `then` makes of a row, or whatever the query returns, the answer; it is
-/// a closure that returns a `Result<_, StorageError>`.
+/// Runs one query whose result is needed, but not yet. It is kept back as by [`later!`]. The closure `then`
+/// converts what the query returns into a `Result<_, StorageError>`; the macro returns a
+/// `Result<Answer<_>, StorageError>`.
 macro_rules! ask {
     ($conn:expr, |$c:ident| $body:expr, then: $then:expr) => {
         $crate::storage::connection::ask!($conn, postgres: |$c| $body, sqlite: |$c| $body, then: $then)
@@ -132,7 +132,7 @@ macro_rules! ask {
     ($conn:expr, postgres: |$p:ident| $postgres:expr, sqlite: |$s:ident| $sqlite:expr, then: $then:expr) => {{
         let (sender, answer) = $crate::storage::pipeline::Answer::channel();
         let then = $then;
-        // Whoever asked may have left.
+        // Sending fails where the answer was dropped, because nobody needs it any more.
         let asked = match &mut $conn.0 {
             $crate::storage::connection::Backend::Postgres(conn) => {
                 conn.keep_back($crate::storage::pipeline::statement(move |mut shared| {

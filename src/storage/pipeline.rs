@@ -162,12 +162,12 @@ impl<T: Send> Answer<T> {
     /// on, and waits.
     ///
     /// # Errors
-    /// [`StorageError`] when the database fails, or the answer makes no sense.
+    /// [`StorageError`] when the database fails, or the rows break a rule.
     pub async fn receive(mut self, conn: &mut Conn) -> Result<T, StorageError> {
         if let Ok(answer) = self.0.try_recv() {
             return answer;
         }
         conn.flush().await?;
-        self.0.try_recv().unwrap_or_else(|_| Err(StorageError::Refused("a question was dropped".into())))
+        self.0.try_recv().unwrap_or_else(|_| Err(StorageError::Refused("a statement has no answer".into())))
     }
 }

@@ -88,7 +88,7 @@ impl Tx {
         self.commit_and_go_on().await.map(drop)
     }
 
-    /// As [`Tx::commit`], for whoever has to read something behind it.
+    /// As [`Tx::commit`]; returns the connection, so that the caller can read what others have written.
     ///
     /// # Errors
     /// As there.

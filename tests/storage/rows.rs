@@ -352,7 +352,7 @@ async fn ids_are_taken_once(engine: Engine) {
             "session" => storage::sessions::insert(&mut tx, &session(&taken)).await,
             _ => storage::signing_keys::insert(&mut tx, &signing_key("kid")).await,
         };
-        // What nobody waits for is told by the commit.
+        // Statements whose answers nobody waits for fail at the commit.
         let refused = match refused {
             Ok(()) => tx.commit().await,
             Err(error) => Err(error),

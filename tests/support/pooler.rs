@@ -24,7 +24,7 @@ type Server = Arc<Mutex<TcpStream>>;
 /// What a client is told when it logs in: that it is in, and that the session is idle.
 const WELCOME: &[u8] = b"R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I";
 
-/// What a client is told that asks for what the pooler does not pass on.
+/// The error for a client whose start-up parameters the pooler does not pass on.
 const UNSUPPORTED: &[u8] = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0";
 
 /// A request for TLS, after its length.
