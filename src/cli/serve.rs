@@ -53,8 +53,15 @@ fn raise_file_limit() {
     }
 }
 
+/// Has a write beyond the allowed size of a file (`ulimit -f`) fail, as on a full disk, instead of ending the process.
+fn survive_file_limit() -> io::Result<()> {
+    // The handler stays when nobody listens.
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+}
+
 async fn serve(settings: Settings, log: &Log) -> Outcome {
     let mut signals = Signals::listen()?;
+    survive_file_limit()?;
     let hangups = signal(SignalKind::hangup())?;
     // On a thread of its own: a full pipe must not stop the server.
     let out = LineWriter::start(io::stdout(), drop)?;

@@ -69,7 +69,7 @@ async fn a_server_that_may_not_write_its_file_refuses_to_start_and_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_can_no_longer_be_written_to_makes_an_idle_server_unready() {
     let database = TestDatabase::migrated(Engine::Sqlite).await;
-    let mut process = Process::without_file_limit_signals(variables(&database.url, &[])).await;
+    let mut process = Process::start(variables(&database.url, &[])).await;
     soon("the server is ready", process.examples()).await;
     let client = Client::new(&format!("http://{}", process.address));
     client.register(registration("ada@example.com")).await.unwrap();

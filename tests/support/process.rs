@@ -47,20 +47,12 @@ impl Process {
         Self::in_shell(&format!("ulimit -n {limit}"), variables).await
     }
 
-    /// As [`Process::start`], where a write beyond the limit of [`Process::limit_file_size`] fails instead of ending
-    /// the process.
-    pub(crate) async fn without_file_limit_signals<K: AsRef<OsStr>, V: AsRef<OsStr>>(
-        variables: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
-        Self::in_shell("trap '' XFSZ", variables).await
-    }
-
-    /// As [`Process::without_file_limit_signals`], with that limit from the start, which can be raised.
+    /// As [`Process::start`], with the limit of [`Process::limit_file_size`] from the start, which can be raised.
     pub(crate) async fn with_file_size<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         blocks: u32,
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        Self::in_shell(&format!("trap '' XFSZ && ulimit -S -f {blocks}"), variables).await
+        Self::in_shell(&format!("ulimit -S -f {blocks}"), variables).await
     }
 
     /// Lets the process write into no file beyond so many bytes; `None` takes the limit away. Pipes have none.
