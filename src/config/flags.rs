@@ -30,6 +30,11 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "TIME")]
     pub queue_timeout: Option<String>,
 
+    /// How long a start or a command waits for another process that migrates PostgreSQL, 1s to 24h
+    /// [IDENTITY_MIGRATION_WAIT; default: 1m]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub migration_wait: Option<String>,
+
     /// What a start does about pending migrations: auto (run them) or check (refuse to start)
     /// [IDENTITY_MIGRATE; default: auto]
     #[arg(long, global = true, value_name = "MODE")]

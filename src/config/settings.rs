@@ -106,6 +106,8 @@ pub struct DatabaseSettings {
     pub queue_limit: Duration,
     /// What a start does about pending migrations.
     pub migrate: MigrateMode,
+    /// How long another process that migrates PostgreSQL is waited for at most: 1 s to 1 day.
+    pub migration_wait: Duration,
 }
 
 /// Where the server listens, and how it stops.
@@ -175,6 +177,8 @@ pub enum MigrateMode {
 const DATABASE_URL: Name = Name::with_flag("DATABASE_URL", |flags| flags.database_url.as_deref());
 const DATABASE_CONNECTIONS: Name =
     Name::with_flag("IDENTITY_DATABASE_CONNECTIONS", |flags| flags.database_connections.as_deref());
+const MIGRATION_WAIT: Name =
+    Name::with_flag("IDENTITY_MIGRATION_WAIT", |flags| flags.migration_wait.as_deref());
 const STATEMENT_TIMEOUT: Name =
     Name::with_flag("IDENTITY_STATEMENT_TIMEOUT", |flags| flags.statement_timeout.as_deref());
 const QUEUE_TIMEOUT: Name = Name::with_flag("IDENTITY_QUEUE_TIMEOUT", |flags| flags.queue_timeout.as_deref());
@@ -216,6 +220,8 @@ const DEFAULT_CONNECTIONS: NonZeroU32 = NonZeroU32::new(16).expect("16 is not 0"
 const CONNECTIONS_RANGE: RangeInclusive<u32> = LaneSizes::MIN_TOTAL..=1000;
 /// From what a busy database may take to longer than anybody waits.
 const STATEMENT_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
+/// From what a small migration takes to one that rewrites a large table.
+const MIGRATION_WAIT_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 const DEFAULT_BCRYPT_COST: u32 = 12;
 /// Below this, a stolen hash is guessed too fast (OWASP Password Storage Cheat Sheet, "bcrypt").
 const ADVISED_BCRYPT_COST: u32 = 10;
@@ -359,6 +365,7 @@ fn database(reader: &mut Reader<'_>) -> Option<DatabaseSettings> {
     let statement_limit = reader.duration(STATEMENT_TIMEOUT, STATEMENT_RANGE);
     let queue_limit = reader.duration(QUEUE_TIMEOUT, STATEMENT_RANGE);
     let migrate = reader.choice(MIGRATE, &[("auto", MigrateMode::Auto), ("check", MigrateMode::Check)]);
+    let migration_wait = reader.duration(MIGRATION_WAIT, MIGRATION_WAIT_RANGE);
     let url = url?;
     let limit = match &url {
         DatabaseUrl::Postgres(target) => target.connection_limit(),
@@ -375,6 +382,7 @@ fn database(reader: &mut Reader<'_>) -> Option<DatabaseSettings> {
         statement_limit: statement_limit.unwrap_or(DEFAULT_STATEMENT_LIMIT),
         queue_limit: queue_limit.unwrap_or(DEFAULT_QUEUE_LIMIT),
         migrate: migrate.unwrap_or(MigrateMode::Auto),
+        migration_wait: migration_wait.unwrap_or(MINUTE),
     })
 }
 

@@ -8,7 +8,9 @@ use secrecy::ExposeSecret as _;
 use tokio::time::sleep;
 
 use crate::budget::Rate;
-use crate::config::{ChangeSettings, MigrateMode, RegistrationMode, RegistrationSettings, Settings};
+use crate::config::{
+    ChangeSettings, DatabaseSettings, MigrateMode, RegistrationMode, RegistrationSettings, Settings,
+};
 use crate::crypto::access_token::{AccessTokens, TokenSettings};
 use crate::crypto::fingerprint::Fingerprinter;
 use crate::crypto::hasher::{Cost, Duty, Hasher, HasherSettings, Staffing, Width};
@@ -189,10 +191,10 @@ impl Foundations {
     }
 
     async fn bring_schema_up_to_date(&self) -> Result<(), StartError> {
-        let url = &self.settings.database.url;
-        match self.settings.database.migrate {
+        let DatabaseSettings { url, migrate, migration_wait, .. } = &self.settings.database;
+        match migrate {
             MigrateMode::Auto => {
-                for name in migrate::run(url).await? {
+                for name in migrate::run(url, *migration_wait).await? {
                     tracing::info!(migration = %name, "ran a migration");
                 }
                 Ok(())

@@ -33,10 +33,6 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 /// The advisory lock that a migrating process holds: "identity" in ASCII.
 const POSTGRES_LOCK: i64 = i64::from_be_bytes(*b"identity");
 
-/// How long another process that migrates is waited for, as PostgreSQL reads it; a server that starts tries again
-/// then.
-const LOCK_WAIT: &str = "60s";
-
 /// How long a server that answers takes to say so.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -49,17 +45,18 @@ pub struct MigrationStatus {
     pub applied: bool,
 }
 
-/// Runs all pending migrations, and returns the names of those it ran, oldest first.
+/// Runs all pending migrations, and returns the names of those it ran, oldest first. Waits for another process that
+/// migrates a PostgreSQL database for `lock_limit` at most.
 ///
 /// # Errors
 /// [`StorageError::Unavailable`] when the database cannot be reached or goes away meanwhile,
 /// [`StorageError::Refused`] when it refuses a migration; the failed one leaves nothing behind.
-pub async fn run(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
+pub async fn run(url: &DatabaseUrl, lock_limit: Duration) -> Result<Vec<String>, StorageError> {
     // What changes nothing needs neither the lock nor the right to create tables.
     if pending(url).await?.is_empty() {
         return Ok(Vec::new());
     }
-    with(url, Run).await
+    with(url, lock_limit, Run).await
 }
 
 /// The names of the migrations that the database lacks, oldest first. Only reads; a database without
@@ -146,21 +143,25 @@ pub(super) async fn compare(conn: &mut Conn) -> Result<Inspection, StorageError>
     Ok(inspection)
 }
 
-/// Reverts the newest `steps` migrations, and returns their names, newest first.
+/// Reverts the newest `steps` migrations, and returns their names, newest first. Waits as [`run`] does.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn revert(url: &DatabaseUrl, steps: usize) -> Result<Vec<String>, StorageError> {
-    with(url, Revert { steps }).await
+pub async fn revert(
+    url: &DatabaseUrl,
+    lock_limit: Duration,
+    steps: usize,
+) -> Result<Vec<String>, StorageError> {
+    with(url, lock_limit, Revert { steps }).await
 }
 
 /// Every migration, oldest first. Creates the (empty) table that records them when it is missing, though not
-/// an SQLite file.
+/// an SQLite file. Waits as [`run`] does.
 ///
 /// # Errors
 /// [`StorageError::Unavailable`] when the database cannot be reached.
-pub async fn status(url: &DatabaseUrl) -> Result<Vec<MigrationStatus>, StorageError> {
-    with(url, Status).await
+pub async fn status(url: &DatabaseUrl, lock_limit: Duration) -> Result<Vec<MigrationStatus>, StorageError> {
+    with(url, lock_limit, Status).await
 }
 
 /// What is done with the migrations of a database, once the lock on them is held.
@@ -270,9 +271,9 @@ impl Task for Status {
     }
 }
 
-async fn with<T: Task>(url: &DatabaseUrl, task: T) -> Result<T::Output, StorageError> {
+async fn with<T: Task>(url: &DatabaseUrl, lock_limit: Duration, task: T) -> Result<T::Output, StorageError> {
     match url {
-        DatabaseUrl::Postgres(target) => on_postgres(target, task).await,
+        DatabaseUrl::Postgres(target) => on_postgres(target, lock_limit, task).await,
         DatabaseUrl::Sqlite { path } => {
             let path = path.clone();
             tokio::task::spawn_blocking(move || on_sqlite(&mut T::open(&path)?, task))
@@ -289,11 +290,15 @@ async fn connect(target: &PostgresTarget) -> Result<Session, StorageError> {
     Ok(connector.connect().await?)
 }
 
-async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Output, StorageError> {
+async fn on_postgres<T: Task>(
+    target: &PostgresTarget,
+    lock_limit: Duration,
+    task: T,
+) -> Result<T::Output, StorageError> {
     let Session { mut connection, errors, .. } = connect(target).await?;
-    lock(&mut connection)
+    lock(&mut connection, lock_limit)
         .await
-        .map_err(|error| explain_lock(StorageError::of_statement(error, errors.take())))?;
+        .map_err(|error| explain_lock(StorageError::of_statement(error, errors.take()), lock_limit))?;
     // The harness blocks for as long as the migrations take, and with it all that shares its task.
     let perform = async move {
         let mut harness = AsyncMigrationHarness::<AsyncPgConnection>::new(connection);
@@ -318,21 +323,23 @@ async fn on_postgres<T: Task>(target: &PostgresTarget, task: T) -> Result<T::Out
 }
 
 /// Takes the lock that migrating processes take turns by. It ends with the connection.
-async fn lock(connection: &mut AsyncPgConnection) -> QueryResult<()> {
+async fn lock(connection: &mut AsyncPgConnection, limit: Duration) -> QueryResult<()> {
     let attempt = sql::<Bool>(&format!("SELECT pg_try_advisory_lock({POSTGRES_LOCK})"));
     if !attempt.get_result::<bool>(connection).await? {
         tracing::info!("another process migrates the database; waiting for it");
-        let wait = format!("SET lock_timeout = '{LOCK_WAIT}'; SELECT pg_advisory_lock({POSTGRES_LOCK})");
+        let millis = limit.as_millis();
+        let wait = format!("SET lock_timeout = {millis}; SELECT pg_advisory_lock({POSTGRES_LOCK})");
         connection.batch_execute(&wait).await?;
     }
     // A migration may rightly take longer than a request's statement.
     connection.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0").await
 }
 
-fn explain_lock(error: StorageError) -> StorageError {
+fn explain_lock(error: StorageError, limit: Duration) -> StorageError {
     match error {
         StorageError::Unavailable(cause) => StorageError::Unavailable(format!(
-            "the lock for migrations was not to be had within {LOCK_WAIT}: {cause}"
+            "another process has held the lock for migrations for {}: {cause}",
+            humantime::format_duration(limit)
         )),
         StorageError::Busy { .. }
         | StorageError::Corrupt(_)

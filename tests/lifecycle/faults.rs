@@ -114,3 +114,20 @@ async fn servers_say_that_they_wait_for_another_process_that_migrates() {
         soon("the server is ready", process.examples()).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_waits_for_another_process_that_migrates_no_longer_than_it_is_told() {
+    let database = TestDatabase::empty(Engine::Postgres);
+    let (blocker, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let lock = i64::from_be_bytes(*b"identity");
+    blocker.batch_execute(&format!("SELECT pg_advisory_lock({lock})")).await.unwrap();
+    let variables = [("DATABASE_URL", database.url.as_str()), ("IDENTITY_MIGRATION_WAIT", "1s")];
+    let migrate = async || soon("the command ends", identity(&["migrate", "run"], &variables)).await;
+    let (code, _, err) = migrate().await;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("another process has held the lock for migrations for 1s"), "{err}");
+    blocker.batch_execute(&format!("SELECT pg_advisory_unlock({lock})")).await.unwrap();
+    let (code, _, err) = migrate().await;
+    assert_eq!(code, Some(0), "{err}");
+}

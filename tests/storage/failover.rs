@@ -6,7 +6,7 @@ use std::time::Duration;
 use identity::storage::{self, Storage, StorageError, migrate};
 use tokio::task::block_in_place;
 
-use crate::fixture::{eventually, open_with_limit, user};
+use crate::fixture::{LONG, eventually, open_with_limit, user};
 use crate::support::port;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::service::{Engine, TestDatabase};
@@ -47,7 +47,7 @@ impl Pair {
             block_in_place(|| (primary.create_database(), standby.create_database()));
         for database in [&on_primary, &on_standby] {
             let (url, _) = storage::DatabaseUrl::parse(&database.url).unwrap();
-            migrate::run(&url).await.unwrap();
+            migrate::run(&url, LONG).await.unwrap();
         }
         assert_eq!(on_primary.name(), on_standby.name());
         let pair = Self { primary, standby, on_primary, on_standby };

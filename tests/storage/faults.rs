@@ -4,7 +4,7 @@ use identity::domain::{Source, TenantName};
 use identity::storage::{self, Inspection, Lane, StorageError, migrate};
 use tokio::task::block_in_place;
 
-use crate::fixture::{Fixture, insert_tenant, open, user};
+use crate::fixture::{Fixture, LONG, insert_tenant, open, user};
 use crate::support::postgres::Cluster;
 use crate::support::service::{Engine, TestDatabase, on_both_databases};
 
@@ -67,7 +67,7 @@ async fn a_character_that_the_encoding_lacks_is_no_outage() {
     let postgres = block_in_place(|| Cluster::shared().create_database_from("template0 ENCODING 'LATIN1'"));
     let url = postgres.url.clone();
     let database = TestDatabase { url, folder: tempfile::tempdir().unwrap(), postgres: Some(postgres) };
-    migrate::run(&database.parsed()).await.unwrap();
+    migrate::run(&database.parsed(), LONG).await.unwrap();
     let storage = open(&database, 1);
     let mut tx = storage.begin("test").await.unwrap();
     let mut tenant = user(1).tenant;

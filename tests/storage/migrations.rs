@@ -4,7 +4,7 @@ use identity::storage::migrate::{self, MigrationStatus};
 use identity::storage::{DatabaseUrl, StorageError};
 use tokio::task::JoinSet;
 
-use crate::fixture::{Fixture, open, user};
+use crate::fixture::{Fixture, LONG, open, user};
 use crate::rules::{good, insert};
 use crate::schema::tables;
 use crate::sql::Outside;
@@ -39,15 +39,15 @@ async fn migrations_run_revert_and_run_again(engine: Engine) {
     let url = database.parsed();
     let newest_first: Vec<_> = names().into_iter().rev().collect();
     for _ in 0..2 {
-        assert_eq!(migrate::status(&url).await.unwrap(), all(false));
-        assert_eq!(migrate::run(&url).await.unwrap(), names());
-        assert_eq!(migrate::status(&url).await.unwrap(), all(true));
-        assert_eq!(migrate::run(&url).await.unwrap(), Vec::<String>::new());
-        assert_eq!(migrate::revert(&url, 0).await.unwrap(), Vec::<String>::new());
+        assert_eq!(migrate::status(&url, LONG).await.unwrap(), all(false));
+        assert_eq!(migrate::run(&url, LONG).await.unwrap(), names());
+        assert_eq!(migrate::status(&url, LONG).await.unwrap(), all(true));
+        assert_eq!(migrate::run(&url, LONG).await.unwrap(), Vec::<String>::new());
+        assert_eq!(migrate::revert(&url, LONG, 0).await.unwrap(), Vec::<String>::new());
         // More than there are: all of them.
-        assert_eq!(migrate::revert(&url, names().len() + 1).await.unwrap(), newest_first);
+        assert_eq!(migrate::revert(&url, LONG, names().len() + 1).await.unwrap(), newest_first);
     }
-    migrate::run(&url).await.unwrap();
+    migrate::run(&url, LONG).await.unwrap();
     let storage = open(&database, 2);
     let mut tx = storage.begin("test").await.unwrap();
     crate::fixture::register(&mut tx, &user(1)).await.unwrap();
@@ -56,13 +56,13 @@ async fn migrations_run_revert_and_run_again(engine: Engine) {
 
 async fn a_reverted_migration_leaves_nothing(engine: Engine) {
     let database = TestDatabase::empty(engine);
-    migrate::run(&database.parsed()).await.unwrap();
+    migrate::run(&database.parsed(), LONG).await.unwrap();
     let storage = open(&database, 2);
     let mut tx = storage.begin("test").await.unwrap();
     crate::fixture::register(&mut tx, &user(1)).await.unwrap();
     tx.commit().await.unwrap();
     drop(storage);
-    migrate::revert(&database.parsed(), names().len()).await.unwrap();
+    migrate::revert(&database.parsed(), LONG, names().len()).await.unwrap();
     let objects = match engine {
         Engine::Sqlite => "SELECT name AS cell FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'",
         Engine::Postgres => {
@@ -79,12 +79,12 @@ async fn of_many_that_migrate_at_once_one_does_the_work(engine: Engine) {
     let mut migrating = JoinSet::new();
     for _ in 0..8 {
         let url = database.parsed();
-        migrating.spawn(async move { migrate::run(&url).await });
+        migrating.spawn(async move { migrate::run(&url, LONG).await });
     }
     let outcomes: Vec<_> = migrating.join_all().await.into_iter().map(Result::unwrap).collect();
     let worked: Vec<_> = outcomes.iter().filter(|ran| !ran.is_empty()).collect();
     assert_eq!(worked, [&names()]);
-    assert_eq!(migrate::status(&database.parsed()).await.unwrap(), all(true));
+    assert_eq!(migrate::status(&database.parsed(), LONG).await.unwrap(), all(true));
 }
 
 /// Adds the record of a migration that this program does not know.
@@ -98,7 +98,7 @@ async fn migrate_by_newer_program(database: &TestDatabase) -> Vec<MigrationStatu
 async fn a_migration_of_a_newer_program_is_shown_and_does_not_keep_this_one_from_starting(engine: Engine) {
     let database = TestDatabase::migrated(engine).await;
     let expected = migrate_by_newer_program(&database).await;
-    assert_eq!(migrate::status(&database.parsed()).await.unwrap(), expected);
+    assert_eq!(migrate::status(&database.parsed(), LONG).await.unwrap(), expected);
     for mode in ["auto", "check"] {
         // A start panics here when the server does not become ready.
         let url =
@@ -106,23 +106,23 @@ async fn a_migration_of_a_newer_program_is_shown_and_does_not_keep_this_one_from
         let service = TestService::start_with(url, &[("IDENTITY_MIGRATE", mode)]).await;
         service.stop().await;
     }
-    assert_eq!(migrate::status(&database.parsed()).await.unwrap(), expected);
+    assert_eq!(migrate::status(&database.parsed(), LONG).await.unwrap(), expected);
 }
 
 async fn a_migration_of_a_newer_program_cannot_be_reverted(engine: Engine) {
     let database = TestDatabase::migrated(engine).await;
     let expected = migrate_by_newer_program(&database).await;
-    let refused = migrate::revert(&database.parsed(), 2).await.unwrap_err();
+    let refused = migrate::revert(&database.parsed(), LONG, 2).await.unwrap_err();
     assert!(matches!(&refused, StorageError::Refused(why) if why.contains("29991231000000")), "{refused}");
-    assert_eq!(migrate::status(&database.parsed()).await.unwrap(), expected);
+    assert_eq!(migrate::status(&database.parsed(), LONG).await.unwrap(), expected);
 }
 
 async fn a_running_storage_survives_that_others_migrate(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     fixture.register(&user(1)).await;
     let url: DatabaseUrl = fixture.database.parsed();
-    assert_eq!(migrate::run(&url).await.unwrap(), Vec::<String>::new());
-    migrate::status(&url).await.unwrap();
+    assert_eq!(migrate::run(&url, LONG).await.unwrap(), Vec::<String>::new());
+    migrate::status(&url, LONG).await.unwrap();
     assert!(fixture.can_log_in(&user(1)).await);
     fixture.register(&user(2)).await;
     // What migrating leaves foreign keys as is its own connection's business.
@@ -144,7 +144,8 @@ async fn a_database_without_tables_lacks_every_migration(engine: Engine) {
 async fn a_record_of_migrations_that_cannot_be_read_is_not_taken_for_none(engine: Engine) {
     let database = TestDatabase::empty(engine);
     Outside::connect(&database).await.run("CREATE TABLE __diesel_schema_migrations (other int)").await;
-    for outcome in [migrate::pending(&database.parsed()).await, migrate::run(&database.parsed()).await] {
+    for outcome in [migrate::pending(&database.parsed()).await, migrate::run(&database.parsed(), LONG).await]
+    {
         let Err(StorageError::Refused(why)) = outcome else { panic!("{outcome:?}") };
         assert!(why.contains("version"), "{why}");
     }
@@ -200,7 +201,7 @@ async fn tables_that_sqlite_rebuilds_keep_their_rows() {
         }
     }
     let before = rows(&mut outside).await;
-    assert_eq!(migrate::run(&url).await.unwrap(), [rebuilds]);
+    assert_eq!(migrate::run(&url, LONG).await.unwrap(), [rebuilds]);
     assert_eq!(rows(&mut outside).await, before);
     assert_eq!(before.len(), 2 * tables().len());
     for pragma in ["integrity_check", "foreign_key_check"] {

@@ -313,7 +313,7 @@ async fn an_sqlite_file_that_could_not_be_opened_once_is_waited_for_again() {
     let Err(StorageError::Unavailable(why)) = failed else { panic!("{failed:?}") };
     assert!(why.contains("cannot open the SQLite file"), "{why}");
     std::fs::create_dir(&folder).unwrap();
-    storage::migrate::run(&database.parsed()).await.unwrap();
+    storage::migrate::run(&database.parsed(), LONG).await.unwrap();
 
     let held = storage.begin("test").await.unwrap();
     let mut queued = Box::pin(async { storage.begin("test").await });
@@ -363,7 +363,7 @@ impl Away {
         let postgres = tokio::task::block_in_place(|| cluster.create_database());
         let url = postgres.url.clone();
         let database = TestDatabase { url, folder: tempfile::tempdir().unwrap(), postgres: Some(postgres) };
-        storage::migrate::run(&database.parsed()).await.unwrap();
+        storage::migrate::run(&database.parsed(), LONG).await.unwrap();
         let storage = open_with_limit(&database, connections, STATEMENT_LIMIT);
         Self { storage, database, cluster }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use identity::storage::{StorageError, migrate};
 
-use crate::fixture::{Fixture, open, register, user};
+use crate::fixture::{Fixture, LONG, open, register, user};
 use crate::support::service::{Engine, TestDatabase};
 
 fn path(database: &TestDatabase) -> PathBuf {
@@ -112,10 +112,10 @@ async fn only_a_migration_makes_a_file() {
     assert_unavailable(storage.begin("test").await, "identity.db");
     assert_unavailable(storage.probe().await, "identity.db");
     assert!(!migrate::pending(&url).await.unwrap().is_empty());
-    assert!(migrate::status(&url).await.unwrap().iter().all(|migration| !migration.applied));
-    assert_eq!(migrate::revert(&url, 1).await.unwrap(), [""; 0]);
+    assert!(migrate::status(&url, LONG).await.unwrap().iter().all(|migration| !migration.applied));
+    assert_eq!(migrate::revert(&url, LONG, 1).await.unwrap(), [""; 0]);
     assert!(!path.exists());
-    migrate::run(&url).await.unwrap();
+    migrate::run(&url, LONG).await.unwrap();
     assert!(path.exists());
 }
 

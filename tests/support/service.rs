@@ -84,7 +84,7 @@ impl TestDatabase {
     pub(crate) async fn migrated(engine: Engine) -> Self {
         if engine == Engine::Sqlite {
             let database = Self::empty(engine);
-            migrate::run(&database.parsed()).await.unwrap();
+            migrate::run(&database.parsed(), MIGRATION_WAIT).await.unwrap();
             return database;
         }
         let template = template().await;
@@ -110,7 +110,7 @@ async fn template() -> &'static str {
         .get_or_init(|| async {
             let database = block_in_place(|| Cluster::shared().create_database());
             let (url, _) = DatabaseUrl::parse(&database.url).unwrap();
-            migrate::run(&url).await.unwrap();
+            migrate::run(&url, MIGRATION_WAIT).await.unwrap();
             database
         })
         .await;
@@ -182,6 +182,9 @@ impl TestService {
         (self.server.stopped().await.unwrap(), self.database)
     }
 }
+
+/// Longer than all migrations take.
+const MIGRATION_WAIT: Duration = Duration::from_secs(60);
 
 /// On a busy machine a statement may take longer than operation allows. A test of that limit sets the
 /// variable to nothing, which is the default.

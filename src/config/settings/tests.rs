@@ -154,6 +154,7 @@ fn limits_are_included() {
         ("IDENTITY_TOKEN_ALGORITHM", ["EdDSA", "RS256"], ["HS256", "eddsa"]),
         ("IDENTITY_DRAIN_TIMEOUT", ["0s", "1h"], ["-1s", "61m"]),
         ("IDENTITY_DATABASE_CONNECTIONS", ["4", "1000"], ["3", "1001"]),
+        ("IDENTITY_MIGRATION_WAIT", ["1s", "24h"], ["999ms", "24h 1s"]),
         ("IDENTITY_QUEUE_TIMEOUT", ["100ms", "1m"], ["99ms", "61s"]),
         ("IDENTITY_CHANGE_BURST", ["1", "1000000"], ["0", "1000001"]),
         ("IDENTITY_CHANGE_RATE", ["1", "100000"], ["0", "100001"]),

@@ -247,7 +247,7 @@ mod tests {
         use crate::storage::{DatabaseUrl, LaneSizes, StorageSettings, migrate};
         let folder = tempfile::tempdir().unwrap();
         let url = DatabaseUrl::Sqlite { path: folder.path().join("identity.db") };
-        migrate::run(&url).await.unwrap();
+        migrate::run(&url, Duration::from_secs(60)).await.unwrap();
         let (connections, limit) = (LaneSizes::MIN, Duration::from_secs(60));
         let settings = StorageSettings { url, connections, statement_limit: limit, queue_limit: limit };
         let storage = Storage::new(&settings).unwrap();
