@@ -5,6 +5,8 @@
 //! sentences: nothing of a request, of storage or of a cause gets into them.
 
 use std::collections::HashMap;
+use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -48,6 +50,7 @@ pub fn from_service(error: ServiceError) -> Status {
         ServiceError::Stopping => unavailable(RETRY_SOON),
         // Counted and logged by `Service::note_outage`.
         ServiceError::Storage(StorageError::Unavailable(_)) => unavailable(RETRY_SOON),
+        ServiceError::Storage(StorageError::Stale(_)) => stale_statement(),
         ServiceError::Storage(
             StorageError::Corrupt(cause) | StorageError::Refused(cause) | StorageError::Unsuitable(cause),
         )
@@ -250,6 +253,22 @@ pub fn unavailable(retry_after: Duration) -> Status {
         Some(RetryInfo::new(Some(retry_after)).into()),
     )
 }
+
+/// UNAVAILABLE, marked for [`is_stale_statement`].
+pub fn stale_statement() -> Status {
+    let mut status = unavailable(RETRY_SOON);
+    status.set_source(Arc::new(StaleStatement));
+    status
+}
+
+/// Whether the call was answered so because a prepared statement was stale: repeating it at once helps.
+pub fn is_stale_statement(status: &Status) -> bool {
+    status.source().is_some_and(|source| source.is::<StaleStatement>())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a prepared statement was stale")]
+struct StaleStatement;
 
 /// INTERNAL: a fault of the service, about which the caller learns nothing but that.
 pub fn internal() -> Status {

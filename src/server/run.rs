@@ -19,7 +19,7 @@ use crate::proto::v1::identity_service_server::IdentityServiceServer;
 use crate::rpc::{AuditRpc, Backend, DirectoryRpc, IdentityRpc};
 use crate::service::keys::Propagation;
 use crate::service::{Due, UnitsOfWork};
-use crate::storage::{LaneSizes, Storage, StorageSettings};
+use crate::storage::{DatabaseUrl, LaneSizes, Storage, StorageSettings};
 use crate::telemetry::lines::DroppedLines;
 
 use super::admission::Admission;
@@ -235,13 +235,10 @@ impl Run {
             };
             tokio::spawn(http::serve(http, watched, side_port));
         }
+        let repeats_stale = matches!(self.settings.database.url, DatabaseUrl::Postgres(_));
+        let edge_settings = EdgeSettings { repeats_stale, ..EdgeSettings::default() };
         let layered = |routes: RoutesBuilder| {
-            edge::layer(
-                routes.routes(),
-                EdgeSettings::default(),
-                Arc::clone(&self.clock),
-                Arc::clone(&counts),
-            )
+            edge::layer(routes.routes(), edge_settings, Arc::clone(&self.clock), Arc::clone(&counts))
         };
         let drain_timeout = self.settings.server.drain_timeout;
         let ConnectionSettings { idle, max_age, write_timeout, .. } = self.settings.server.connections;

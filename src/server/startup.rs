@@ -70,9 +70,10 @@ impl StartError {
     fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::Storage(StorageError::Unavailable(_))
-                | Self::MasterKey(NoMasterKey::Storage(StorageError::Unavailable(_)))
-                | Self::Keys(KeysError::Storage(StorageError::Unavailable(_)))
+            Self::Storage(error)
+                | Self::MasterKey(NoMasterKey::Storage(error))
+                | Self::Keys(KeysError::Storage(error))
+                if error.passes()
         )
     }
 }

@@ -100,6 +100,7 @@ impl From<StorageError> for ServiceError {
         match error {
             StorageError::Busy { retry_after } => Self::Overloaded { retry_after },
             StorageError::Unavailable(_)
+            | StorageError::Stale(_)
             | StorageError::Corrupt(_)
             | StorageError::Refused(_)
             | StorageError::Unsuitable(_) => Self::Storage(error),

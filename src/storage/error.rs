@@ -15,6 +15,10 @@ pub enum StorageError {
     /// that was under way took effect is unknown. Trying again later helps.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// A migration changed the columns that a prepared statement returns. The unit of work did nothing; tried
+    /// again, it finds the statement prepared anew.
+    #[error("a prepared statement is stale: {0}")]
+    Stale(String),
     /// Too many calls want a connection of the same lane. Nothing was begun; trying again later helps.
     #[error("too many calls wait for the database")]
     Busy {
@@ -34,12 +38,24 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether trying again may help.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Stale(_) | Self::Busy { .. } => true,
+            Self::Corrupt(_) | Self::Refused(_) | Self::Unsuitable(_) => false,
+        }
+    }
+
     /// What the failure of a statement means, `server` being the error that PostgreSQL sent, if it did.
     pub(super) fn of_statement(error: DieselError, server: Option<ServerError>) -> Self {
         match (&error, server) {
             (DieselError::DatabaseError(_, information), Some(ServerError { state, is_stale_plan })) => {
                 let cause = format!("{} (SQLSTATE {state})", information.message());
-                if is_stale_plan || state.passes() { Self::Unavailable(cause) } else { Self::Refused(cause) }
+                match (is_stale_plan, state.passes()) {
+                    (true, _) => Self::Stale(cause),
+                    (false, true) => Self::Unavailable(cause),
+                    (false, false) => Self::Refused(cause),
+                }
             }
             _ => error.into(),
         }

@@ -96,6 +96,7 @@ pub(super) async fn require_columns(conn: &mut Conn) -> Result<(), StorageError>
                 StorageError::Unsuitable(format!("the schema of the database is not this program's: {cause}"))
             }
             StorageError::Unavailable(_)
+            | StorageError::Stale(_)
             | StorageError::Busy { .. }
             | StorageError::Corrupt(_)
             | StorageError::Unsuitable(_) => error,

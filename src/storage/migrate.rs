@@ -342,6 +342,7 @@ fn explain_lock(error: StorageError, limit: Duration) -> StorageError {
             humantime::format_duration(limit)
         )),
         StorageError::Busy { .. }
+        | StorageError::Stale(_)
         | StorageError::Corrupt(_)
         | StorageError::Refused(_)
         | StorageError::Unsuitable(_) => error,

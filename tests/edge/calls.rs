@@ -89,6 +89,7 @@ async fn a_call_has_the_default_deadline_and_an_absurd_one_is_shortened() {
     let settings = EdgeSettings {
         default_deadline: Duration::from_secs(1_000),
         max_deadline: Duration::from_secs(2_000),
+        ..Default::default()
     };
     let server = Server::with(ListenerSettings::default(), settings);
     let mut client = RawClient::connect(server.addr).await;

@@ -10,7 +10,7 @@ use super::clients::{Health, eventually, soon, variables};
 use crate::support::pooler::Pooler;
 use crate::support::postgres::Cluster;
 use crate::support::process::{Process, identity};
-use crate::support::service::{Engine, TestDatabase, TestService, on_both_databases, registration};
+use crate::support::service::{Engine, PASSWORD, TestDatabase, TestService, on_both_databases, registration};
 
 on_both_databases!(
     a_column_that_is_missing_is_an_internal_error_and_nothing_to_retry,
@@ -130,4 +130,25 @@ async fn a_command_waits_for_another_process_that_migrates_no_longer_than_it_is_
     blocker.batch_execute(&format!("SELECT pg_advisory_unlock({lock})")).await.unwrap();
     let (code, _, err) = migrate().await;
     assert_eq!(code, Some(0), "{err}");
+}
+
+/// A migration of a newer release may change columns while an older server serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_whose_prepared_statements_a_migration_made_stale_succeed() {
+    let service = TestService::start(Engine::Postgres).await;
+    let client = service.client();
+    let registered = client.register(registration("ada@example.com")).await.unwrap();
+    let (token, mut refresh_token) = (registered.access_token, registered.refresh_token);
+    for column_type in ["varchar", "text", "varchar"] {
+        for _ in 0..2 {
+            client.get_user(Some(&token), "").await.unwrap();
+            client.login("ada@example.com", PASSWORD).await.unwrap();
+            refresh_token = client.refresh(&refresh_token).await.unwrap().refresh_token;
+        }
+        service.database.execute(&format!(
+            "ALTER TABLE users ALTER COLUMN first_name TYPE {column_type},
+                               ALTER COLUMN last_name TYPE {column_type};
+             ALTER TABLE passwords ALTER COLUMN hash TYPE {column_type}"
+        ));
+    }
 }

@@ -115,7 +115,7 @@ async fn statements_that_a_migration_made_stale_fail_once_and_are_prepared_anew(
     drop((first, second));
     fixture.outside().await.run("ALTER TABLE signing_keys ALTER COLUMN kid TYPE varchar").await;
     let stale = storage::signing_keys::list(&mut reader().await).await;
-    assert!(matches!(stale, Err(StorageError::Unavailable(_))), "{stale:?}");
+    assert!(matches!(stale, Err(StorageError::Stale(_))), "{stale:?}");
     let (mut first, mut second) = (reader().await, reader().await);
     for conn in [&mut first, &mut second] {
         storage::signing_keys::list(conn).await.unwrap();

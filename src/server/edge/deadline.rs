@@ -255,8 +255,7 @@ mod tests {
 
     #[test]
     fn a_call_gets_what_it_asks_for_up_to_the_maximum_and_the_default_when_it_does_not_ask() {
-        let settings =
-            EdgeSettings { default_deadline: Duration::from_secs(30), max_deadline: Duration::from_secs(60) };
+        let settings = EdgeSettings { max_deadline: Duration::from_secs(60), ..EdgeSettings::default() };
         let allowed = |timeouts: &[&'static str], open_ended| {
             let mut headers = HeaderMap::new();
             for &timeout in timeouts {

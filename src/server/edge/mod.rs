@@ -7,7 +7,8 @@
 //! 5. `deadline`: an answer in time, or DEADLINE_EXCEEDED;
 //! 6. `replies`: tonic's own refusals become those of the contract;
 //! 7. `panics`: a handler that panics fails its own call only;
-//! 8. `trailers`: those of requests are ignored.
+//! 8. `repeat`: a call whose prepared statement was stale is tried once more;
+//! 9. `trailers`: those of requests are ignored.
 //!
 //! Who is calling is decided further in, by `rpc`.
 
@@ -32,6 +33,7 @@ mod limits;
 mod method;
 mod only_grpc;
 mod panics;
+mod repeat;
 mod replies;
 mod reply_body;
 mod trailers;
@@ -49,11 +51,17 @@ pub struct EdgeSettings {
     /// The longest deadline that a call may ask for; a longer one is shortened to this. Does not
     /// apply to Watch.
     pub max_deadline: Duration,
+    /// Whether a call is repeated when a prepared statement was stale, which happens on PostgreSQL only.
+    pub repeats_stale: bool,
 }
 
 impl Default for EdgeSettings {
     fn default() -> Self {
-        Self { default_deadline: Duration::from_secs(30), max_deadline: Duration::from_secs(300) }
+        Self {
+            default_deadline: Duration::from_secs(30),
+            max_deadline: Duration::from_secs(300),
+            repeats_stale: true,
+        }
     }
 }
 
@@ -76,6 +84,7 @@ pub fn layer(
 + Send
 + 'static {
     let service = trailers::IgnoreTrailers::new(routes.prepare());
+    let service = repeat::RepeatStale::new(service, settings.repeats_stale);
     let service = panics::CatchPanics::new(service);
     let service = replies::Replies::new(service);
     let service = deadline::Deadlines::new(service, settings);
