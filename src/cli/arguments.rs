@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use super::moving::{ExportArguments, ImportAction};
 use crate::config::Flags;
 use crate::domain::{ServiceName, ServiceTokenId};
-use crate::service::access;
+use crate::service::access::Rpc;
 
 pub(super) use audit::{AuditAction, AuditCommand, EventList};
 pub(super) use directory::{
@@ -178,7 +178,7 @@ fn method(name: &str) -> Result<AllowedMethod, &'static str> {
     if name == "all" {
         return Ok(AllowedMethod::All);
     }
-    access::full_name(name).map(AllowedMethod::One).ok_or(
+    Rpc::find(name).map(|rpc| AllowedMethod::One(rpc.name())).ok_or(
         "there is no such method: name one as GetUser or identity.v1.IdentityService/GetUser, or say all",
     )
 }

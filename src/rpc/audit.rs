@@ -4,9 +4,9 @@ use tonic::{Request, Response, Status};
 
 use crate::proto::v1::audit_service_server::{AuditService, AuditServiceServer};
 use crate::proto::v1::{ListAuditEventsRequest, ListAuditEventsResponse};
-use crate::service::access;
+use crate::service::access::Rpc;
 
-use super::{Backend, MAX_MESSAGE_BYTES, auth, convert};
+use super::{Backend, MAX_MESSAGE_BYTES, answer, convert};
 
 /// Tells who did what.
 pub struct AuditRpc(Backend);
@@ -24,14 +24,14 @@ impl AuditService for AuditRpc {
         &self,
         request: Request<ListAuditEventsRequest>,
     ) -> Result<Response<ListAuditEventsResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::LIST_AUDIT_EVENTS, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let (query, page) = match convert::audit::event_query(request.into_inner()) {
-            Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let found = service.list_audit_events(&caller, query, page, &context).await.map_err(refused)?;
-        Ok(Response::new(convert::audit::events(found)))
+        answer(
+            &self.0,
+            Rpc::ListAuditEvents,
+            request,
+            convert::audit::event_query,
+            async |service, call, (query, page)| service.list_audit_events(&call, query, page).await,
+            convert::audit::events,
+        )
+        .await
     }
 }

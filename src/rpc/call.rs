@@ -3,13 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::time::Instant;
-use tonic::Request;
+use tonic::Extensions;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
-use crate::domain::{DeviceLabel, EndUser, FieldViolation, Party, ServiceName, Source, SpiffeId, Violations};
-use crate::service::{CallContext, Caller};
-
-use super::call_id::CallId;
+use crate::domain::{DeviceLabel, EndUser, FieldViolation, SpiffeId, Violations};
 
 /// Where a service states the address of the user that it calls for.
 const END_USER_ADDRESS: &str = "x-identity-end-user-address";
@@ -37,9 +34,10 @@ impl Deadline {
         }
     }
 
-    fn of_caller(self) -> Option<Instant> {
+    /// When the caller stops waiting, if they said so.
+    pub(super) fn of_caller(self) -> Option<std::time::Instant> {
         match self {
-            Self::OfCaller(at) => Some(at),
+            Self::OfCaller(at) => Some(at.into_std()),
             Self::OfService(_) => None,
         }
     }
@@ -54,47 +52,16 @@ pub struct PeerAddress(pub SocketAddr);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertifiedPeer(pub SpiffeId);
 
-/// What the use case is told about the call that `service`, if it is one, makes.
+/// The address of the other end of the connection.
+pub(super) fn peer_address(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<PeerAddress>().map(|peer| peer.0.ip())
+}
+
+/// On whose behalf a service says that it calls.
 ///
 /// # Errors
-/// Each metadata in which the service states what is no address or no device.
-pub(super) fn context<T>(
-    request: &Request<T>,
-    caller: &Caller,
-    service: Option<ServiceName>,
-) -> Result<CallContext, Vec<FieldViolation>> {
-    let extensions = request.extensions();
-    // Whoever is no service could state anything.
-    let end_user = if service.is_some() { end_user(request)? } else { EndUser::default() };
-    let source = end_user.address.or(peer_address(request));
-    let party = match caller {
-        Caller::User(holder) if end_user.address.is_none() => Party::User(holder.tenant_id, holder.user_id),
-        Caller::User(_) | Caller::Service(_) | Caller::Anonymous => Party::Address(Source::of(source)),
-    };
-    Ok(CallContext {
-        deadline: extensions
-            .get::<Deadline>()
-            .and_then(|deadline| deadline.of_caller())
-            .map(Instant::into_std),
-        source,
-        party,
-        end_user,
-        service,
-        request_id: extensions.get::<CallId>().map(|id| id.as_str().to_owned()),
-    })
-}
-
-/// Whose share a call takes before it is known who calls.
-pub(super) fn peer<T>(request: &Request<T>) -> Party {
-    Party::Address(Source::of(peer_address(request)))
-}
-
-fn peer_address<T>(request: &Request<T>) -> Option<IpAddr> {
-    request.extensions().get::<PeerAddress>().map(|peer| peer.0.ip())
-}
-
-fn end_user<T>(request: &Request<T>) -> Result<EndUser, Vec<FieldViolation>> {
-    let metadata = request.metadata();
+/// Each metadata in which it states what is no address or no device.
+pub(super) fn end_user(metadata: &MetadataMap) -> Result<EndUser, Vec<FieldViolation>> {
     let mut violations = Violations::new();
     let text = |name| Ok::<_, &str>(single(metadata, name)?.map(|value| value.to_str().unwrap_or_default()));
     let address = text(END_USER_ADDRESS).and_then(|text| {

@@ -2,7 +2,6 @@
 
 use tonic::{Request, Response, Status};
 
-use crate::domain::Etag;
 use crate::proto::v1::directory_service_server::{DirectoryService, DirectoryServiceServer};
 use crate::proto::v1::{
     BatchGetUsersRequest, BatchGetUsersResponse, CreateUserRequest, CreateUserResponse, DeleteTenantRequest,
@@ -12,9 +11,9 @@ use crate::proto::v1::{
     SetPasswordResponse, SetUserStateRequest, SetUserStateResponse, UpdateTenantRequest,
     UpdateTenantResponse, UpdateUserRequest, UpdateUserResponse,
 };
-use crate::service::access;
+use crate::service::access::Rpc;
 
-use super::{Backend, MAX_MESSAGE_BYTES, auth, convert};
+use super::{Backend, MAX_MESSAGE_BYTES, answer, convert};
 
 /// Creates, finds, lists, changes and removes users and tenants.
 pub struct DirectoryRpc(Backend);
@@ -32,211 +31,204 @@ impl DirectoryService for DirectoryRpc {
         &self,
         request: Request<CreateUserRequest>,
     ) -> Result<Response<CreateUserResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::CREATE_USER, &request).await?;
-        let (tenant_id, new, password) =
-            match convert::directory::new_user(request.into_inner(), service.password_policy()) {
-                Ok(valid) => valid,
-                Err(violations) => {
-                    return Err(auth::invalid_fields(service, &caller, &context, violations).await);
-                }
-            };
-        let refused = auth::refused(service, context.source);
-        let user = service.create_user(caller, tenant_id, new, &password, context).await.map_err(refused)?;
-        Ok(Response::new(CreateUserResponse { user: Some(convert::user(user)) }))
+        let policy = self.0.service()?.password_policy();
+        answer(
+            &self.0,
+            Rpc::CreateUser,
+            request,
+            |message| convert::directory::new_user(message, policy),
+            async |service, call, (tenant_id, new, password)| {
+                service.create_user(call, tenant_id, new, &password).await
+            },
+            |user| CreateUserResponse { user: Some(convert::user(user)) },
+        )
+        .await
     }
 
     async fn update_user(
         &self,
         request: Request<UpdateUserRequest>,
     ) -> Result<Response<UpdateUserResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::UPDATE_USER, &request).await?;
-        let (whose, etag, changes, password) = match convert::directory::user_update(request.into_inner()) {
-            Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let refused = auth::refused(service, context.source);
-        let updated = service.update_user(caller, whose, etag, changes, password, context);
-        let user = updated.await.map_err(refused)?;
-        Ok(Response::new(UpdateUserResponse { user: Some(convert::user(user)) }))
+        answer(
+            &self.0,
+            Rpc::UpdateUser,
+            request,
+            convert::directory::user_update,
+            async |service, call, (whose, etag, changes, password)| {
+                service.update_user(call, whose, etag, changes, password).await
+            },
+            |user| UpdateUserResponse { user: Some(convert::user(user)) },
+        )
+        .await
     }
 
     async fn set_user_state(
         &self,
         request: Request<SetUserStateRequest>,
     ) -> Result<Response<SetUserStateResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::SET_USER_STATE, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let (whose, etag, state) = match convert::directory::user_state(request.into_inner()) {
-            Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let user = service.set_user_state(caller, whose, etag, state, context).await.map_err(refused)?;
-        Ok(Response::new(SetUserStateResponse { user: Some(convert::user(user)) }))
+        answer(
+            &self.0,
+            Rpc::SetUserState,
+            request,
+            convert::directory::user_state,
+            async |service, call, (whose, etag, state)| {
+                service.set_user_state(call, whose, etag, state).await
+            },
+            |user| SetUserStateResponse { user: Some(convert::user(user)) },
+        )
+        .await
     }
 
     async fn set_password(
         &self,
         request: Request<SetPasswordRequest>,
     ) -> Result<Response<SetPasswordResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::SET_PASSWORD, &request).await?;
-        let (whose, password) =
-            match convert::directory::new_password(request.into_inner(), service.password_policy()) {
-                Ok(valid) => valid,
-                Err(violations) => {
-                    return Err(auth::invalid_fields(service, &caller, &context, violations).await);
-                }
-            };
-        let refused = auth::refused(service, context.source);
-        service.set_password(caller, whose, &password, context).await.map_err(refused)?;
-        Ok(Response::new(SetPasswordResponse {}))
+        let policy = self.0.service()?.password_policy();
+        answer(
+            &self.0,
+            Rpc::SetPassword,
+            request,
+            |message| convert::directory::new_password(message, policy),
+            async |service, call, (whose, password)| service.set_password(call, whose, &password).await,
+            |()| SetPasswordResponse {},
+        )
+        .await
     }
 
     async fn revoke_user_sessions(
         &self,
         request: Request<RevokeUserSessionsRequest>,
     ) -> Result<Response<RevokeUserSessionsResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::REVOKE_USER_SESSIONS, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let whose =
-            match convert::directory::named_user(&request.get_ref().user_id, &request.get_ref().tenant_id) {
-                Ok(valid) => valid,
-                Err(violations) => {
-                    return Err(auth::invalid_fields(service, &caller, &context, violations).await);
-                }
-            };
-        service.revoke_user_sessions(caller, whose, context).await.map_err(refused)?;
-        Ok(Response::new(RevokeUserSessionsResponse {}))
+        answer(
+            &self.0,
+            Rpc::RevokeUserSessions,
+            request,
+            |message| convert::directory::named_user(&message.user_id, &message.tenant_id),
+            async |service, call, whose| service.revoke_user_sessions(call, whose).await,
+            |()| RevokeUserSessionsResponse {},
+        )
+        .await
     }
 
     async fn delete_user(
         &self,
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::DELETE_USER, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let whose =
-            match convert::directory::named_user(&request.get_ref().user_id, &request.get_ref().tenant_id) {
-                Ok(valid) => valid,
-                Err(violations) => {
-                    return Err(auth::invalid_fields(service, &caller, &context, violations).await);
-                }
-            };
-        service
-            .delete_user(caller, whose, Etag::given(request.into_inner().etag), context)
-            .await
-            .map_err(refused)?;
-        Ok(Response::new(DeleteUserResponse {}))
+        answer(
+            &self.0,
+            Rpc::DeleteUser,
+            request,
+            convert::directory::user_deletion,
+            async |service, call, (whose, etag)| service.delete_user(call, whose, etag).await,
+            |()| DeleteUserResponse {},
+        )
+        .await
     }
 
     async fn batch_get_users(
         &self,
         request: Request<BatchGetUsersRequest>,
     ) -> Result<Response<BatchGetUsersResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::BATCH_GET_USERS, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let (tenant_id, ids) = match convert::directory::user_ids(request.get_ref()) {
-            Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let users = service.batch_get_users(&caller, tenant_id, &ids, &context).await.map_err(refused)?;
-        Ok(Response::new(BatchGetUsersResponse { users: convert::directory::users(users) }))
+        answer(
+            &self.0,
+            Rpc::BatchGetUsers,
+            request,
+            convert::directory::user_ids,
+            async |service, call, (tenant_id, ids)| service.batch_get_users(&call, tenant_id, &ids).await,
+            |users| BatchGetUsersResponse { users: convert::directory::users(users) },
+        )
+        .await
     }
 
     async fn get_user_by_email(
         &self,
         request: Request<GetUserByEmailRequest>,
     ) -> Result<Response<GetUserByEmailResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::GET_USER_BY_EMAIL, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let email = match convert::directory::email(request.get_ref()) {
-            Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let user = service.get_user_by_email(&caller, &email, &context).await.map_err(refused)?;
-        Ok(Response::new(GetUserByEmailResponse { user: Some(convert::user(user)) }))
+        answer(
+            &self.0,
+            Rpc::GetUserByEmail,
+            request,
+            convert::directory::email,
+            async |service, call, email| service.get_user_by_email(&call, &email).await,
+            |user| GetUserByEmailResponse { user: Some(convert::user(user)) },
+        )
+        .await
     }
 
     async fn list_users(
         &self,
         request: Request<ListUsersRequest>,
     ) -> Result<Response<ListUsersResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::LIST_USERS, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let (query, page, total) = match convert::directory::user_query(request.into_inner()) {
-            Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let found = service.list_users(&caller, query, page, total, &context).await.map_err(refused)?;
-        Ok(Response::new(convert::directory::user_page(found)))
+        answer(
+            &self.0,
+            Rpc::ListUsers,
+            request,
+            convert::directory::user_query,
+            async |service, call, (query, page, total)| service.list_users(&call, query, page, total).await,
+            convert::directory::user_page,
+        )
+        .await
     }
 
     async fn get_tenant(
         &self,
         request: Request<GetTenantRequest>,
     ) -> Result<Response<GetTenantResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::GET_TENANT, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let tenant_id = match convert::directory::named_tenant(&request.get_ref().tenant_id) {
-            Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let tenant = service.get_tenant(&caller, tenant_id, &context).await.map_err(refused)?;
-        Ok(Response::new(GetTenantResponse { tenant: Some(convert::tenant(&tenant)) }))
+        answer(
+            &self.0,
+            Rpc::GetTenant,
+            request,
+            |message| convert::directory::named_tenant(&message.tenant_id),
+            async |service, call, tenant_id| service.get_tenant(&call, tenant_id).await,
+            |tenant| GetTenantResponse { tenant: Some(convert::tenant(&tenant)) },
+        )
+        .await
     }
 
     async fn update_tenant(
         &self,
         request: Request<UpdateTenantRequest>,
     ) -> Result<Response<UpdateTenantResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::UPDATE_TENANT, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let (tenant_id, etag, changes) = match convert::directory::tenant_update(request.into_inner()) {
-            Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let tenant =
-            service.update_tenant(caller, tenant_id, etag, changes, context).await.map_err(refused)?;
-        Ok(Response::new(UpdateTenantResponse { tenant: Some(convert::tenant(&tenant)) }))
+        answer(
+            &self.0,
+            Rpc::UpdateTenant,
+            request,
+            convert::directory::tenant_update,
+            async |service, call, (tenant_id, etag, changes)| {
+                service.update_tenant(call, tenant_id, etag, changes).await
+            },
+            |tenant| UpdateTenantResponse { tenant: Some(convert::tenant(&tenant)) },
+        )
+        .await
     }
 
     async fn delete_tenant(
         &self,
         request: Request<DeleteTenantRequest>,
     ) -> Result<Response<DeleteTenantResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::DELETE_TENANT, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let (tenant_id, etag) = match convert::directory::tenant_deletion(request.into_inner()) {
-            Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        service.delete_tenant(caller, tenant_id, etag, context).await.map_err(refused)?;
-        Ok(Response::new(DeleteTenantResponse {}))
+        answer(
+            &self.0,
+            Rpc::DeleteTenant,
+            request,
+            convert::directory::tenant_deletion,
+            async |service, call, (tenant_id, etag)| service.delete_tenant(call, tenant_id, etag).await,
+            |()| DeleteTenantResponse {},
+        )
+        .await
     }
 
     async fn list_tenants(
         &self,
         request: Request<ListTenantsRequest>,
     ) -> Result<Response<ListTenantsResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::LIST_TENANTS, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let (page, total) = match convert::directory::tenant_page(request.into_inner()) {
-            Ok(valid) => valid,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let found = service.list_tenants(&caller, page, total, &context).await.map_err(refused)?;
-        Ok(Response::new(convert::directory::tenant_list(found)))
+        answer(
+            &self.0,
+            Rpc::ListTenants,
+            request,
+            convert::directory::tenant_page,
+            async |service, call, (page, total)| service.list_tenants(&call, page, total).await,
+            convert::directory::tenant_list,
+        )
+        .await
     }
 }

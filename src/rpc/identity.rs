@@ -10,9 +10,9 @@ use crate::proto::v1::{
     RefreshSessionResponse, RegisterRequest, RegisterResponse, RevokeSessionRequest, RevokeSessionResponse,
     VerifyTokenRequest, VerifyTokenResponse,
 };
-use crate::service::access;
+use crate::service::access::Rpc;
 
-use super::{Backend, MAX_MESSAGE_BYTES, auth, convert, status};
+use super::{Backend, MAX_MESSAGE_BYTES, answer, convert};
 
 /// Registers, logs in and looks up users; keeps, lists and ends their sessions.
 pub struct IdentityRpc(Backend);
@@ -30,111 +30,129 @@ impl IdentityService for IdentityRpc {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
-        let service = self.0.service()?;
-        let (_, context) = auth::caller(service, access::REGISTER, &request).await?;
-        let registration = convert::registration(request.into_inner(), service.password_policy())
-            .map_err(status::invalid_fields)?;
-        let refused = auth::refused(service, context.source);
-        let opened = service.register(registration, context).await.map_err(refused)?;
-        Ok(Response::new(convert::registered(opened)))
+        let policy = self.0.service()?.password_policy();
+        answer(
+            &self.0,
+            Rpc::Register,
+            request,
+            |message| convert::registration(message, policy),
+            async |service, call, registration| service.register(call, registration).await,
+            convert::registered,
+        )
+        .await
     }
 
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
-        let service = self.0.service()?;
-        let (_, context) = auth::caller(service, access::LOGIN, &request).await?;
-        let (email, password) = convert::credentials(request.into_inner()).map_err(status::invalid_fields)?;
-        let refused = auth::refused(service, context.source);
-        let opened = service.login(&email, password, context).await.map_err(refused)?;
-        Ok(Response::new(convert::logged_in(opened)))
+        answer(
+            &self.0,
+            Rpc::Login,
+            request,
+            convert::credentials,
+            async |service, call, (email, password)| service.login(call, &email, password).await,
+            convert::logged_in,
+        )
+        .await
     }
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::GET_USER, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let (wanted, tenant) = match convert::wanted_user(request.get_ref()) {
-            Ok(wanted) => wanted,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let user = service.get_user(&caller, wanted, tenant, &context).await.map_err(refused)?;
-        Ok(Response::new(GetUserResponse { user: Some(convert::user(user)) }))
+        answer(
+            &self.0,
+            Rpc::GetUser,
+            request,
+            convert::wanted_user,
+            async |service, call, (wanted, tenant)| service.get_user(&call, wanted, tenant).await,
+            |user| GetUserResponse { user: Some(convert::user(user)) },
+        )
+        .await
     }
 
     async fn refresh_session(
         &self,
         request: Request<RefreshSessionRequest>,
     ) -> Result<Response<RefreshSessionResponse>, Status> {
-        let service = self.0.service()?;
-        let (_, context) = auth::caller(service, access::REFRESH_SESSION, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let token = Zeroizing::new(request.into_inner().refresh_token);
-        let opened = service.refresh_session(&token, context).await.map_err(refused)?;
-        Ok(Response::new(convert::refreshed(opened)))
+        answer(
+            &self.0,
+            Rpc::RefreshSession,
+            request,
+            |message| Ok(Zeroizing::new(message.refresh_token)),
+            async |service, call, token: Zeroizing<String>| service.refresh_session(call, &token).await,
+            convert::refreshed,
+        )
+        .await
     }
 
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
-        let service = self.0.service()?;
-        let (_, context) = auth::caller(service, access::LOGOUT, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let token = Zeroizing::new(request.into_inner().refresh_token);
-        service.logout(&token, &context).await.map_err(refused)?;
-        Ok(Response::new(LogoutResponse {}))
+        answer(
+            &self.0,
+            Rpc::Logout,
+            request,
+            |message| Ok(Zeroizing::new(message.refresh_token)),
+            async |service, call, token: Zeroizing<String>| service.logout(call, &token).await,
+            |()| LogoutResponse {},
+        )
+        .await
     }
 
     async fn list_sessions(
         &self,
         request: Request<ListSessionsRequest>,
     ) -> Result<Response<ListSessionsResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::LIST_SESSIONS, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let (size, page_token) = match convert::page(request.get_ref()) {
-            Ok(page) => page,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let page = service.list_sessions(&caller, size, page_token, &context).await.map_err(refused)?;
-        Ok(Response::new(convert::sessions(page)))
+        answer(
+            &self.0,
+            Rpc::ListSessions,
+            request,
+            convert::page,
+            async |service, call, (size, token): (_, Option<String>)| {
+                service.list_sessions(&call, size, token.as_deref()).await
+            },
+            convert::sessions,
+        )
+        .await
     }
 
     async fn revoke_session(
         &self,
         request: Request<RevokeSessionRequest>,
     ) -> Result<Response<RevokeSessionResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::REVOKE_SESSION, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let id = match convert::session_id(request.get_ref()) {
-            Ok(id) => id,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        service.revoke_session(&caller, id, &context).await.map_err(refused)?;
-        Ok(Response::new(RevokeSessionResponse {}))
+        answer(
+            &self.0,
+            Rpc::RevokeSession,
+            request,
+            convert::session_id,
+            async |service, call, id| service.revoke_session(call, id).await,
+            |()| RevokeSessionResponse {},
+        )
+        .await
     }
 
     async fn change_password(
         &self,
         request: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
-        let service = self.0.service()?;
-        let (caller, context) = auth::caller(service, access::CHANGE_PASSWORD, &request).await?;
-        let (current, new) = match convert::passwords(request.into_inner(), service.password_policy()) {
-            Ok(passwords) => passwords,
-            Err(violations) => return Err(auth::invalid_fields(service, &caller, &context, violations).await),
-        };
-        let refused = auth::refused(service, context.source);
-        service.change_password(&caller, &current, &new, &context).await.map_err(refused)?;
-        Ok(Response::new(ChangePasswordResponse {}))
+        let policy = self.0.service()?.password_policy();
+        answer(
+            &self.0,
+            Rpc::ChangePassword,
+            request,
+            |message| convert::passwords(message, policy),
+            async |service, call, (current, new)| service.change_password(call, &current, &new).await,
+            |()| ChangePasswordResponse {},
+        )
+        .await
     }
 
     async fn verify_token(
         &self,
         request: Request<VerifyTokenRequest>,
     ) -> Result<Response<VerifyTokenResponse>, Status> {
-        let service = self.0.service()?;
-        let (_, context) = auth::caller(service, access::VERIFY_TOKEN, &request).await?;
-        let refused = auth::refused(service, context.source);
-        let verified =
-            service.verify_token(&request.get_ref().access_token, &context).await.map_err(refused)?;
-        Ok(Response::new(verified.map(convert::verified).unwrap_or_default()))
+        answer(
+            &self.0,
+            Rpc::VerifyToken,
+            request,
+            |message| Ok(message.access_token),
+            async |service, call, token: String| service.verify_token(&call, &token).await,
+            |verified| verified.map(convert::verified).unwrap_or_default(),
+        )
+        .await
     }
 }

@@ -1,7 +1,7 @@
 //! The gRPC edge: decode a message, call one method of `service`, encode what it returns.
 //!
 //! One file per gRPC service; `convert` turns messages into domain types and back, [`status`]
-//! errors into statuses, `auth` finds out who is calling.
+//! errors into statuses, `auth` finds what shows who is calling.
 
 mod audit;
 mod auth;
@@ -15,9 +15,11 @@ pub mod status;
 
 use std::sync::{Arc, OnceLock};
 
-use tonic::Status;
+use tonic::{Request, Response, Status};
 
-use crate::service::{PublishedKeys, Service};
+use crate::domain::FieldViolation;
+use crate::service::access::Rpc;
+use crate::service::{Call, PublishedKeys, Service, ServiceError};
 
 pub use audit::AuditRpc;
 pub use directory::DirectoryRpc;
@@ -55,5 +57,40 @@ impl Backend {
 
     fn service(&self) -> Result<&Service, Status> {
         self.0.get().ok_or_else(|| status::unavailable(status::RETRY_SOON))
+    }
+}
+
+/// Answers a call of `rpc`: admits it, takes the fields out of its message by `decode`, runs `use_case` with
+/// them, and makes the reply of what that returns by `encode`.
+///
+/// # Errors
+/// The status of whatever is refused or fails, in that order. Refusals are counted for the audit log, outages
+/// for the service's log.
+async fn answer<M, I, O, R>(
+    backend: &Backend,
+    rpc: Rpc,
+    request: Request<M>,
+    decode: impl FnOnce(M) -> Result<I, Vec<FieldViolation>>,
+    use_case: impl AsyncFnOnce(Service, Call, I) -> Result<O, ServiceError>,
+    encode: impl FnOnce(O) -> R,
+) -> Result<Response<R>, Status> {
+    let service = backend.service()?;
+    let failed = |error| {
+        service.note_outage(&error);
+        status::from_service(error)
+    };
+    let (metadata, extensions, message) = request.into_parts();
+    let call = service.admit(rpc, auth::presented(&metadata, &extensions)).await.map_err(failed)?;
+    let source = call.source;
+    let result = match decode(message) {
+        Ok(fields) => use_case(service.clone(), call, fields).await,
+        Err(violations) => Err(service.fields_invalid(&call, violations).await),
+    };
+    match result {
+        Ok(done) => Ok(Response::new(encode(done))),
+        Err(error) => {
+            service.note_refusal(&error, source);
+            Err(failed(error))
+        }
     }
 }

@@ -31,6 +31,7 @@ pub fn from_service(error: ServiceError) -> Status {
         ServiceError::LoginFailed => login_failed(),
         ServiceError::TokenInvalid => token_invalid(),
         ServiceError::FieldInvalid(violation) => invalid_fields(vec![violation]),
+        ServiceError::FieldsInvalid(violations) => invalid_fields(violations),
         ServiceError::RefreshTokenInvalid => refresh_token_invalid(),
         ServiceError::ServiceCredentialInvalid => service_credential_invalid(),
         ServiceError::PermissionDenied => permission_denied(),

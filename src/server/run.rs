@@ -17,6 +17,7 @@ use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::directory_service_server::DirectoryServiceServer;
 use crate::proto::v1::identity_service_server::IdentityServiceServer;
 use crate::rpc::{AuditRpc, Backend, DirectoryRpc, IdentityRpc};
+use crate::service::access::AccessTable;
 use crate::service::keys::Propagation;
 use crate::service::{Due, UnitsOfWork};
 use crate::storage::{DatabaseUrl, LaneSizes, Storage, StorageSettings};
@@ -95,6 +96,21 @@ impl Server {
         dropped_lines: DroppedLines,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
+        Self::start_with_access(settings, sockets, clock, dropped_lines, stop, AccessTable::default())
+    }
+
+    /// As [`Server::start`], with another table of who may call which RPC.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with_access(
+        settings: Settings,
+        sockets: Sockets,
+        clock: Arc<dyn Clock>,
+        dropped_lines: DroppedLines,
+        stop: CancellationToken,
+        access: AccessTable,
+    ) -> Result<Self, StartError> {
         let address = address_of(&sockets.grpc)?;
         let http_address = sockets.http.as_ref().map(address_of).transpose()?;
         let health_address = sockets.health.as_ref().map(address_of).transpose()?;
@@ -108,7 +124,7 @@ impl Server {
         })?;
         let units = UnitsOfWork::new();
         let foundations =
-            Foundations::lay(settings.clone(), storage.clone(), Arc::clone(&clock), units.clone())?;
+            Foundations::lay(settings.clone(), access, storage.clone(), Arc::clone(&clock), units.clone())?;
         let master_key_file = MasterKeyFile::of(&settings.master_key);
         let (ready_sender, ready) = watch::channel(false);
         let started = clock.now();

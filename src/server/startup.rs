@@ -22,6 +22,7 @@ use crate::crypto::service_token::ServiceTokens;
 use crate::crypto::signing_key::SigningKey;
 use crate::crypto::tls::TlsFileError;
 use crate::domain::{Clock, PasswordPolicy};
+use crate::service::access::AccessTable;
 use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
 use crate::service::{
     Authority, ChangeRules, Changes, Deletions, Guesses, OpenTo, Outages, Parts, Refusals, RefusedCalls,
@@ -81,6 +82,7 @@ impl StartError {
 /// What is started before the database is asked for anything.
 pub(super) struct Foundations {
     settings: Settings,
+    access: AccessTable,
     storage: Storage,
     hasher: Hasher,
     refusals: Refusals,
@@ -92,12 +94,13 @@ impl Foundations {
     /// Starts the hash threads.
     pub(super) fn lay(
         settings: Settings,
+        access: AccessTable,
         storage: Storage,
         clock: Arc<dyn Clock>,
         units: UnitsOfWork,
     ) -> Result<Self, StartError> {
         let hasher = Hasher::start(hasher_settings(&settings)?).map_err(StartError::Hasher)?;
-        Ok(Self { settings, storage, hasher, refusals: Refusals::default(), clock, units })
+        Ok(Self { settings, access, storage, hasher, refusals: Refusals::default(), clock, units })
     }
 
     /// What hashes passwords.
@@ -174,6 +177,7 @@ impl Foundations {
             refusals: self.refusals.clone(),
             refused_calls: RefusedCalls::default(),
             outages: Outages::default(),
+            access: self.access.clone(),
             registration_rules: registration_rules(&self.settings.registration),
             changes: Changes::new(change_rules(self.settings.changes)),
             password_policy: PasswordPolicy::new(self.settings.password_min_length),

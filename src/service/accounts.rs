@@ -14,6 +14,7 @@ use crate::storage::{Inserted, Permit, Tx};
 
 use super::Service;
 use super::attempts::{Attempt, Checked, Whose};
+use super::call::Call;
 use super::caller::CallContext;
 use super::directory::changes;
 use super::error::ServiceError;
@@ -61,30 +62,30 @@ impl Service {
     /// [`ServiceError::Overloaded`].
     pub async fn register(
         &self,
+        call: Call,
         registration: Registration,
-        context: CallContext,
     ) -> Result<OpenedSession, ServiceError> {
-        self.require_registration_open(&context)?;
+        self.require_registration_open(&call)?;
         let registration = Arc::new(registration);
-        let mut slot = self.reserve_hash(&context)?;
-        if let Some(known) = self.admit_registration(registration.request_id, &context).await? {
+        let mut slot = self.reserve_hash(&call)?;
+        if let Some(known) = self.admit_registration(registration.request_id, &call).await? {
             drop(slot);
-            return self.replay(&registration, &known, context).await;
+            return self.replay(call, &registration, &known).await;
         }
         let hash = slot.hash(&registration.password).await?;
-        let permit = self.unit(&context).await?;
+        let permit = self.unit(&call).await?;
         let written = {
             let (service, registration) = (self.clone(), Arc::clone(&registration));
-            let context = context.clone();
+            let call = call.clone();
             let unit = async move |permit: Permit| {
                 let _slot = slot;
-                service.write_registration(permit, &registration, &hash, &context).await
+                service.write_registration(permit, &registration, &hash, &call).await
             };
             self.0.units.run(permit, unit).await?
         };
         match written {
             Written::Created(opened) => Ok(*opened),
-            Written::Known(outcome) => self.replay(&registration, &outcome, context).await,
+            Written::Known(outcome) => self.replay(call, &registration, &outcome).await,
             Written::EmailTaken => Err(ServiceError::EmailTaken),
         }
     }
@@ -156,23 +157,23 @@ impl Service {
     /// Answers a registration that happened before as it was answered then, with a new session.
     async fn replay(
         &self,
+        call: Call,
         registration: &Registration,
         outcome: &Outcome,
-        context: CallContext,
     ) -> Result<OpenedSession, ServiceError> {
         if !self.0.fingerprints.matches(&identifying(registration), &outcome.fingerprint) {
             return Err(ServiceError::RequestIdReused);
         }
         let whose = Whose::User(outcome.tenant_id, outcome.user_id);
-        let (attempt, found) = self.begin_attempt(&registration.email, &context, whose).await?;
-        let failure = failure(&context, found.as_ref().map(|login| &login.user), self.0.clock.now());
+        let (attempt, found) = self.begin_attempt(&registration.email, &call, whose).await?;
+        let failure = failure(&call, found.as_ref().map(|login| &login.user), self.0.clock.now());
         let found = found.filter(may_log_in);
         let stored = found.as_ref().map(|login| &login.password);
         let checked = attempt.check(&registration.password, stored, failure).await?;
         let (Some(login), Checked::Right { attempt, .. }) = (found, checked) else {
             return Err(ServiceError::RequestIdReused);
         };
-        self.open_session(login, context, attempt).await
+        self.open_session(call, login, attempt).await
     }
 
     /// Checks a password and opens a session.
@@ -187,13 +188,13 @@ impl Service {
     /// [`ServiceError::Overloaded`].
     pub async fn login(
         &self,
+        call: Call,
         email: &Email,
         password: Password,
-        context: CallContext,
     ) -> Result<OpenedSession, ServiceError> {
         // The connection goes back before the hash is computed.
-        let (attempt, found) = self.begin_attempt(email, &context, Whose::Email(email.clone())).await?;
-        let failure = failure(&context, found.as_ref().map(|login| &login.user), self.0.clock.now());
+        let (attempt, found) = self.begin_attempt(email, &call, Whose::Email(email.clone())).await?;
+        let failure = failure(&call, found.as_ref().map(|login| &login.user), self.0.clock.now());
         let found = found.filter(may_log_in);
         let stored = found.as_ref().map(|login| &login.password);
         let checked = attempt.check(&password, stored, failure).await?;
@@ -201,7 +202,7 @@ impl Service {
             return Err(ServiceError::LoginFailed);
         };
         let (tenant_id, user_id, old) = (login.user.tenant.id, login.user.id, login.password.clone());
-        let opened = self.open_session(login, context, attempt).await?;
+        let opened = self.open_session(call, login, attempt).await?;
         if outdated {
             self.replace_hash(tenant_id, user_id, password, old);
         }
@@ -212,17 +213,17 @@ impl Service {
     /// or got another password or e-mail in the meantime.
     async fn open_session(
         &self,
+        call: Call,
         login: Login,
-        context: CallContext,
         attempt: Attempt,
     ) -> Result<OpenedSession, ServiceError> {
         // Spares a transaction that would find the same.
         if login.user.state != UserState::Active {
             return Err(ServiceError::LoginFailed);
         }
-        let permit = self.unit(&context).await?;
+        let permit = self.unit(&call).await?;
         let service = self.clone();
-        let unit = async move |permit: Permit| service.write_session(permit, login, &context, attempt).await;
+        let unit = async move |permit: Permit| service.write_session(permit, login, &call, attempt).await;
         self.0.units.run(permit, unit).await
     }
 

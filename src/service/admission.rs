@@ -1,7 +1,7 @@
 //! Which budgets a call takes, and in which order.
 //!
 //! The server has taken a connection, a stream and the bytes of both before a use case begins. What a use case
-//! takes after that is in the table below, from left to right. Each budget has a limit in total and is shared
+//! takes after that is in the table of [`access`](super::access), from left to right. Each budget has a limit in total and is shared
 //! out fairly among [parties](Party); it is taken before the work that it is for is queued or spawned, held by
 //! the call itself, and given back when that ends, however it ends. A call that finds no room is refused at
 //! once, or after two seconds in a queue: [`ServiceError::Overloaded`], or
@@ -9,8 +9,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::access::{self, RPCS};
 use super::attempts::LimitKind;
+use super::call::Call;
 use super::caller::{CallContext, Caller};
 use super::{Service, ServiceError};
 use crate::budget::{Charge, Rate, Rates};
@@ -35,51 +35,15 @@ pub enum Budget {
     Lists,
 }
 
-use Budget::{Change, Hash, Lists, Pages, Reads, Writes};
-
-/// The budgets of each RPC, in the order in which a call takes them. A call with a service token takes a
-/// connection for look-ups before, and one whose fields are invalid takes no other budget than that.
-#[rustfmt::skip]
-const BUDGETS: [(&str, &[Budget]); RPCS] = [
-    (access::REGISTER,             &[Hash, Writes]),
-    (access::LOGIN,                &[Hash, Writes]),
-    (access::GET_USER,             &[Reads]),
-    (access::REFRESH_SESSION,      &[Writes]),
-    (access::LOGOUT,               &[Writes]),
-    (access::LIST_SESSIONS,        &[Pages, Lists]),
-    (access::REVOKE_SESSION,       &[Change, Writes]),
-    (access::CHANGE_PASSWORD,      &[Change, Hash, Reads, Writes]),
-    (access::VERIFY_TOKEN,         &[Reads]),
-    (access::CREATE_USER,          &[Change, Hash, Reads, Writes]),
-    (access::UPDATE_USER,          &[Change, Writes]),
-    (access::SET_USER_STATE,       &[Change, Writes]),
-    (access::SET_PASSWORD,         &[Change, Hash, Reads, Writes]),
-    (access::REVOKE_USER_SESSIONS, &[Change, Writes]),
-    (access::DELETE_USER,          &[Change, Writes]),
-    (access::BATCH_GET_USERS,      &[Pages, Lists]),
-    (access::GET_USER_BY_EMAIL,    &[Reads]),
-    (access::LIST_USERS,           &[Pages, Lists]),
-    (access::GET_TENANT,           &[Reads]),
-    (access::UPDATE_TENANT,        &[Change, Writes]),
-    (access::DELETE_TENANT,        &[Change, Writes]),
-    (access::LIST_TENANTS,         &[Pages, Lists]),
-    (access::LIST_AUDIT_EVENTS,    &[Pages, Lists]),
-];
-
-/// The budgets that a call of `rpc` takes, in this order; none for an RPC that there is not.
-pub fn budgets(rpc: &str) -> &'static [Budget] {
-    BUDGETS.iter().find(|(name, _)| *name == rpc).map_or(&[], |(_, budgets)| *budgets)
-}
-
 impl Service {
     /// Takes one change of data. Whoever changes nothing gets it back: [`Changing::made`] keeps it.
     ///
     /// # Errors
     /// [`ServiceError::TooManyChanges`] when the user, the tenant or the service has made too many lately;
     /// [`ServiceError::TokenInvalid`] when nobody calls.
-    pub(super) fn charge_change(&self, caller: &Caller) -> Result<Changing, ServiceError> {
+    pub(super) fn charge_change(&self, call: &Call) -> Result<Changing, ServiceError> {
         let changes = &self.0.changes;
-        let charged = match caller {
+        let charged = match call.caller() {
             Caller::Anonymous => return Err(ServiceError::TokenInvalid),
             Caller::Service(name) => changes.charge_service(name),
             Caller::User(holder) => changes.charge_user(holder.tenant_id, holder.user_id),
@@ -205,13 +169,6 @@ mod tests {
 
     fn user(tenant_id: TenantId) -> (TenantId, UserId) {
         (tenant_id, UserId::generate(Timestamp::from_unix_micros(0)))
-    }
-
-    #[test]
-    fn every_rpc_has_its_budgets() {
-        for rpc in access::rpcs() {
-            assert!(!budgets(rpc).is_empty(), "{rpc}");
-        }
     }
 
     #[test]

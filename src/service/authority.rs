@@ -1,17 +1,19 @@
 //! On whose authority something is changed: how far it reaches, and what the audit log says of it.
 
-use super::access::{self, Reach};
-use super::caller::{CallContext, Caller, TokenHolder};
+use super::access::Reach;
+use super::call::Call;
+use super::caller::{Caller, TokenHolder};
 use super::{Service, ServiceError};
 use crate::domain::{
     Action, Actor, AuditEvent, AuditOrigin, FieldViolation, Role, SessionId, TenantId, Timestamp, UserId,
+    UserState,
 };
 use crate::storage;
 use crate::storage::tenants::TenantLock;
-use crate::storage::users::UserLock;
+use crate::storage::users::{SessionStanding, UserLock};
 use crate::storage::{Conn, Tx};
 
-/// What somebody may change, and who he is.
+/// What somebody may change, and who they are.
 #[derive(Clone, Debug)]
 pub struct Authority {
     actor: Actor,
@@ -20,12 +22,20 @@ pub struct Authority {
     user: Option<CallingUser>,
 }
 
-/// A user as the database has him now.
+/// A user as the database has them now.
 #[derive(Clone, Copy, Debug)]
-struct CallingUser {
+pub(super) struct CallingUser {
     holder: TokenHolder,
     role: Role,
     reach: Reach,
+}
+
+impl CallingUser {
+    /// As [`Authority::require_reach`].
+    pub(super) fn require_reach(&self, target: UserId) -> Result<(), ServiceError> {
+        let is_beyond = self.reach == Reach::Own && self.holder.user_id != target;
+        if is_beyond { Err(ServiceError::RoleTooLow) } else { Ok(()) }
+    }
 }
 
 /// What a change is about, besides who makes it: the rows of the caller's tenant that it locks.
@@ -38,7 +48,7 @@ pub(super) struct Stake {
 }
 
 impl Authority {
-    /// Whoever runs a command on the database: everything. `name` is what the machine calls him.
+    /// Whoever runs a command on the database: everything. `name` is what the machine calls them.
     pub fn operator(name: Option<String>) -> Self {
         Self { actor: Actor::Operator { name }, origin: AuditOrigin::default(), user: None }
     }
@@ -91,7 +101,7 @@ impl Authority {
         self.user.is_some()
     }
 
-    /// The session that a change of `target`'s spares: the one that the call is made in, when it is his.
+    /// The session that a change of `target`'s spares: the one that the call is made in, when it is theirs.
     pub(super) fn own_session(&self, target: UserId) -> Option<SessionId> {
         let holder = self.user.map(|user| user.holder)?;
         (holder.user_id == target).then_some(holder.session_id)
@@ -117,20 +127,15 @@ impl Authority {
     /// Lets the user `target` of the caller's tenant be touched.
     ///
     /// # Errors
-    /// [`ServiceError::RoleTooLow`] when the caller reaches only himself, and that is somebody else.
+    /// [`ServiceError::RoleTooLow`] when the caller reaches only what is their own, and that is somebody else.
     pub(super) fn require_reach(&self, target: UserId) -> Result<(), ServiceError> {
-        match self.user {
-            Some(user) if user.reach == Reach::Own && user.holder.user_id != target => {
-                Err(ServiceError::RoleTooLow)
-            }
-            Some(_) | None => Ok(()),
-        }
+        self.user.map_or(Ok(()), |user| user.require_reach(target))
     }
 
-    /// Lets more be done than what everybody may do with himself.
+    /// Lets more be done than what everybody may do with what is their own.
     ///
     /// # Errors
-    /// [`ServiceError::RoleTooLow`] when the caller reaches only himself.
+    /// [`ServiceError::RoleTooLow`] when the caller reaches only what is their own.
     pub(super) fn require_more_than_own(&self) -> Result<(), ServiceError> {
         let is_bound = self.user.is_some_and(|user| user.reach == Reach::Own);
         if is_bound { Err(ServiceError::RoleTooLow) } else { Ok(()) }
@@ -138,31 +143,29 @@ impl Authority {
 }
 
 impl Service {
-    /// What the caller may do in `rpc`, by the session, state and role that the database has now.
+    /// What the caller may do, by the session, state and role that the database has now.
     ///
     /// # Errors
     /// [`ServiceError::TokenInvalid`] when the caller's session has ended;
-    /// [`ServiceError::RoleTooLow`] when his role may not call this.
-    pub(super) async fn authorize(
-        &self,
-        conn: &mut Conn,
-        rpc: &str,
-        caller: &Caller,
-        context: &CallContext,
-    ) -> Result<Authority, ServiceError> {
-        let origin = context.origin();
-        if let Caller::Service(name) = caller {
+    /// [`ServiceError::RoleTooLow`] when their role may not call this.
+    pub(super) async fn authorize(&self, conn: &mut Conn, call: &Call) -> Result<Authority, ServiceError> {
+        if let Caller::Service(name) = call.caller() {
             let actor = Actor::Service { name: name.as_str().to_owned() };
-            return Ok(Authority { actor, origin, user: None });
+            return Ok(Authority { actor, origin: call.origin(), user: None });
         }
-        let holder = *caller.holder()?;
-        let found = storage::users::find_standing(conn, holder.tenant_id, holder.session_id, holder.user_id);
-        let standing = found.await?.ok_or(ServiceError::TokenInvalid)?;
-        self.require_open(&standing)?;
-        let reach = reach_of(rpc, standing.role)?;
-        let actor = Actor::User { id: holder.user_id, via: context.via() };
-        let user = Some(CallingUser { holder, role: standing.role, reach });
-        Ok(Authority { actor, origin, user })
+        let TokenHolder { tenant_id, user_id, session_id } = *call.holder()?;
+        let standing = storage::users::find_standing(conn, tenant_id, session_id, user_id).await?;
+        self.authority(call, standing.as_ref())
+    }
+
+    /// As [`Service::authorize`] of a user, whose session and role stay as they are until the transaction ends.
+    ///
+    /// # Errors
+    /// Those of [`Service::authorize`].
+    pub(super) async fn authorize_kept(&self, tx: &mut Tx, call: &Call) -> Result<Authority, ServiceError> {
+        let TokenHolder { tenant_id, user_id, session_id } = *call.holder()?;
+        let standing = storage::users::ask_standing_kept(tx, tenant_id, session_id, user_id).await?;
+        self.authority(call, standing.receive(tx).await?.as_ref())
     }
 
     /// As [`Service::authorize`], for a change: what a user's authority rests on, and what the change is about,
@@ -177,15 +180,12 @@ impl Service {
     pub(super) async fn authorize_change(
         &self,
         tx: &mut Tx,
-        rpc: &str,
-        caller: &Caller,
-        context: &CallContext,
+        call: &Call,
         stake: Stake,
     ) -> Result<Authority, ServiceError> {
         // First without locks: whoever may not call this keeps nobody waiting.
-        let by = self.authorize(tx, rpc, caller, context).await?;
-        let Some(CallingUser { holder, .. }) = by.user else { return Ok(by) };
-        let TokenHolder { tenant_id, user_id, session_id } = holder;
+        let by = self.authorize(tx, call).await?;
+        let Some(TokenHolder { tenant_id, user_id, session_id }) = by.holder() else { return Ok(by) };
         let tenant = storage::tenants::ask_locked(tx, tenant_id, stake.tenant).await?;
         if let Some((target, lock)) = stake.user {
             if user_id < target {
@@ -195,15 +195,38 @@ impl Service {
         }
         let standing = storage::users::ask_standing_kept(tx, tenant_id, session_id, user_id).await?;
         tenant.receive(tx).await?.ok_or(ServiceError::TokenInvalid)?;
-        let standing = standing.receive(tx).await?.ok_or(ServiceError::TokenInvalid)?;
-        self.require_open(&standing)?;
-        let reach = reach_of(rpc, standing.role)?;
-        Ok(Authority { user: Some(CallingUser { holder, role: standing.role, reach }), ..by })
+        self.authority(call, standing.receive(tx).await?.as_ref())
     }
-}
 
-/// How far a user of `role` reaches in `rpc`.
-fn reach_of(rpc: &str, role: Role) -> Result<Reach, ServiceError> {
-    let reach = access::access(rpc).map_or(Reach::Denied, |access| access.of(role));
-    if reach == Reach::Denied { Err(ServiceError::RoleTooLow) } else { Ok(reach) }
+    fn authority(&self, call: &Call, standing: Option<&SessionStanding>) -> Result<Authority, ServiceError> {
+        let user = self.calling_user_of(call, standing)?;
+        let actor = Actor::User { id: user.holder.user_id, via: call.via() };
+        Ok(Authority { actor, origin: call.origin(), user: Some(user) })
+    }
+
+    /// The one place where a user's session, state and role are held against the access table.
+    ///
+    /// # Errors
+    /// Those of [`Service::authorize`].
+    pub(super) fn calling_user_of(
+        &self,
+        call: &Call,
+        standing: Option<&SessionStanding>,
+    ) -> Result<CallingUser, ServiceError> {
+        let holder = *call.holder()?;
+        let standing = standing.filter(|standing| self.is_open_now(standing));
+        let role = standing.ok_or(ServiceError::TokenInvalid)?.role;
+        let reach = self.0.access.of(call.rpc()).of_role(role);
+        if reach == Reach::Denied {
+            return Err(ServiceError::RoleTooLow);
+        }
+        Ok(CallingUser { holder, role, reach })
+    }
+
+    /// Whether a session is open, and its user may use it.
+    fn is_open_now(&self, standing: &SessionStanding) -> bool {
+        let SessionStanding { state, last_used_at, expires_at, revoked_at, .. } = *standing;
+        let rules = self.0.session_rules;
+        rules.is_open(last_used_at, expires_at, revoked_at, self.0.clock.now()) && state == UserState::Active
+    }
 }

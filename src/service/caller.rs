@@ -128,16 +128,16 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::TokenInvalid`] for any text that is not a token of this service, in force now.
-    pub fn authenticate(&self, access_token: &str) -> Result<Caller, ServiceError> {
+    pub(super) fn authenticate(&self, access_token: &str) -> Result<TokenHolder, ServiceError> {
         let claims = self
             .0
             .access_tokens
             .verify(access_token, self.0.clock.now())
             .map_err(|_| ServiceError::TokenInvalid)?;
-        Ok(Caller::User(TokenHolder {
+        Ok(TokenHolder {
             tenant_id: claims.tenant_id,
             user_id: claims.user_id,
             session_id: claims.session_id,
-        }))
+        })
     }
 }

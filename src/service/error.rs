@@ -24,6 +24,9 @@ pub enum ServiceError {
     /// A field breaks a rule that only the stored data can tell.
     #[error("a field is invalid")]
     FieldInvalid(FieldViolation),
+    /// Fields of the request break rules.
+    #[error("some fields are invalid")]
+    FieldsInvalid(Vec<FieldViolation>),
     /// Not the latest refresh token of an open session.
     #[error("the refresh token is not valid")]
     RefreshTokenInvalid,

@@ -14,6 +14,7 @@ pub mod admission;
 mod attempts;
 pub mod audit;
 pub mod authority;
+pub mod call;
 pub mod caller;
 pub mod directory;
 mod error;
@@ -33,6 +34,8 @@ pub mod users;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::AccessTable;
+
 use crate::crypto::access_token::AccessTokens;
 use crate::crypto::fingerprint::Fingerprinter;
 use crate::crypto::hasher::Hasher;
@@ -48,6 +51,7 @@ pub use crate::storage::StorageError;
 pub use admission::{ChangeRules, Changes};
 pub use attempts::{LimitKind, Refusals, Turns};
 pub use authority::Authority;
+pub use call::{Call, Credential, Presented};
 pub use caller::{CallContext, Caller, ServiceIdentity, TokenHolder};
 pub use error::ServiceError;
 pub use hash_costs::CostWalk;
@@ -87,6 +91,8 @@ pub struct Parts {
     pub refused_calls: RefusedCalls,
     /// Calls that fail because the database is unavailable.
     pub outages: Outages,
+    /// Who may call which RPC.
+    pub access: AccessTable,
     /// Who may register, and how often.
     pub registration_rules: RegistrationRules,
     /// Who has changed how much lately.

@@ -10,11 +10,12 @@ use crate::storage::Permit;
 use crate::storage::logins::Login;
 use crate::storage::users::UserLock;
 
+use super::Service;
 use super::attempts::{Checked, Whose};
-use super::caller::{CallContext, Caller, TokenHolder};
+use super::call::Call;
+use super::caller::TokenHolder;
 use super::directory::require_unlike_email;
 use super::error::ServiceError;
-use super::{Service, access};
 
 impl Service {
     /// Gives the caller another password, and ends all of the caller's sessions but the one that the call
@@ -27,32 +28,31 @@ impl Service {
     /// [`ServiceError::Overloaded`].
     pub async fn change_password(
         &self,
-        caller: &Caller,
+        call: Call,
         current: &Password,
         new: &Password,
-        context: &CallContext,
     ) -> Result<(), ServiceError> {
-        let changing = self.charge_change(caller)?;
+        let changing = self.charge_change(&call)?;
         // One to check the password with is taken with the attempt.
-        let mut slot = self.reserve_hash(context)?;
-        let holder = *caller.holder()?;
+        let mut slot = self.reserve_hash(&call)?;
+        let holder = *call.holder()?;
         let login = {
-            let mut conn = self.reader(context).await?;
-            self.require_session_on(&mut conn, caller).await?;
+            let mut conn = self.reader(&call).await?;
+            self.authorize(&mut conn, &call).await?;
             storage::logins::find_by_user(&mut conn, holder.tenant_id, holder.user_id).await?
         };
         let login = login.ok_or(ServiceError::LoginFailed)?;
         require_unlike_email(self.0.password_policy, new, &login.user)?;
-        self.check_password(&login, current, context).await?;
+        self.check_password(&call, &login, current).await?;
         let hash = slot.hash(new).await?;
         let by = (holder.tenant_id, holder.user_id);
-        let event = context.event_by(by, self.0.clock.now(), Action::PasswordChanged);
+        let event = call.event_by(by, self.0.clock.now(), Action::PasswordChanged);
         let event = AuditEvent { target: Some(Target::User(holder.user_id)), ..event };
-        let permit = self.unit(context).await?;
+        let permit = self.unit(&call).await?;
         let service = self.clone();
         let unit = async move |permit: Permit| {
             let _slot = slot;
-            service.write_password(permit, &holder, &login, &hash, &event).await?;
+            service.write_password(permit, &call, &login, &hash, &event).await?;
             changing.made();
             Ok(())
         };
@@ -68,15 +68,14 @@ impl Service {
     /// [`ServiceError::Overloaded`].
     pub(super) async fn check_own_password(
         &self,
-        caller: &Caller,
+        call: &Call,
         email: &Email,
         current: Option<Password>,
-        context: &CallContext,
     ) -> Result<Option<Timestamp>, ServiceError> {
-        let holder = *caller.holder()?;
+        let holder = *call.holder()?;
         let login = {
-            let mut conn = self.reader(context).await?;
-            self.authorize(&mut conn, access::UPDATE_USER, caller, context).await?.require_more_than_own()?;
+            let mut conn = self.reader(call).await?;
+            self.authorize(&mut conn, call).await?.require_more_than_own()?;
             storage::logins::find_by_user(&mut conn, holder.tenant_id, holder.user_id).await?
         };
         let login = login.ok_or(ServiceError::LoginFailed)?;
@@ -90,20 +89,20 @@ impl Service {
                 description,
             }));
         };
-        self.check_password(&login, &current, context).await?;
+        self.check_password(call, &login, &current).await?;
         Ok(Some(login.password_changed_at))
     }
 
     /// Checks a password of a user who is logged in, and counts a wrong one as one of a login.
     async fn check_password(
         &self,
+        call: &Call,
         login: &Login,
         password: &Password,
-        context: &CallContext,
     ) -> Result<(), ServiceError> {
-        let (attempt, _) = self.begin_attempt(&login.user.email, context, Whose::Given).await?;
+        let (attempt, _) = self.begin_attempt(&login.user.email, call, Whose::Given).await?;
         let by = (login.user.tenant.id, login.user.id);
-        let event = context.event_by(by, self.0.clock.now(), Action::LoginFailed);
+        let event = call.event_by(by, self.0.clock.now(), Action::LoginFailed);
         let target = Some(Target::User(login.user.id));
         let failure = AuditEvent { target, reason: Some(Reason::WrongPassword), ..event };
         match attempt.check(password, Some(&login.password), failure).await? {
@@ -116,19 +115,19 @@ impl Service {
     async fn write_password(
         &self,
         permit: Permit,
-        holder: &TokenHolder,
+        call: &Call,
         login: &Login,
         hash: &PasswordHash,
         event: &AuditEvent,
     ) -> Result<(), ServiceError> {
-        let TokenHolder { tenant_id, user_id, session_id } = *holder;
+        let TokenHolder { tenant_id, user_id, session_id } = *call.holder()?;
         // Later than the last change, whatever this machine's clock says: logins compare the two.
         let soonest = login.password_changed_at.plus(Duration::from_micros(1));
         let now = self.0.clock.now().max(soonest);
         let mut tx = permit.begin("change password").await?;
         storage::users::lock(&mut tx, tenant_id, user_id, UserLock::Change).await?;
         // Whoever ended the session while the passwords were hashed meant to keep its holder out.
-        self.require_session_kept(&mut tx, holder).await?;
+        self.authorize_kept(&mut tx, call).await?;
         let expected = login.password_changed_at;
         let changed =
             storage::logins::update_password(&mut tx, tenant_id, user_id, expected, hash, now).await?;

@@ -122,7 +122,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::ServiceCredentialInvalid`] for any text that is not a service token in force;
     /// [`ServiceError::TooManyServiceTokens`].
-    pub async fn authenticate_service(
+    pub(super) async fn authenticate_service(
         &self,
         token: &str,
         party: Party,

@@ -7,16 +7,19 @@ use identity::proto::v1::{
     RevokeSessionRequest, RevokeUserSessionsRequest, Role, SetPasswordRequest, SetUserStateRequest, Tenant,
     UpdateTenantRequest, UpdateUserRequest, User, UserState, VerifyTokenRequest,
 };
-use identity::service::access::{Access, Reach, access};
+use identity::service::access::{Access, AccessTable, Reach, Rpc};
 use prost_types::FieldMask;
 use tonic::{Code, Request, Status};
 
-use crate::fixture::{claim, new_id, rpcs};
+use crate::fixture::{claim, new_id, row, rpcs};
 use crate::services::{SERVICE_TOKEN, token};
 use crate::support::service::{Client, Engine, TestDatabase, TestService, on_both_databases, registration};
 use crate::world::{House, Person, REGISTRATIONS, is_in, newcomer};
 
-on_both_databases!(every_caller_reaches_what_the_table_says);
+on_both_databases!(
+    every_caller_reaches_what_the_table_says,
+    every_cell_of_the_table_that_says_denied_refuses_its_callers,
+);
 
 /// The kinds of callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +35,42 @@ impl Kind {
     const ALL: [Self; 5] = [Self::Anonymous, Self::Member, Self::Admin, Self::Owner, Self::Service];
 
     fn reach(self, access: Access) -> Reach {
-        match self {
-            Self::Anonymous => access.anonymous,
-            Self::Member => access.member,
-            Self::Admin => access.admin,
-            Self::Owner => access.owner,
-            Self::Service => access.service,
+        match (self, access) {
+            (_, Access::Open) => Reach::Everything,
+            (Self::Anonymous, Access::Limited { .. }) => Reach::Denied,
+            (Self::Member, Access::Limited { member, .. }) => member,
+            (Self::Admin, Access::Limited { admin, .. }) => admin,
+            (Self::Owner, Access::Limited { owner, .. }) => owner,
+            (Self::Service, Access::Limited { service, .. }) => service,
+        }
+    }
+
+    /// The contract's table, in which this kind of caller may call nothing.
+    fn denied(self) -> AccessTable {
+        let table = AccessTable::default();
+        Rpc::ALL.iter().fold(table.clone(), |denying, rpc| {
+            let mut row = table.of(*rpc);
+            match (self, &mut row) {
+                // Who calls makes a difference now, and anonymous callers are none of those who may.
+                (Self::Anonymous, row) => {
+                    let all = Reach::Everything;
+                    *row = Access::Limited { member: all, admin: all, owner: all, service: all };
+                }
+                (_, Access::Open) => {}
+                (Self::Member, Access::Limited { member, .. }) => *member = Reach::Denied,
+                (Self::Admin, Access::Limited { admin, .. }) => *admin = Reach::Denied,
+                (Self::Owner, Access::Limited { owner, .. }) => *owner = Reach::Denied,
+                (Self::Service, Access::Limited { service, .. }) => *service = Reach::Denied,
+            }
+            denying.with(*rpc, row)
+        })
+    }
+
+    /// What such a caller sends along.
+    fn metadata(self, house: &House, service_token: &str) -> Option<(&'static str, String)> {
+        match self.person(house) {
+            Some(person) => Some(("authorization", person.bearer())),
+            None => (self == Self::Service).then(|| (SERVICE_TOKEN, service_token.to_owned())),
         }
     }
 
@@ -68,7 +101,7 @@ impl Caller<'_> {
         request
     }
 
-    /// Whether a call of `rpc` reaches what belongs to `target`, or to his tenant, of whom the caller knows
+    /// Whether a call of `rpc` reaches what belongs to `target`, or to their tenant, of whom the caller knows
     /// all ids and tokens.
     async fn reaches(&self, rpc: &str, target: &Person) -> Result<bool, Status> {
         let mut calls = self.client.service.clone();
@@ -219,14 +252,14 @@ impl Caller<'_> {
     }
 }
 
-/// How far somebody gets who reaches himself, his tenant and another one, or not.
+/// How far somebody gets who reaches what is their own, their tenant's and another tenant's, or not.
 fn reach(reached: [bool; 3]) -> Reach {
     match reached {
         [false, false, false] => Reach::Denied,
         [true, false, false] => Reach::Own,
         [true, true, false] => Reach::OwnTenant,
         [true, true, true] => Reach::Everything,
-        odd => panic!("of himself, his tenant and another one: {odd:?}"),
+        odd => panic!("of their own, their tenant's and another tenant's: {odd:?}"),
     }
 }
 
@@ -242,18 +275,14 @@ async fn every_caller_reaches_what_the_table_says(engine: Engine) {
     let (_, service_token) = token(&service.database, &[]).await;
     let mut houses = [House::build(&client).await, House::build(&client).await];
     for rpc in rpcs() {
-        let row = access(&rpc).unwrap();
+        let row = row(&rpc);
         for kind in Kind::ALL {
             let says = kind.reach(row);
             let mut reached = [false; 3];
             for (n, reached) in reached.iter_mut().enumerate() {
                 let [house, elsewhere] = &houses;
                 let person = kind.person(house);
-                let metadata = match (kind, person) {
-                    (_, Some(person)) => Some(("authorization", person.bearer())),
-                    (Kind::Service, None) => Some((SERVICE_TOKEN, service_token.clone())),
-                    _ => None,
-                };
+                let metadata = kind.metadata(house, &service_token);
                 // One's own password is changed by another RPC.
                 let own = person.filter(|_| !rpc.ends_with("/SetPassword")).unwrap_or(&house.member);
                 let target = [own, &house.other_member, &elsewhere.other_member][n];
@@ -297,6 +326,29 @@ async fn every_caller_reaches_what_the_table_says(engine: Engine) {
                 }
             }
             assert_eq!(reach(reached), says, "{rpc} by {kind:?}");
+        }
+    }
+}
+
+async fn every_cell_of_the_table_that_says_denied_refuses_its_callers(engine: Engine) {
+    let service = TestService::start_with(TestDatabase::migrated(engine).await, &[REGISTRATIONS]).await;
+    let (_, service_token) = token(&service.database, &[]).await;
+    let house = House::build(&service.client()).await;
+    for denied in Kind::ALL {
+        let denying = TestService::start_with_access(service.database.again(), denied.denied()).await;
+        let client = denying.client();
+        for rpc in rpcs() {
+            let row = denied.denied().of(Rpc::find(&rpc).unwrap());
+            if row == Access::Open {
+                continue;
+            }
+            let metadata = denied.metadata(&house, &service_token);
+            let caller = Caller { service: &denying, client: &client, metadata };
+            let target = denied.person(&house).unwrap_or(&house.member);
+            let refused = caller.reaches(&rpc, target).await.expect_err(&rpc);
+            let is_unknown = denied == Kind::Anonymous;
+            let expected = if is_unknown { Code::Unauthenticated } else { Code::PermissionDenied };
+            assert_eq!(refused.code(), expected, "{rpc} by {denied:?}: {refused:?}");
         }
     }
 }

@@ -9,7 +9,8 @@ use identity::proto::v1::{
     RevokeSessionRequest, RevokeUserSessionsRequest, Role, SetPasswordRequest, SetUserStateRequest, Tenant,
     UpdateTenantRequest, UpdateUserRequest, User, UserState, VerifyTokenRequest,
 };
-use identity::service::admission::{Budget, budgets};
+use identity::service::access::Rpc;
+use identity::service::admission::Budget;
 use identity::storage::Lane;
 use prost::Message as _;
 use prost_types::FieldMask;
@@ -139,8 +140,13 @@ async fn every_call_takes_the_budgets_that_the_table_names(engine: Engine) {
         let after = taken(&service).await;
         let moved = before.iter().zip(after).filter(|((_, before), (_, after))| after > before);
         let moved: Vec<_> = moved.map(|(_, (budget, _))| budget).collect();
-        let mut expected: Vec<_> =
-            budgets(&rpc).iter().copied().filter(|budget| *budget != Budget::Change).collect();
+        let mut expected: Vec<_> = Rpc::find(&rpc)
+            .unwrap()
+            .budgets()
+            .iter()
+            .copied()
+            .filter(|budget| *budget != Budget::Change)
+            .collect();
         if is_for_services {
             // Its token is looked up.
             expected.insert(0, Budget::Reads);
@@ -152,7 +158,7 @@ async fn every_call_takes_the_budgets_that_the_table_names(engine: Engine) {
 
 /// The RPCs that the table says take a change.
 fn expected_changes() -> Vec<String> {
-    rpcs().into_iter().filter(|rpc| budgets(rpc).contains(&Budget::Change)).collect()
+    rpcs().into_iter().filter(|rpc| Rpc::find(rpc).unwrap().budgets().contains(&Budget::Change)).collect()
 }
 
 /// The RPCs that are refused to a user who has just made all the changes that there are.

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::uri::PathAndQuery;
 use identity::domain::{Clock, RequestId, SystemClock, Timestamp};
 use identity::proto::v1::RegisterResponse;
+use identity::service::access::{Access, AccessTable, Rpc};
 use prost::Message as _;
 use prost::bytes::{Buf as _, BufMut as _};
 use prost_types::{FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto};
@@ -89,6 +90,11 @@ pub(crate) fn decode_token(token: &str) -> (Value, Value) {
 /// One claim of an access token.
 pub(crate) fn claim(token: &str, name: &str) -> String {
     decode_token(token).1[name].as_str().unwrap().to_owned()
+}
+
+/// The row of an RPC in the contract's table.
+pub(crate) fn row(rpc: &str) -> Access {
+    AccessTable::default().of(Rpc::find(rpc).unwrap())
 }
 
 /// All RPCs of the contract, by their full names.

@@ -7,7 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::crypto::MasterKey;
 use identity::domain::{AllowedRpcs, ServiceName, ServiceTokenId, SystemClock};
 use identity::proto::v1::{GetUserRequest, ListSessionsRequest, LoginRequest, LoginResponse, User};
-use identity::service::{Authority, access, service_tokens};
+use identity::service::access::Rpc;
+use identity::service::{Authority, service_tokens};
 use prost::Message as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status};
@@ -42,7 +43,7 @@ const DEVICE_BIN: &str = "x-identity-end-user-device-bin";
 
 /// A new token of the service `billing`, for these methods, or for all without any.
 pub(crate) async fn token(database: &TestDatabase, methods: &[&str]) -> (ServiceTokenId, String) {
-    let names = methods.iter().map(|name| access::full_name(name).unwrap().to_owned()).collect();
+    let names = methods.iter().map(|name| Rpc::find(name).unwrap().name().to_owned()).collect();
     let allowed = if methods.is_empty() { AllowedRpcs::All } else { AllowedRpcs::Only(names) };
     let name = ServiceName::parse("billing").unwrap();
     let made = service_tokens::create(
@@ -135,10 +136,9 @@ async fn a_service_may_not_do_what_is_for_users(engine: Engine) {
     let (_, token) = token(&service.database, &[]).await;
     let mut metadata = MetadataMap::new();
     metadata.insert(SERVICE_TOKEN, token.parse().unwrap());
-    for rpc in ["ListSessions", "RevokeSession", "ChangePassword"] {
-        let rpc = access::full_name(rpc).unwrap();
-        let result = call_raw(&service.client(), rpc, Vec::new(), metadata.clone()).await;
-        assert_eq!(refusal(result), refused(Code::PermissionDenied, "PERMISSION_DENIED"), "{rpc}");
+    for rpc in [Rpc::ListSessions, Rpc::RevokeSession, Rpc::ChangePassword] {
+        let result = call_raw(&service.client(), rpc.name(), Vec::new(), metadata.clone()).await;
+        assert_eq!(refusal(result), refused(Code::PermissionDenied, "PERMISSION_DENIED"), "{rpc:?}");
     }
 }
 

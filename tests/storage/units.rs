@@ -16,10 +16,11 @@ use identity::crypto::{KeyAlgorithm, Keyring, SigningKey};
 use identity::domain::{
     Clock, Email, Password, PasswordPolicy, PersonName, RequestId, TenantName, Timestamp,
 };
+use identity::service::access::{AccessTable, Rpc};
 use identity::service::accounts::Registration;
 use identity::service::{
-    CallContext, ChangeRules, Changes, Deletions, Guesses, OpenTo, Outages, Parts, Refusals, RefusedCalls,
-    RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
+    ChangeRules, Changes, Deletions, Guesses, OpenTo, OpenedSession, Outages, Parts, Presented, Refusals,
+    RefusedCalls, RegistrationRules, Service, ServiceError, SessionRules, Turns, UnitsOfWork,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -66,6 +67,7 @@ fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -
         refusals: Refusals::default(),
         refused_calls: RefusedCalls::default(),
         outages: Outages::default(),
+        access: AccessTable::default(),
         changes: Changes::new(ChangeRules { user: Rate { burst: 100, per_second: 100 } }),
         registration_rules: RegistrationRules { open_to: OpenTo::Anybody, hourly: None },
         password_policy: PasswordPolicy::new(8),
@@ -88,6 +90,12 @@ fn registration() -> Registration {
     }
 }
 
+/// Registers as somebody who presents nothing.
+async fn register(service: &Service) -> Result<OpenedSession, ServiceError> {
+    let call = service.admit(Rpc::Register, Presented::default()).await?;
+    service.register(call, registration()).await
+}
+
 async fn a_registration_whose_caller_has_gone_is_written_once(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     let clock = Arc::new(SignallingClock::default());
@@ -105,7 +113,7 @@ async fn a_registration_whose_caller_has_gone_is_written_once(engine: Engine) {
     clock.armed.store(true, Ordering::SeqCst);
     let call = tokio::spawn({
         let service = service.clone();
-        async move { service.register(registration(), CallContext::default()).await.map(drop) }
+        async move { register(&service).await.map(drop) }
     });
     timeout(LONG, clock.asked.notified()).await.expect("the unit of work begins");
     call.abort();
@@ -115,7 +123,7 @@ async fn a_registration_whose_caller_has_gone_is_written_once(engine: Engine) {
     eventually("it is written", async || outside.count("tenants").await == 1).await;
 
     // Trying again, as a caller would who heard nothing, finds what was written.
-    let again = service.register(registration(), CallContext::default()).await.unwrap();
+    let again = register(&service).await.unwrap();
     timeout(LONG, units.finished()).await.expect("all units end");
     let counts = [outside.count("tenants").await, outside.count("users").await];
     assert_eq!(counts, [1, 1]);

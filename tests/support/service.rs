@@ -14,6 +14,7 @@ use identity::proto::v1::{
     RegisterRequest, RegisterResponse, RevokeSessionRequest, VerifyTokenRequest, VerifyTokenResponse,
 };
 use identity::server::{Server, Sockets, Stopped, listener};
+use identity::service::access::AccessTable;
 use identity::storage::{DatabaseUrl, migrate};
 use identity::telemetry::lines::DroppedLines;
 use tempfile::TempDir;
@@ -149,14 +150,32 @@ impl TestService {
         service
     }
 
+    /// As [`TestService::start_with`], where others may call than the contract says.
+    pub(crate) async fn start_with_access(database: TestDatabase, access: AccessTable) -> Self {
+        let service = Self::launch_with_access(database, &[], Arc::new(SystemClock), access);
+        assert!(service.server.ready().await, "the server did not come up");
+        service
+    }
+
     /// Starts a server without waiting until it serves.
     pub(crate) fn launch(database: TestDatabase, variables: &[(&str, &str)], clock: Arc<dyn Clock>) -> Self {
+        Self::launch_with_access(database, variables, clock, AccessTable::default())
+    }
+
+    fn launch_with_access(
+        database: TestDatabase,
+        variables: &[(&str, &str)],
+        clock: Arc<dyn Clock>,
+        access: AccessTable,
+    ) -> Self {
         let settings = settings(&database.url, variables);
         let stop = CancellationToken::new();
         let grpc = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let http = Some(listener::bind("127.0.0.1:0".parse().unwrap()).unwrap());
         let sockets = Sockets { grpc, http, health: None };
-        let server = Server::start(settings, sockets, clock, DroppedLines::default(), stop.clone()).unwrap();
+        let dropped = DroppedLines::default();
+        let server =
+            Server::start_with_access(settings, sockets, clock, dropped, stop.clone(), access).unwrap();
         Self { database, server, stop }
     }
 

@@ -174,6 +174,17 @@ pub(in crate::rpc) fn named_user(user_id: &str, tenant_id: &str) -> Result<Whose
     whose(&mut violations, user_id, tenant_id).ok_or_else(|| violations.into_vec())
 }
 
+/// The user that is to be deleted, under which etag.
+///
+/// # Errors
+/// Every violation of either id.
+pub(in crate::rpc) fn user_deletion(
+    message: v1::DeleteUserRequest,
+) -> Result<(Whose, Option<Etag>), Vec<FieldViolation>> {
+    let whose = named_user(&message.user_id, &message.tenant_id)?;
+    Ok((whose, Etag::given(message.etag)))
+}
+
 fn whose(violations: &mut Violations, user_id: &str, tenant_id: &str) -> Option<Whose> {
     let user = violations.check("user_id", UserId::parse(user_id));
     let tenant = violations.check("tenant_id", optional(tenant_id, TenantId::parse));
@@ -208,7 +219,7 @@ pub(in crate::rpc) fn tenant_deletion(
 /// # Errors
 /// Every violation of either field, one for all ids.
 pub(in crate::rpc) fn user_ids(
-    message: &v1::BatchGetUsersRequest,
+    message: v1::BatchGetUsersRequest,
 ) -> Result<(Option<TenantId>, Vec<UserId>), Vec<FieldViolation>> {
     let mut violations = Violations::new();
     let ids = match message.user_ids.len() {
@@ -227,7 +238,7 @@ pub(in crate::rpc) fn user_ids(
 ///
 /// # Errors
 /// The violation of `email`.
-pub(in crate::rpc) fn email(message: &v1::GetUserByEmailRequest) -> Result<Email, Vec<FieldViolation>> {
+pub(in crate::rpc) fn email(message: v1::GetUserByEmailRequest) -> Result<Email, Vec<FieldViolation>> {
     let mut violations = Violations::new();
     let email = violations.check("email", Email::parse_existing(&message.email));
     email.ok_or_else(|| violations.into_vec())

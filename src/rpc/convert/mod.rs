@@ -65,7 +65,7 @@ pub(super) fn credentials(message: v1::LoginRequest) -> Result<(Email, Password)
 /// # Errors
 /// Every violation of either field.
 pub(super) fn wanted_user(
-    message: &v1::GetUserRequest,
+    message: v1::GetUserRequest,
 ) -> Result<(Option<UserId>, Option<TenantId>), Vec<FieldViolation>> {
     let mut violations = Violations::new();
     let user = violations.check("user_id", optional(&message.user_id, UserId::parse));
@@ -78,11 +78,11 @@ pub(super) fn wanted_user(
 /// # Errors
 /// The violation of `page_size`. What the token is good for, the service knows.
 pub(super) fn page(
-    message: &v1::ListSessionsRequest,
-) -> Result<(PageSize, Option<&str>), Vec<FieldViolation>> {
+    message: v1::ListSessionsRequest,
+) -> Result<(PageSize, Option<String>), Vec<FieldViolation>> {
     let mut violations = Violations::new();
     let size = page_size(&mut violations, message.page_size);
-    let token = Some(message.page_token.as_str()).filter(|token| !token.is_empty());
+    let token = Some(message.page_token).filter(|token| !token.is_empty());
     size.map(|size| (size, token)).ok_or_else(|| violations.into_vec())
 }
 
@@ -94,7 +94,7 @@ fn page_size(violations: &mut Violations, requested: i32) -> Option<PageSize> {
 ///
 /// # Errors
 /// The violation of `session_id`.
-pub(super) fn session_id(message: &v1::RevokeSessionRequest) -> Result<SessionId, Vec<FieldViolation>> {
+pub(super) fn session_id(message: v1::RevokeSessionRequest) -> Result<SessionId, Vec<FieldViolation>> {
     let mut violations = Violations::new();
     let id = violations.check("session_id", SessionId::parse(&message.session_id));
     id.ok_or_else(|| violations.into_vec())

@@ -4,10 +4,10 @@ mod retention;
 
 use uuid::Uuid;
 
-use super::access;
+use super::call::Call;
 use super::directory::PageQuery;
 use super::directory::pieces::{Cursor, Found, Piece, Pieced, Pieces};
-use super::{CallContext, Caller, Service, ServiceError};
+use super::{Service, ServiceError};
 use crate::domain::{Action, AuditEventId, LoggedEvent, Page, PageSize, TenantId, Timestamp, UserId};
 use crate::storage::audit::{EventFilter, Listed};
 use crate::storage::{self, Conn, StorageError};
@@ -42,15 +42,14 @@ impl Service {
     /// [`ServiceError::FieldInvalid`] when the page token was not issued for this list.
     pub async fn list_audit_events(
         &self,
-        caller: &Caller,
+        call: &Call,
         query: EventQuery,
         page: PageQuery,
-        context: &CallContext,
     ) -> Result<Page<LoggedEvent>, ServiceError> {
-        let listing = self.listing(context).await?;
+        let listing = self.listing(call).await?;
         let by = {
             let mut conn = listing.connection().await?;
-            self.authorize(&mut conn, access::LIST_AUDIT_EVENTS, caller, context).await?
+            self.authorize(&mut conn, call).await?
         };
         let tenant_id = match query.tenant_id {
             None if !by.is_user() => None,

@@ -1,10 +1,10 @@
 //! The changes that callers ask for: authorised, limited, hashed for, and made in a unit of work. Once a
 //! write has begun, it goes on even when the caller's future is dropped.
 
-use super::super::access;
 use super::super::admission::Changing;
 use super::super::authority::{Authority, Stake};
-use super::super::{CallContext, Caller, Service, ServiceError};
+use super::super::call::Call;
+use super::super::{Service, ServiceError};
 use super::changes::{self, NewUser, TenantChanges, UserChanges};
 use crate::domain::{
     Etag, FieldViolation, Password, PasswordPolicy, Tenant, TenantId, Timestamp, User, UserId, UserState,
@@ -14,7 +14,7 @@ use crate::storage::tenants::TenantLock;
 use crate::storage::users::UserLock;
 use crate::storage::{Permit, Tx};
 
-/// A user by his id, and by his tenant where that is named.
+/// A user by their id, and by their tenant where that is named.
 type Whose = (UserId, Option<TenantId>);
 
 /// A unit of work whose caller may make it.
@@ -33,41 +33,36 @@ impl Service {
     /// [`ServiceError::Overloaded`].
     pub async fn create_user(
         &self,
-        caller: Caller,
+        call: Call,
         tenant_id: Option<TenantId>,
         new: NewUser,
         password: &Password,
-        context: CallContext,
     ) -> Result<User, ServiceError> {
         // Before the hash, so that whoever may not do this keeps no core busy.
-        let changing = self.charge_change(&caller)?;
-        let mut slot = self.reserve_hash(&context)?;
+        let changing = self.charge_change(&call)?;
+        let mut slot = self.reserve_hash(&call)?;
         {
-            let mut conn = self.reader(&context).await?;
-            let by = self.authorize(&mut conn, access::CREATE_USER, &caller, &context).await?;
+            let mut conn = self.reader(&call).await?;
+            let by = self.authorize(&mut conn, &call).await?;
             let tenant_id = by.tenant("tenant_id", tenant_id)?;
             storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
             by.require_role(new.role)?;
         }
         let hash = slot.hash(password).await?;
-        let permit = self.unit(&context).await?;
+        let stake = Stake { tenant: TenantLock::Keep, user: None };
         let service = self.clone();
-        let unit = async move |permit: Permit| {
+        let work = async move |Authorized { mut tx, by, now }| {
             let _slot = slot;
-            let stake = Stake { tenant: TenantLock::Keep, user: None };
-            let rpc = access::CREATE_USER;
-            let authorized = service.begin_authorized(permit, "create user", rpc, &caller, &context, stake);
-            let Authorized { mut tx, by, now } = authorized.await?;
             let tenant_id = by.tenant("tenant_id", tenant_id)?;
             let limited = service.lock_taken(&mut tx, &by).await?;
             let created = changes::create_user(&mut tx, &by, tenant_id, new, &hash, now).await?;
             if created.is_none() {
                 service.tell_taken(&mut tx, &by, limited, now).await?;
             }
-            commit(tx, changing).await?;
-            created.ok_or(ServiceError::EmailTaken)
+            Ok((tx, created))
         };
-        self.0.units.run(permit, unit).await
+        let created = self.run_change(call, changing, "create user", stake, work).await?;
+        created.ok_or(ServiceError::EmailTaken)
     }
 
     /// Changes a user. Callers who give themselves another e-mail prove that they know `current_password`.
@@ -79,29 +74,24 @@ impl Service {
     /// is wrong, or was changed meanwhile; [`ServiceError::TooManyAttempts`]; [`ServiceError::Overloaded`].
     pub async fn update_user(
         &self,
-        caller: Caller,
+        call: Call,
         whose: Whose,
         etag: Option<Etag>,
         changes: UserChanges,
         current_password: Option<Password>,
-        context: CallContext,
     ) -> Result<User, ServiceError> {
-        let changing = self.charge_change(&caller)?;
+        let changing = self.charge_change(&call)?;
         let checked_at = match &changes.email {
-            Some(email) if caller.is_user(whose.0) => {
-                self.check_own_password(&caller, email, current_password, &context).await?
+            Some(email) if call.caller().is_user(whose.0) => {
+                self.check_own_password(&call, email, current_password).await?
             }
             Some(_) | None => None,
         };
-        let permit = self.unit(&context).await?;
+        let stake = Stake { tenant: changes.tenant_lock(), user: Some((whose.0, UserLock::Change)) };
         let service = self.clone();
-        let unit = async move |permit: Permit| {
-            let stake = Stake { tenant: changes.tenant_lock(), user: Some((whose.0, UserLock::Change)) };
-            let rpc = access::UPDATE_USER;
-            let authorized = service.begin_authorized(permit, "update user", rpc, &caller, &context, stake);
-            let Authorized { mut tx, by, now } = authorized.await?;
+        let work = async move |Authorized { mut tx, by, now }| {
             if let Some(checked_at) = checked_at {
-                require_unchanged_password(&mut tx, &caller, checked_at).await?;
+                require_unchanged_password(&mut tx, &by, checked_at).await?;
             }
             let limited = match changes.email {
                 Some(_) => service.lock_taken(&mut tx, &by).await?,
@@ -111,10 +101,10 @@ impl Service {
             if updated.is_none() {
                 service.tell_taken(&mut tx, &by, limited, now).await?;
             }
-            commit(tx, changing).await?;
-            updated.ok_or(ServiceError::EmailTaken)
+            Ok((tx, updated))
         };
-        self.0.units.run(permit, unit).await
+        let updated = self.run_change(call, changing, "update user", stake, work).await?;
+        updated.ok_or(ServiceError::EmailTaken)
     }
 
     /// Lets a user log in and call, or not.
@@ -123,26 +113,17 @@ impl Service {
     /// Those of an unauthorised caller and of [`changes::set_user_state`].
     pub async fn set_user_state(
         &self,
-        caller: Caller,
+        call: Call,
         whose: Whose,
         etag: Option<Etag>,
         state: UserState,
-        context: CallContext,
     ) -> Result<User, ServiceError> {
-        let changing = self.charge_change(&caller)?;
-        let permit = self.unit(&context).await?;
-        let service = self.clone();
-        let unit = async move |permit: Permit| {
-            let stake = Stake { tenant: TenantLock::Change, user: Some((whose.0, UserLock::Change)) };
-            let rpc = access::SET_USER_STATE;
-            let authorized =
-                service.begin_authorized(permit, "set user state", rpc, &caller, &context, stake);
-            let Authorized { mut tx, by, now } = authorized.await?;
+        let stake = Stake { tenant: TenantLock::Change, user: Some((whose.0, UserLock::Change)) };
+        let work = async move |Authorized { mut tx, by, now }| {
             let user = changes::set_user_state(&mut tx, &by, whose, etag.as_ref(), state, now).await?;
-            commit(tx, changing).await?;
-            Ok(user)
+            Ok((tx, user))
         };
-        self.0.units.run(permit, unit).await
+        self.change(call, "set user state", stake, work).await
     }
 
     /// Gives somebody else another password, which satisfies [`Service::password_policy`] but for the e-mail.
@@ -153,18 +134,17 @@ impl Service {
     /// [`ServiceError::Overloaded`].
     pub async fn set_password(
         &self,
-        caller: Caller,
+        call: Call,
         whose: Whose,
         password: &Password,
-        context: CallContext,
     ) -> Result<(), ServiceError> {
         // Before the hash, so that whoever may not do this keeps no core busy.
-        let changing = self.charge_change(&caller)?;
-        let mut slot = self.reserve_hash(&context)?;
+        let changing = self.charge_change(&call)?;
+        let mut slot = self.reserve_hash(&call)?;
         let user = {
-            let mut conn = self.reader(&context).await?;
-            let by = self.authorize(&mut conn, access::SET_PASSWORD, &caller, &context).await?;
-            if caller.is_user(whose.0) {
+            let mut conn = self.reader(&call).await?;
+            let by = self.authorize(&mut conn, &call).await?;
+            if call.caller().is_user(whose.0) {
                 let description = "must be somebody else: ChangePassword is for one's own".to_owned();
                 return Err(ServiceError::FieldInvalid(FieldViolation { field: "user_id", description }));
             }
@@ -176,69 +156,45 @@ impl Service {
         };
         require_unlike_email(self.0.password_policy, password, &user)?;
         let hash = slot.hash(password).await?;
-        let permit = self.unit(&context).await?;
         let whose = (user.id, Some(user.tenant.id));
-        let service = self.clone();
-        let unit = async move |permit: Permit| {
+        let stake = Stake { tenant: TenantLock::Keep, user: Some((user.id, UserLock::Change)) };
+        let work = async move |Authorized { mut tx, by, now }| {
             let _slot = slot;
-            let stake = Stake { tenant: TenantLock::Keep, user: Some((whose.0, UserLock::Change)) };
-            let rpc = access::SET_PASSWORD;
-            let authorized = service.begin_authorized(permit, "set password", rpc, &caller, &context, stake);
-            let Authorized { mut tx, by, now } = authorized.await?;
             changes::set_password(&mut tx, &by, whose, &hash, now).await?;
-            commit(tx, changing).await
+            Ok((tx, ()))
         };
-        self.0.units.run(permit, unit).await
+        self.run_change(call, changing, "set password", stake, work).await
     }
 
     /// Ends all sessions of a user.
     ///
     /// # Errors
     /// Those of an unauthorised caller and of [`changes::revoke_user_sessions`].
-    pub async fn revoke_user_sessions(
-        &self,
-        caller: Caller,
-        whose: Whose,
-        context: CallContext,
-    ) -> Result<(), ServiceError> {
-        let changing = self.charge_change(&caller)?;
-        let permit = self.unit(&context).await?;
-        let service = self.clone();
-        let unit = async move |permit: Permit| {
-            let rpc = access::REVOKE_USER_SESSIONS;
-            let stake = Stake { tenant: TenantLock::Keep, user: Some((whose.0, UserLock::Change)) };
-            let name = "revoke user sessions";
-            let authorized = service.begin_authorized(permit, name, rpc, &caller, &context, stake);
-            let Authorized { mut tx, by, now } = authorized.await?;
+    pub async fn revoke_user_sessions(&self, call: Call, whose: Whose) -> Result<(), ServiceError> {
+        let stake = Stake { tenant: TenantLock::Keep, user: Some((whose.0, UserLock::Change)) };
+        let work = async move |Authorized { mut tx, by, now }| {
             changes::revoke_user_sessions(&mut tx, &by, whose, now).await?;
-            commit(tx, changing).await
+            Ok((tx, ()))
         };
-        self.0.units.run(permit, unit).await
+        self.change(call, "revoke user sessions", stake, work).await
     }
 
-    /// Deletes a user with everything that belongs to him.
+    /// Deletes a user with everything that belongs to them.
     ///
     /// # Errors
     /// Those of an unauthorised caller and of [`changes::delete_user`].
     pub async fn delete_user(
         &self,
-        caller: Caller,
+        call: Call,
         whose: Whose,
         etag: Option<Etag>,
-        context: CallContext,
     ) -> Result<(), ServiceError> {
-        let changing = self.charge_change(&caller)?;
-        let permit = self.unit(&context).await?;
-        let service = self.clone();
-        let unit = async move |permit: Permit| {
-            let stake = Stake { tenant: TenantLock::Change, user: Some((whose.0, UserLock::Delete)) };
-            let rpc = access::DELETE_USER;
-            let authorized = service.begin_authorized(permit, "delete user", rpc, &caller, &context, stake);
-            let Authorized { mut tx, by, now } = authorized.await?;
+        let stake = Stake { tenant: TenantLock::Change, user: Some((whose.0, UserLock::Delete)) };
+        let work = async move |Authorized { mut tx, by, now }| {
             changes::delete_user(&mut tx, &by, whose, etag.as_ref(), now).await?;
-            commit(tx, changing).await
+            Ok((tx, ()))
         };
-        self.0.units.run(permit, unit).await
+        self.change(call, "delete user", stake, work).await
     }
 
     /// Changes a tenant.
@@ -247,26 +203,18 @@ impl Service {
     /// Those of an unauthorised caller and of [`changes::update_tenant`].
     pub async fn update_tenant(
         &self,
-        caller: Caller,
+        call: Call,
         tenant_id: Option<TenantId>,
         etag: Option<Etag>,
         changes: TenantChanges,
-        context: CallContext,
     ) -> Result<Tenant, ServiceError> {
-        let changing = self.charge_change(&caller)?;
-        let permit = self.unit(&context).await?;
-        let service = self.clone();
-        let unit = async move |permit: Permit| {
-            let stake = Stake { tenant: TenantLock::Change, user: None };
-            let rpc = access::UPDATE_TENANT;
-            let authorized = service.begin_authorized(permit, "update tenant", rpc, &caller, &context, stake);
-            let Authorized { mut tx, by, now } = authorized.await?;
+        let stake = Stake { tenant: TenantLock::Change, user: None };
+        let work = async move |Authorized { mut tx, by, now }| {
             let tenant_id = by.tenant("tenant.id", tenant_id)?;
             let tenant = changes::update_tenant(&mut tx, &by, tenant_id, etag.as_ref(), changes, now).await?;
-            commit(tx, changing).await?;
-            Ok(tenant)
+            Ok((tx, tenant))
         };
-        self.0.units.run(permit, unit).await
+        self.change(call, "update tenant", stake, work).await
     }
 
     /// Deletes a tenant with its users and everything that belongs to them. It exists for nobody once this
@@ -276,41 +224,67 @@ impl Service {
     /// Those of an unauthorised caller and of [`changes::delete_tenant`].
     pub async fn delete_tenant(
         &self,
-        caller: Caller,
+        call: Call,
         tenant_id: TenantId,
         etag: Option<Etag>,
-        context: CallContext,
     ) -> Result<(), ServiceError> {
-        let changing = self.charge_change(&caller)?;
-        let permit = self.unit(&context).await?;
-        let service = self.clone();
-        let unit = async move |permit: Permit| {
-            let stake = Stake { tenant: TenantLock::Delete, user: None };
-            let rpc = access::DELETE_TENANT;
-            let authorized = service.begin_authorized(permit, "delete tenant", rpc, &caller, &context, stake);
-            let Authorized { mut tx, by, now } = authorized.await?;
+        let stake = Stake { tenant: TenantLock::Delete, user: None };
+        let work = async move |Authorized { mut tx, by, now }| {
             let tenant_id = by.tenant("tenant_id", Some(tenant_id))?;
             changes::delete_tenant(&mut tx, &by, tenant_id, etag.as_ref(), now).await?;
-            commit(tx, changing).await?;
-            service.tell_deleted();
-            Ok(())
+            Ok((tx, ()))
         };
-        self.0.units.run(permit, unit).await
+        self.change(call, "delete tenant", stake, work).await
     }
 
-    async fn begin_authorized(
+    /// Makes a change in a unit of work that logs call `name`: takes its budgets, and lets `work` do what the
+    /// caller turns out to be allowed to do.
+    async fn change<T, F>(
         &self,
-        permit: Permit,
+        call: Call,
         name: &'static str,
-        rpc: &str,
-        caller: &Caller,
-        context: &CallContext,
         stake: Stake,
-    ) -> Result<Authorized, ServiceError> {
-        let mut tx = permit.begin(name).await?;
-        let by = self.authorize_change(&mut tx, rpc, caller, context, stake).await?;
-        let now = self.0.clock.now();
-        Ok(Authorized { tx, by, now })
+        work: impl FnOnce(Authorized) -> F + Send + 'static,
+    ) -> Result<T, ServiceError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<(Tx, T), ServiceError>> + Send + 'static,
+    {
+        let changing = self.charge_change(&call)?;
+        self.run_change(call, changing, name, stake, work).await
+    }
+
+    /// As [`Service::change`], of a change that was charged before.
+    async fn run_change<T, F>(
+        &self,
+        call: Call,
+        changing: Changing,
+        name: &'static str,
+        stake: Stake,
+        work: impl FnOnce(Authorized) -> F + Send + 'static,
+    ) -> Result<T, ServiceError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<(Tx, T), ServiceError>> + Send + 'static,
+    {
+        let permit = self.unit(&call).await?;
+        let service = self.clone();
+        let unit = async move |permit: Permit| {
+            let mut tx = permit.begin(name).await?;
+            let by = service.authorize_change(&mut tx, &call, stake).await?;
+            let (tx, done) = work(Authorized { tx, by, now: service.0.clock.now() }).await?;
+            // What told the audit log of nothing has changed nothing, and costs nothing.
+            let is_change = tx.has_events();
+            tx.commit().await?;
+            if is_change {
+                changing.made();
+            }
+            if stake.tenant == TenantLock::Delete {
+                service.tell_deleted();
+            }
+            Ok(done)
+        };
+        self.0.units.run(permit, unit).await
     }
 }
 
@@ -320,22 +294,12 @@ impl Service {
 /// [`ServiceError::LoginFailed`].
 async fn require_unchanged_password(
     tx: &mut Tx,
-    caller: &Caller,
+    by: &Authority,
     checked_at: Timestamp,
 ) -> Result<(), ServiceError> {
-    let holder = caller.holder()?;
+    let holder = by.holder().ok_or(ServiceError::TokenInvalid)?;
     let found = storage::logins::find_password_changed_at(tx, holder.tenant_id, holder.user_id).await?;
     if found == Some(checked_at) { Ok(()) } else { Err(ServiceError::LoginFailed) }
-}
-
-/// Commits a change. One that told the audit log of nothing has changed nothing, and costs nothing.
-async fn commit(tx: Tx, changing: Changing) -> Result<(), ServiceError> {
-    let is_change = tx.has_events();
-    tx.commit().await?;
-    if is_change {
-        changing.made();
-    }
-    Ok(())
 }
 
 /// Refuses a password that is its user's e-mail.

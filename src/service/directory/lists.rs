@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::super::access;
-use super::super::{CallContext, Caller, Service, ServiceError};
+use super::super::call::Call;
+use super::super::{Service, ServiceError};
 use super::pieces::{Cursor, Found, Piece, Pieced, Pieces};
 use super::user_search::{self, Counted, MOST_COUNTED};
 use crate::crypto::page_token::InvalidPageToken;
@@ -60,14 +60,13 @@ impl Service {
     /// Those of an unauthorised caller.
     pub async fn batch_get_users(
         &self,
-        caller: &Caller,
+        call: &Call,
         tenant_id: Option<TenantId>,
         ids: &[UserId],
-        context: &CallContext,
     ) -> Result<Vec<User>, ServiceError> {
-        let listing = self.listing(context).await?;
+        let listing = self.listing(call).await?;
         let mut conn = listing.connection().await?;
-        let by = self.authorize(&mut conn, access::BATCH_GET_USERS, caller, context).await?;
+        let by = self.authorize(&mut conn, call).await?;
         let tenant_id = match (by.bound_to(), tenant_id) {
             (Some(own), Some(named)) if own != named => return Ok(Vec::new()),
             (Some(own), _) => Some(own),
@@ -86,14 +85,9 @@ impl Service {
     ///
     /// # Errors
     /// Those of an unauthorised caller; [`ServiceError::UserNotFound`] when the caller may see no such user.
-    pub async fn get_user_by_email(
-        &self,
-        caller: &Caller,
-        email: &Email,
-        context: &CallContext,
-    ) -> Result<User, ServiceError> {
-        let mut conn = self.reader(context).await?;
-        let by = self.authorize(&mut conn, access::GET_USER_BY_EMAIL, caller, context).await?;
+    pub async fn get_user_by_email(&self, call: &Call, email: &Email) -> Result<User, ServiceError> {
+        let mut conn = self.reader(call).await?;
+        let by = self.authorize(&mut conn, call).await?;
         let found = storage::users::find_by_email(&mut conn, email).await?;
         let visible = found.filter(|user| by.bound_to().is_none_or(|own| own == user.tenant.id));
         visible.ok_or(ServiceError::UserNotFound)
@@ -106,16 +100,15 @@ impl Service {
     /// a service names no tenant, or the page token was not issued for this list.
     pub async fn list_users(
         &self,
-        caller: &Caller,
+        call: &Call,
         query: UserQuery,
         page: PageQuery,
         total: Total,
-        context: &CallContext,
     ) -> Result<(Page<User>, Option<Counted>), ServiceError> {
-        let listing = self.listing(context).await?;
+        let listing = self.listing(call).await?;
         let by = {
             let mut conn = listing.connection().await?;
-            let by = self.authorize(&mut conn, access::LIST_USERS, caller, context).await?;
+            let by = self.authorize(&mut conn, call).await?;
             let tenant_id = by.tenant("tenant_id", query.tenant_id)?;
             if !by.is_user() {
                 storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
@@ -145,14 +138,9 @@ impl Service {
     /// # Errors
     /// Those of an unauthorised caller; [`ServiceError::TenantNotFound`] when the caller may see no such
     /// tenant; [`ServiceError::FieldInvalid`] when a service names none.
-    pub async fn get_tenant(
-        &self,
-        caller: &Caller,
-        tenant_id: Option<TenantId>,
-        context: &CallContext,
-    ) -> Result<Tenant, ServiceError> {
-        let mut conn = self.reader(context).await?;
-        let by = self.authorize(&mut conn, access::GET_TENANT, caller, context).await?;
+    pub async fn get_tenant(&self, call: &Call, tenant_id: Option<TenantId>) -> Result<Tenant, ServiceError> {
+        let mut conn = self.reader(call).await?;
+        let by = self.authorize(&mut conn, call).await?;
         let tenant_id = by.tenant("tenant_id", tenant_id)?;
         storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)
     }
@@ -164,15 +152,14 @@ impl Service {
     /// this list.
     pub async fn list_tenants(
         &self,
-        caller: &Caller,
+        call: &Call,
         page: PageQuery,
         total: Total,
-        context: &CallContext,
     ) -> Result<(Page<Tenant>, Option<Counted>), ServiceError> {
-        let listing = self.listing(context).await?;
+        let listing = self.listing(call).await?;
         let by = {
             let mut conn = listing.connection().await?;
-            self.authorize(&mut conn, access::LIST_TENANTS, caller, context).await?
+            self.authorize(&mut conn, call).await?
         };
         let scope = ["tenants".to_owned(), by.scope()];
         let after = self.cursor(&scope, page.token.as_deref())?;

@@ -7,7 +7,8 @@ use crate::storage::sessions::OpenAt;
 use crate::storage::users::UserLock;
 use crate::storage::{self, Conn, Permit, StorageError, Tx};
 
-use super::super::caller::{CallContext, Caller, TokenHolder};
+use super::super::call::Call;
+use super::super::caller::TokenHolder;
 use super::super::directory::pieces::{Cursor, Piece, Pieced, Pieces};
 use super::super::{Service, ServiceError};
 
@@ -30,17 +31,16 @@ impl Service {
     /// when the page token was not issued for this caller's list.
     pub async fn list_sessions(
         &self,
-        caller: &Caller,
+        call: &Call,
         size: PageSize,
         page_token: Option<&str>,
-        context: &CallContext,
     ) -> Result<Page<OwnSession>, ServiceError> {
-        let listing = self.listing(context).await?;
+        let listing = self.listing(call).await?;
         {
             let mut conn = listing.connection().await?;
-            self.require_session_on(&mut conn, caller).await?;
+            self.authorize(&mut conn, call).await?;
         }
-        let holder = caller.holder()?;
+        let holder = call.holder()?;
         let scope = scope(holder);
         let after = self.cursor(&scope, page_token)?;
         let rules = self.0.session_rules;
@@ -61,34 +61,28 @@ impl Service {
     /// # Errors
     /// [`ServiceError::TokenInvalid`] when the caller's session has ended;
     /// [`ServiceError::SessionNotFound`] when the caller has no such session, whether or not others have.
-    pub async fn revoke_session(
-        &self,
-        caller: &Caller,
-        id: SessionId,
-        context: &CallContext,
-    ) -> Result<(), ServiceError> {
-        let changing = self.charge_change(caller)?;
-        let permit = self.unit(context).await?;
-        let (service, caller, context) = (self.clone(), caller.clone(), context.clone());
+    pub async fn revoke_session(&self, call: Call, id: SessionId) -> Result<(), ServiceError> {
+        let changing = self.charge_change(&call)?;
+        let permit = self.unit(&call).await?;
+        let service = self.clone();
         let unit = async move |permit: Permit| {
             let mut tx = permit.begin("revoke session").await?;
-            let holder = *caller.holder()?;
-            let TokenHolder { tenant_id, user_id, session_id } = holder;
+            let TokenHolder { tenant_id, user_id, session_id } = *call.holder()?;
             storage::users::lock(&mut tx, tenant_id, user_id, UserLock::Keep).await?;
             // By id, so that two sessions that end each other do not wait in a circle.
             let ends = if id <= session_id {
                 let ends = storage::sessions::find_user_locked(&mut tx, tenant_id, id).await?;
-                service.require_session_kept(&mut tx, &holder).await?;
+                service.authorize_kept(&mut tx, &call).await?;
                 ends
             } else {
-                service.require_session_kept(&mut tx, &holder).await?;
+                service.authorize_kept(&mut tx, &call).await?;
                 storage::sessions::find_user_locked(&mut tx, tenant_id, id).await?
             };
             if ends != Some(user_id) {
                 return Err(ServiceError::SessionNotFound);
             }
             let by = (tenant_id, user_id);
-            let event = context.event_by(by, service.0.clock.now(), Action::SessionEnded);
+            let event = call.event_by(by, service.0.clock.now(), Action::SessionEnded);
             if service.end_session(&mut tx, tenant_id, id, event).await? {
                 tx.commit().await?;
                 changing.made();
@@ -104,11 +98,11 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::RefreshTokenInvalid`] for anything but a refresh token of this service.
-    pub async fn logout(&self, refresh_token: &str, context: &CallContext) -> Result<(), ServiceError> {
+    pub async fn logout(&self, call: Call, refresh_token: &str) -> Result<(), ServiceError> {
         let token =
             self.0.refresh_tokens.parse(refresh_token).map_err(|_| ServiceError::RefreshTokenInvalid)?;
-        let permit = self.unit(context).await?;
-        let (service, context) = (self.clone(), context.clone());
+        let permit = self.unit(&call).await?;
+        let service = self.clone();
         let unit = async move |permit: Permit| {
             let mut tx = permit.begin("logout").await?;
             let found = storage::sessions::find_with_user(&mut tx, token.tenant_id, token.session_id).await?;
@@ -118,7 +112,7 @@ impl Service {
                 return Err(ServiceError::RefreshTokenInvalid);
             }
             let by = (session.tenant_id, session.user_id);
-            let event = context.event_by(by, service.0.clock.now(), Action::SessionEnded);
+            let event = call.event_by(by, service.0.clock.now(), Action::SessionEnded);
             let event = AuditEvent { reason: Some(Reason::Logout), ..event };
             if service.end_session(&mut tx, session.tenant_id, session.id, event).await? {
                 tx.commit().await?;

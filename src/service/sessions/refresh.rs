@@ -13,6 +13,7 @@ use crate::domain::{Action, AuditEvent, Reason, Session, Timestamp, User};
 use crate::storage;
 use crate::storage::{Conn, Permit, Tx};
 
+use super::super::call::Call;
 use super::super::{CallContext, Service, ServiceError};
 use super::{OpenedSession, SessionRules};
 
@@ -43,14 +44,14 @@ impl Service {
     /// user may do nothing any more.
     pub async fn refresh_session(
         &self,
+        call: Call,
         refresh_token: &str,
-        context: CallContext,
     ) -> Result<OpenedSession, ServiceError> {
         let token =
             self.0.refresh_tokens.parse(refresh_token).map_err(|_| ServiceError::RefreshTokenInvalid)?;
-        let permit = self.unit(&context).await?;
+        let permit = self.unit(&call).await?;
         let service = self.clone();
-        let unit = async move |permit: Permit| service.rotate(permit, &token, &context).await;
+        let unit = async move |permit: Permit| service.rotate(permit, &token, &call).await;
         self.0.units.run(permit, unit).await
     }
 

@@ -4,7 +4,8 @@ use crate::crypto::access_token::AccessClaims;
 use crate::domain::Role;
 use crate::storage;
 
-use super::super::{CallContext, Service, ServiceError};
+use super::super::call::Call;
+use super::super::{Service, ServiceError};
 
 /// What an access token says that is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +28,13 @@ impl Service {
     /// [`ServiceError::Storage`] when that cannot be told.
     pub async fn verify_token(
         &self,
+        call: &Call,
         access_token: &str,
-        context: &CallContext,
     ) -> Result<Option<VerifiedToken>, ServiceError> {
         let Ok(claims) = self.0.access_tokens.verify(access_token, self.0.clock.now()) else {
             return Ok(None);
         };
-        let mut conn = self.reader(context).await?;
+        let mut conn = self.reader(call).await?;
         let found = storage::sessions::find_with_user(&mut conn, claims.tenant_id, claims.session_id).await?;
         let now = self.0.clock.now();
         let user = found

@@ -8,8 +8,9 @@ use identity::crypto::MasterKey;
 use identity::crypto::signing_key::KeyAlgorithm;
 use identity::domain::{AllowedRpcs, ServiceName, SystemClock};
 use identity::server::{Server, Sockets, listener};
+use identity::service::access::Rpc;
 use identity::service::keys::{Custody, Propagation};
-use identity::service::{Authority, access, service_tokens};
+use identity::service::{Authority, service_tokens};
 use identity::storage::url::DatabaseUrl;
 use identity::storage::{LaneSizes, Storage, StorageSettings};
 use identity::telemetry::lines::DroppedLines;
@@ -94,7 +95,7 @@ impl Service {
     /// A new token of the service `billing`, for these methods.
     pub(crate) async fn service_token(&self, methods: &[&str]) -> String {
         let storage = self.storage();
-        let allowed = methods.iter().map(|name| access::full_name(name).unwrap().to_owned()).collect();
+        let allowed = methods.iter().map(|name| Rpc::find(name).unwrap().name().to_owned()).collect();
         let (name, allowed) = (ServiceName::parse("billing").unwrap(), AllowedRpcs::Only(allowed));
         let by = Authority::operator(None);
         let keys = MasterKey::from_base64(MASTER_KEY).unwrap().into();
