@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use diesel::backend::Backend as DieselBackend;
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
 use diesel::migration::{Migration, MigrationSource};
@@ -56,7 +57,16 @@ pub async fn run(url: &DatabaseUrl, lock_limit: Duration) -> Result<Vec<String>,
     if pending(url).await?.is_empty() {
         return Ok(Vec::new());
     }
-    with(url, lock_limit, Run).await
+    match url {
+        DatabaseUrl::Postgres(target) => {
+            let record = checksums::recording(Engine::Postgres);
+            on_postgres(target, lock_limit, |harness| run_pending(harness, POSTGRES), record).await
+        }
+        DatabaseUrl::Sqlite { path } => {
+            let record = checksums::recording(Engine::Sqlite);
+            on_sqlite(path, sqlite::create, |connection| run_pending(connection, SQLITE), record).await
+        }
+    }
 }
 
 /// The names of the migrations that the database lacks, oldest first. Only reads; a database without
@@ -75,10 +85,7 @@ pub async fn pending(url: &DatabaseUrl) -> Result<Vec<String>, StorageError> {
         DatabaseUrl::Sqlite { path } if !path.exists() => lacking::<Sqlite>(SQLITE, &[]),
         DatabaseUrl::Sqlite { path } => {
             let path = path.clone();
-            let applied = tokio::task::spawn_blocking(move || applied_on_sqlite(&path))
-                .await
-                .map_err(|error| StorageError::Refused(error.to_string()))?;
-            lacking::<Sqlite>(SQLITE, &applied?)
+            lacking::<Sqlite>(SQLITE, &blocking(move || applied_on_sqlite(&path)).await?)
         }
     }
 }
@@ -101,17 +108,12 @@ fn applied_on_sqlite(path: &Path) -> Result<Vec<String>, StorageError> {
     Ok(diesel::RunQueryDsl::load(applied::table.select(applied::version), &mut connection)?)
 }
 
-/// The names of `migrations` whose versions are not among `applied`.
-fn lacking<DB: diesel::backend::Backend>(
+/// The names of `migrations` whose versions are not among `applied`, oldest first.
+fn lacking<DB: DieselBackend>(
     migrations: EmbeddedMigrations,
     applied: &[String],
-) -> Result<Vec<String>, StorageError>
-where
-    EmbeddedMigrations: MigrationSource<DB>,
-{
-    let mut known: Vec<Box<dyn Migration<DB>>> =
-        migrations.migrations().map_err(|error| StorageError::Refused(error.to_string()))?;
-    known.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
+) -> Result<Vec<String>, StorageError> {
+    let known = oldest_first::<DB>(migrations).map_err(refused)?;
     let names = known.iter().map(|migration| migration.name());
     Ok(names
         .filter(|name| !applied.contains(&name.version().to_string()))
@@ -152,7 +154,22 @@ pub async fn revert(
     lock_limit: Duration,
     steps: usize,
 ) -> Result<Vec<String>, StorageError> {
-    with(url, lock_limit, Revert { steps }).await
+    let nothing = String::new();
+    match url {
+        DatabaseUrl::Postgres(target) => {
+            on_postgres(target, lock_limit, move |harness| revert_newest(harness, POSTGRES, steps), nothing)
+                .await
+        }
+        DatabaseUrl::Sqlite { path } => {
+            on_sqlite(
+                path,
+                open_or_empty,
+                move |connection| revert_newest(connection, SQLITE, steps),
+                nothing,
+            )
+            .await
+        }
+    }
 }
 
 /// Every migration, oldest first. Creates the (empty) table that records them when it is missing, though not
@@ -161,126 +178,73 @@ pub async fn revert(
 /// # Errors
 /// [`StorageError::Unavailable`] when the database cannot be reached.
 pub async fn status(url: &DatabaseUrl, lock_limit: Duration) -> Result<Vec<MigrationStatus>, StorageError> {
-    with(url, lock_limit, Status).await
-}
-
-/// What is done with the migrations of a database, once the lock on them is held.
-trait Task: Send + 'static {
-    type Output: Send + 'static;
-
-    /// Whether the checksums of what was run are recorded afterwards.
-    const RECORDS: bool;
-
-    /// Opens an SQLite database. A missing file stands for an empty database, and is not made.
-    fn open(path: &Path) -> Result<SqliteConnection, StorageError> {
-        if path.exists() {
-            return sqlite::open(path, Access::Write);
-        }
-        SqliteConnection::establish(":memory:").map_err(|error| StorageError::Refused(error.to_string()))
-    }
-
-    fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Self::Output>
-    where
-        DB: diesel::backend::Backend,
-        H: MigrationHarness<DB>,
-        EmbeddedMigrations: MigrationSource<DB>;
-}
-
-type TaskResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-struct Run;
-struct Revert {
-    steps: usize,
-}
-struct Status;
-
-impl Task for Run {
-    type Output = Vec<String>;
-
-    const RECORDS: bool = true;
-
-    fn open(path: &Path) -> Result<SqliteConnection, StorageError> {
-        sqlite::create(path)
-    }
-
-    fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Vec<String>>
-    where
-        DB: diesel::backend::Backend,
-        H: MigrationHarness<DB>,
-        EmbeddedMigrations: MigrationSource<DB>,
-    {
-        let pending = harness.pending_migrations(migrations)?;
-        harness.run_migrations(&pending)?;
-        Ok(pending.iter().map(|migration| migration.name().to_string()).collect())
-    }
-}
-
-impl Task for Revert {
-    type Output = Vec<String>;
-
-    const RECORDS: bool = false;
-
-    fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Vec<String>>
-    where
-        DB: diesel::backend::Backend,
-        H: MigrationHarness<DB>,
-        EmbeddedMigrations: MigrationSource<DB>,
-    {
-        let known: Vec<Box<dyn Migration<DB>>> = migrations.migrations()?;
-        let mut reverted = Vec::new();
-        for version in harness.applied_migrations()?.into_iter().take(self.steps) {
-            let migration = known
-                .iter()
-                .find(|migration| migration.name().version() == version)
-                .ok_or_else(|| format!("the migration {version} is not one of this program's"))?;
-            harness.revert_migration(migration.as_ref())?;
-            reverted.push(migration.name().to_string());
-        }
-        Ok(reverted)
-    }
-}
-
-impl Task for Status {
-    type Output = Vec<MigrationStatus>;
-
-    const RECORDS: bool = false;
-
-    fn perform<DB, H>(self, harness: &mut H, migrations: EmbeddedMigrations) -> TaskResult<Self::Output>
-    where
-        DB: diesel::backend::Backend,
-        H: MigrationHarness<DB>,
-        EmbeddedMigrations: MigrationSource<DB>,
-    {
-        let mut applied = harness.applied_migrations()?;
-        let mut known: Vec<Box<dyn Migration<DB>>> = migrations.migrations()?;
-        known.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
-        let mut all = Vec::new();
-        for migration in known {
-            let version = migration.name().version();
-            let before = applied.len();
-            applied.retain(|other| *other != version);
-            all.push(MigrationStatus { name: migration.name().to_string(), applied: applied.len() < before });
-        }
-        all.extend(
-            applied
-                .into_iter()
-                .rev()
-                .map(|version| MigrationStatus { name: version.to_string(), applied: true }),
-        );
-        Ok(all)
-    }
-}
-
-async fn with<T: Task>(url: &DatabaseUrl, lock_limit: Duration, task: T) -> Result<T::Output, StorageError> {
+    let nothing = String::new();
     match url {
-        DatabaseUrl::Postgres(target) => on_postgres(target, lock_limit, task).await,
+        DatabaseUrl::Postgres(target) => {
+            on_postgres(target, lock_limit, |harness| list_status(harness, POSTGRES), nothing).await
+        }
         DatabaseUrl::Sqlite { path } => {
-            let path = path.clone();
-            tokio::task::spawn_blocking(move || on_sqlite(&mut T::open(&path)?, task))
-                .await
-                .map_err(|error| StorageError::Refused(error.to_string()))?
+            on_sqlite(path, open_or_empty, |connection| list_status(connection, SQLITE), nothing).await
         }
     }
+}
+
+type HarnessResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn run_pending<DB: DieselBackend>(
+    harness: &mut impl MigrationHarness<DB>,
+    migrations: EmbeddedMigrations,
+) -> HarnessResult<Vec<String>> {
+    let pending = harness.pending_migrations(migrations)?;
+    harness.run_migrations(&pending)?;
+    Ok(pending.iter().map(|migration| migration.name().to_string()).collect())
+}
+
+fn revert_newest<DB: DieselBackend>(
+    harness: &mut impl MigrationHarness<DB>,
+    migrations: EmbeddedMigrations,
+    steps: usize,
+) -> HarnessResult<Vec<String>> {
+    let known = oldest_first(migrations)?;
+    let mut reverted = Vec::new();
+    for version in harness.applied_migrations()?.into_iter().take(steps) {
+        let migration = known
+            .iter()
+            .find(|migration| migration.name().version() == version)
+            .ok_or_else(|| format!("the migration {version} is not one of this program's"))?;
+        harness.revert_migration(migration.as_ref())?;
+        reverted.push(migration.name().to_string());
+    }
+    Ok(reverted)
+}
+
+fn list_status<DB: DieselBackend>(
+    harness: &mut impl MigrationHarness<DB>,
+    migrations: EmbeddedMigrations,
+) -> HarnessResult<Vec<MigrationStatus>> {
+    let mut applied = harness.applied_migrations()?;
+    let mut all = Vec::new();
+    for migration in oldest_first::<DB>(migrations)? {
+        let version = migration.name().version();
+        let before = applied.len();
+        applied.retain(|other| *other != version);
+        all.push(MigrationStatus { name: migration.name().to_string(), applied: applied.len() < before });
+    }
+    let unknown = applied.into_iter().rev();
+    all.extend(unknown.map(|version| MigrationStatus { name: version.to_string(), applied: true }));
+    Ok(all)
+}
+
+fn oldest_first<DB: DieselBackend>(
+    migrations: EmbeddedMigrations,
+) -> HarnessResult<Vec<Box<dyn Migration<DB>>>> {
+    let mut known: Vec<Box<dyn Migration<DB>>> = migrations.migrations()?;
+    known.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
+    Ok(known)
+}
+
+fn refused(error: impl ToString) -> StorageError {
+    StorageError::Refused(error.to_string())
 }
 
 /// Opens a connection, unless a pooler would lend it to others as well: the lock for migrations is the session's.
@@ -290,36 +254,38 @@ async fn connect(target: &PostgresTarget) -> Result<Session, StorageError> {
     Ok(connector.connect().await?)
 }
 
-async fn on_postgres<T: Task>(
+/// Calls `task` while it holds the lock for migrations, and then runs the SQL `afterwards`.
+async fn on_postgres<T: Send + 'static>(
     target: &PostgresTarget,
     lock_limit: Duration,
-    task: T,
-) -> Result<T::Output, StorageError> {
+    task: impl FnOnce(&mut AsyncMigrationHarness<AsyncPgConnection>) -> HarnessResult<T> + Send + 'static,
+    afterwards: String,
+) -> Result<T, StorageError> {
     let Session { mut connection, errors, .. } = connect(target).await?;
     lock(&mut connection, lock_limit)
         .await
         .map_err(|error| explain_lock(StorageError::of_statement(error, errors.take()), lock_limit))?;
     // The harness blocks for as long as the migrations take, and with it all that shares its task.
     let perform = async move {
-        let mut harness = AsyncMigrationHarness::<AsyncPgConnection>::new(connection);
-        let error = match task.perform::<Pg, _>(&mut harness, POSTGRES) {
-            Ok(done) if T::RECORDS => {
-                let recorded =
-                    harness.into_inner().batch_execute(&checksums::recording(Engine::Postgres)).await;
-                return recorded
-                    .map(|()| done)
-                    .map_err(|error| StorageError::of_statement(error, errors.take()));
+        let mut harness = AsyncMigrationHarness::new(connection);
+        let outcome = task(&mut harness);
+        let mut connection = harness.into_inner();
+        match outcome {
+            Ok(done) => {
+                let ran = connection.batch_execute(&afterwards).await;
+                ran.map(|()| done).map_err(|error| StorageError::of_statement(error, errors.take()))
             }
-            Ok(done) => return Ok(done),
-            Err(error) => error.to_string(),
-        };
-        let passes = match errors.take() {
-            Some(server) => server.state.passes(),
-            None => !answers(&mut harness.into_inner()).await,
-        };
-        Err(if passes { StorageError::Unavailable(error) } else { StorageError::Refused(error) })
+            Err(error) => {
+                let passes = match errors.take() {
+                    Some(server) => server.state.passes(),
+                    None => !answers(&mut connection).await,
+                };
+                let error = error.to_string();
+                Err(if passes { StorageError::Unavailable(error) } else { StorageError::Refused(error) })
+            }
+        }
     };
-    tokio::spawn(perform).await.map_err(|error| StorageError::Refused(error.to_string()))?
+    tokio::spawn(perform).await.map_err(refused)?
 }
 
 /// Takes the lock that migrating processes take turns by. It ends with the connection.
@@ -357,26 +323,47 @@ async fn answers(connection: &mut AsyncPgConnection) -> bool {
     matches!(answer, Ok(Ok(())))
 }
 
-fn on_sqlite<T: Task>(connection: &mut SqliteConnection, task: T) -> Result<T::Output, StorageError> {
-    // Rebuilding a table, SQLite's way to alter one, must not fire its cascades. The setting has
-    // no effect inside a transaction, so it comes before.
-    connection.batch_execute("PRAGMA foreign_keys = OFF")?;
-    connection.immediate_transaction(|connection| {
-        let done = task
-            .perform::<Sqlite, _>(connection, SQLITE)
-            .map_err(|error| StorageError::Refused(error.to_string()))?;
-        if T::RECORDS {
-            connection.batch_execute(&checksums::recording(Engine::Sqlite))?;
-        }
-        let orphans = sql::<BigInt>("SELECT count(*) FROM pragma_foreign_key_check");
-        let orphans: i64 = diesel::RunQueryDsl::get_result(orphans, connection)?;
-        if orphans > 0 {
-            return Err(StorageError::Refused(format!(
-                "the migrations would leave {orphans} rows without parents"
-            )));
-        }
-        Ok(done)
-    })
+/// Calls `task` and then runs the SQL `afterwards`, all in one transaction of the database that `open` opens.
+async fn on_sqlite<T: Send + 'static>(
+    path: &Path,
+    open: fn(&Path) -> Result<SqliteConnection, StorageError>,
+    task: impl FnOnce(&mut SqliteConnection) -> HarnessResult<T> + Send + 'static,
+    afterwards: String,
+) -> Result<T, StorageError> {
+    let path = path.to_owned();
+    let perform = move || {
+        let mut connection = open(&path)?;
+        // Rebuilding a table, SQLite's way to alter one, must not fire its cascades. The setting has
+        // no effect inside a transaction, so it comes before.
+        connection.batch_execute("PRAGMA foreign_keys = OFF")?;
+        connection.immediate_transaction(|connection| {
+            let done = task(connection).map_err(refused)?;
+            connection.batch_execute(&afterwards)?;
+            let orphans = sql::<BigInt>("SELECT count(*) FROM pragma_foreign_key_check");
+            let orphans: i64 = diesel::RunQueryDsl::get_result(orphans, connection)?;
+            if orphans > 0 {
+                let problem = format!("the migrations would leave {orphans} rows without parents");
+                return Err(StorageError::Refused(problem));
+            }
+            Ok(done)
+        })
+    };
+    blocking(perform).await
+}
+
+/// Opens an SQLite database. A missing file stands for an empty database, and is not made.
+fn open_or_empty(path: &Path) -> Result<SqliteConnection, StorageError> {
+    if path.exists() {
+        return sqlite::open(path, Access::Write);
+    }
+    SqliteConnection::establish(":memory:").map_err(refused)
+}
+
+/// Runs what blocks the thread beside the runtime's own threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    tokio::task::spawn_blocking(work).await.map_err(refused)?
 }
 
 /// The version of the newest migration that the database has, if it has any.
