@@ -144,7 +144,7 @@ mod tests {
             assert!(*dues.last().unwrap() < Duration::from_secs(seconds.into()));
             for second in 0..seconds {
                 let second = Duration::from_secs(second.into())..Duration::from_secs((second + 1).into());
-                let within = dues.iter().filter(|due| second.contains(due)).count();
+                let within = dues.iter().filter(|&due| second.contains(due)).count();
                 assert_eq!(within, rate as usize, "{rate} in {second:?}");
             }
         }
