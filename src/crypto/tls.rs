@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -99,22 +100,14 @@ impl TlsFiles {
         })
     }
 
-    /// Whether users that are neither the owner of the key's file nor of its group may read it (Unix).
+    /// Whether users that are neither the owner of the key's file nor of its group may read it.
     pub fn key_is_exposed(&self) -> bool {
         is_readable_by_others(&self.key)
     }
 }
 
-#[cfg(unix)]
 fn is_readable_by_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-
     path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
-#[cfg(not(unix))]
-fn is_readable_by_others(_: &Path) -> bool {
-    false
 }
 
 fn read(path: &Path, file: TlsFile) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {

@@ -322,7 +322,6 @@ async fn an_sqlite_file_that_could_not_be_opened_once_is_waited_for_again() {
     queued.await.unwrap();
 }
 
-#[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sqlite_file_and_its_log_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -17,7 +18,7 @@ impl MasterKey {
     ///
     /// # Errors
     /// [`MasterKeyError::Exposed`] when others have any access to the file, or the group more than to
-    /// read it (Unix): a Kubernetes secret is mounted so for a pod with an `fsGroup`;
+    /// read it: a Kubernetes secret is mounted so for a pod with an `fsGroup`;
     /// [`MasterKeyError::MalformedFile`]; [`MasterKeyError::File`], also when there is no such file.
     pub fn load(path: &Path) -> Result<Self, MasterKeyError> {
         let failed = |source| MasterKeyError::File { path: path.to_owned(), source };
@@ -77,9 +78,7 @@ impl Temporary {
         name.push(format!(".{:016x}.new", u64::from_ne_bytes(random::bytes())));
         let path = path.with_file_name(name);
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.write(true).create_new(true).mode(0o600);
         Ok(Self { file: options.open(&path)?, path })
     }
 }
@@ -91,29 +90,14 @@ impl Drop for Temporary {
     }
 }
 
-#[cfg(unix)]
 fn is_exposed(file: &File) -> io::Result<bool> {
-    use std::os::unix::fs::PermissionsExt;
-
     Ok(file.metadata()?.permissions().mode() & 0o037 != 0)
 }
 
-/// Elsewhere access is not a matter of nine bits, and the directory has to protect the file.
-#[cfg(not(unix))]
-fn is_exposed(_: &File) -> io::Result<bool> {
-    Ok(false)
-}
-
 /// Makes the new name survive a power failure.
-#[cfg(unix)]
 fn sync_directory(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -148,10 +132,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(unix)]
     fn a_file_that_others_can_read_is_refused_with_what_to_do() {
-        use std::os::unix::fs::PermissionsExt;
-
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         MasterKey::load_or_create(&path).unwrap();

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect as _};
@@ -110,15 +110,9 @@ async fn open_tcp(address: SocketAddr, config: &Config) -> io::Result<TcpStream>
     Ok(stream)
 }
 
-#[cfg(unix)]
-async fn open_unix(path: &std::path::Path) -> Result<Transport, ConnectError> {
-    let socket = tokio::net::UnixStream::connect(path).await.map_err(ConnectError::from_io)?;
+async fn open_unix(path: &Path) -> Result<Transport, ConnectError> {
+    let socket = UnixStream::connect(path).await.map_err(ConnectError::from_io)?;
     Ok(Transport::Plain(Box::new(socket)))
-}
-
-#[cfg(not(unix))]
-async fn open_unix(_: &std::path::Path) -> Result<Transport, ConnectError> {
-    Err(ConnectError::Unreachable(io::ErrorKind::Unsupported.into()))
 }
 
 async fn encrypt(
