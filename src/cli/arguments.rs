@@ -2,13 +2,13 @@
 
 mod audit;
 mod directory;
+mod moving;
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::moving::{ExportArguments, ImportAction};
 use crate::config::Flags;
 use crate::domain::{ServiceName, ServiceTokenId};
 use crate::service::access::Rpc;
@@ -17,6 +17,7 @@ pub(super) use audit::{AuditAction, AuditCommand, EventList};
 pub(super) use directory::{
     Consent, NewUserArguments, OneUser, TenantAction, TenantCommand, UserAction, UserCommand, UserList, Whom,
 };
+pub(super) use moving::{ExportArguments, ImportAction, ImportArguments};
 
 /// `--help`'s last words: what has no flag.
 const SECRETS: &str = "\

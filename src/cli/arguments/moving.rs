@@ -44,21 +44,21 @@ impl ImportAction {
 pub(in crate::cli) struct ImportArguments {
     /// Read and check everything, report what would be refused, and write nothing into the database
     #[arg(long)]
-    pub(super) dry_run: bool,
+    pub(in crate::cli) dry_run: bool,
 
     /// Import hashes up to this bcrypt cost, 16 at most, instead of the configured one plus two. Refusals of the
     /// users of dearer ones take longer than others, which tells that these accounts exist
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=16))]
-    pub(super) allow_cost: Option<u32>,
+    pub(in crate::cli) allow_cost: Option<u32>,
 
     /// Where to list the rows that were refused, if any, or - for standard output
     #[arg(long, value_name = "FILE", default_value = "identity-import-refused.jsonl")]
-    pub(super) report: PathBuf,
+    pub(in crate::cli) report: PathBuf,
 
     /// Where to list the ids that were no UUIDs, with those that took their place, if any, or - for
     /// standard output
     #[arg(long, value_name = "FILE", default_value = "identity-import-mapping.jsonl")]
-    pub(super) mapping: PathBuf,
+    pub(in crate::cli) mapping: PathBuf,
 }
 
 /// Where to export to.
@@ -66,10 +66,10 @@ pub(in crate::cli) struct ImportArguments {
 pub(in crate::cli) struct ExportArguments {
     /// The file, or - for standard output
     #[arg(value_name = "FILE")]
-    pub(super) file: Option<PathBuf>,
+    pub(in crate::cli) file: Option<PathBuf>,
 
     /// On SQLite, give up when the write-ahead log has grown by so many MiB since the export began: it keeps all
     /// changes until the export ends
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) log_limit: u32,
+    pub(in crate::cli) log_limit: u32,
 }

@@ -7,11 +7,11 @@ use std::path::Path;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::ImportArguments;
 use super::output::{Output, Target, named};
 use super::progress::Progress;
 use super::protected::ProtectedFiles;
 use crate::cli::Misuse;
+use crate::cli::arguments::ImportArguments;
 use crate::cli::operator::Failure;
 use crate::service::moving::{Counts, Kind, Ledger, Refusal};
 

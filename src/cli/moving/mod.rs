@@ -1,6 +1,5 @@
 //! `identity import` and `identity export`: tenants and users from elsewhere, and back.
 
-mod arguments;
 mod files;
 mod jsonl;
 mod output;
@@ -21,6 +20,7 @@ use tokio::time::sleep;
 use self::files::{ReportTargets, Reports, open_input};
 use self::output::{Output, Target};
 use self::summary::{check_ending, print_summary};
+use super::arguments::{ExportArguments, ImportAction, ImportArguments};
 use super::operator::Failure;
 use super::streams::is_output_closed;
 use super::{Outcome, database};
@@ -33,7 +33,6 @@ use crate::storage::snapshot::LogGrowth;
 use crate::storage::url::PostgresTarget;
 use crate::storage::{DatabaseUrl, Storage};
 
-pub(super) use arguments::{ExportArguments, ImportAction, ImportArguments};
 pub(super) use protected::ProtectedFiles;
 
 /// How many rows are written in one transaction: enough that its own cost does not show, few enough that

@@ -2,10 +2,10 @@
 
 use std::io::Write as _;
 
-use super::ImportArguments;
 use super::files::ReportTargets;
 use super::jsonl::Ending;
 use crate::cli::Outcome;
+use crate::cli::arguments::ImportArguments;
 use crate::cli::streams::{StandardOutput, notify};
 use crate::service::moving::{Counts, Tally};
 
