@@ -7,6 +7,7 @@
 
 mod admission;
 mod contention;
+mod cost;
 mod engine;
 mod line;
 mod pace;
@@ -15,76 +16,33 @@ mod slot;
 mod staffing;
 mod statistics;
 mod task;
+mod terms;
 mod worker;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bcrypt_lanes::Lanes;
 
 use self::admission::Limits;
 use self::contention::HashTime;
+use self::cost::Costs;
 use self::engine::{Engine, Serial};
 use self::pace::Ideal;
 use self::queue::Queue;
 use self::slot::Presence;
 use self::task::{Caller, Task};
-use crate::domain::{Party, Password, PasswordHash};
+use crate::domain::{Password, PasswordHash};
 
+pub use self::cost::Cost;
 pub use self::slot::Slot;
 pub use self::staffing::Staffing;
 pub use self::statistics::{HasherStatistics, Refusals, WAIT_BUCKETS};
+pub use self::terms::{HashError, Terms, Verdict};
 pub use self::worker::Duty;
 pub use bcrypt_lanes::Width;
-
-/// How often bcrypt stretches a password: 2 to the power of this, from 4 to 16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cost(u32);
-
-impl Cost {
-    /// The least that bcrypt defines.
-    pub const MIN: Self = Self(4);
-    /// Three to five seconds a hash, and the most that a stored one may ask for; more serves nobody but an attacker who wants the cores busy.
-    pub const MAX: Self = Self(16);
-
-    /// The cost `exponent`, or `None` outside of [`Cost::MIN`] to [`Cost::MAX`].
-    pub const fn new(exponent: u32) -> Option<Self> {
-        if exponent >= Self::MIN.0 && exponent <= Self::MAX.0 { Some(Self(exponent)) } else { None }
-    }
-
-    /// Every cost, from the least to the most.
-    pub fn all() -> impl DoubleEndedIterator<Item = Self> {
-        (Self::MIN.0..=Self::MAX.0).map(Self)
-    }
-
-    /// The exponent.
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-
-    /// The dearest cost that refusals are made as slow as, where new hashes have this one: four times the work.
-    /// More would let a few dear hashes slow everybody's refusals down.
-    pub fn dearest_floor(self) -> Self {
-        Self((self.0 + 2).min(Self::MAX.0))
-    }
-}
-
-impl From<Cost> for bcrypt_lanes::Cost {
-    fn from(cost: Cost) -> Self {
-        Self::new(cost.0).expect("bcrypt defines every cost from 4 to 31")
-    }
-}
-
-/// The costs that a call is held to.
-#[derive(Clone, Copy, Debug)]
-struct Costs {
-    /// Of new hashes.
-    new: Cost,
-    /// That a failed check takes at least.
-    floor: Cost,
-}
 
 /// What computes the hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,52 +87,6 @@ impl HasherSettings {
             engine: HashEngine::Lanes,
         }
     }
-}
-
-/// For whom a hash is computed, and by when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// When the caller stops waiting, if that is known.
-    pub deadline: Option<Instant>,
-    /// Whose share of the queue the job takes.
-    pub party: Party,
-}
-
-impl Terms {
-    /// A hash for the service itself, whenever it comes.
-    pub const SYSTEM: Self = Self { deadline: None, party: Party::System };
-}
-
-/// What a check of a password found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The password is the right one.
-    Match {
-        /// The stored hash is not of the cost, or not of the form, of what [`Slot::hash`] writes
-        /// today: replace it while the password is at hand.
-        outdated: bool,
-    },
-    /// The password is wrong, or there is nothing to compare it with.
-    Mismatch,
-}
-
-/// Why no hash was computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HashError {
-    /// The queue is full, or so long that the answer would come after the caller's deadline.
-    #[error("too many passwords are waiting to be hashed")]
-    Overloaded {
-        /// When the queue is expected to have emptied; 100 ms to 30 s.
-        retry_after: Duration,
-    },
-    /// The hasher was [stopped](Hasher::stop) before it came to this job, or gave it up after a fault of its own,
-    /// which it has logged.
-    #[error("the password hasher was stopped")]
-    Stopped,
-    /// The stored hash is not in the notation of its scheme, or its cost exceeds
-    /// [`Cost::MAX`].
-    #[error("the stored password hash is unreadable")]
-    Unreadable,
 }
 
 /// Computes and checks password hashes. A clone is another handle on the same threads, which stop
@@ -241,7 +153,7 @@ impl Hasher {
     /// The cost that every failed check takes at least: that of the dearest stored hash that was told of, and at
     /// least the configured one.
     pub fn floor(&self) -> Cost {
-        Cost(self.front.floor.load(Relaxed))
+        Cost::new(self.front.floor.load(Relaxed)).expect("what is stored was a cost")
     }
 
     /// Makes failed checks take as long as one of a stored hash at `dearest` from now on, as far as

@@ -13,7 +13,7 @@ use super::line::{Entry, Line};
 use super::pace::{Ideal, Pace};
 use super::statistics::{Counters, HasherStatistics, Refusal};
 use super::task::Task;
-use super::{HashError, Terms};
+use super::terms::{HashError, Terms};
 use crate::domain::Party;
 
 /// Bounds of what a refused caller is told to wait: not so short that all of them return at once,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::cost::Costs;
 use super::queue::{Place, Queue};
 use super::task::{Answer, Task};
-use super::{Costs, HashError, Verdict};
+use super::terms::{HashError, Verdict};
 use crate::crypto::scheme::StoredHash;
 use crate::domain::{Party, Password, PasswordHash};
 

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use super::Duty;
+use super::worker::Duty;
 
 /// Threads that hash, and whether they pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

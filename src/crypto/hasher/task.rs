@@ -5,7 +5,8 @@ use std::time::Instant;
 use bcrypt_lanes::{Job, Outcome};
 use tokio::sync::oneshot;
 
-use super::{Cost, Costs, HashError, Verdict};
+use super::cost::{Cost, Costs};
+use super::terms::{HashError, Verdict};
 use crate::crypto::random;
 use crate::crypto::scheme::{self, NewHash, StoredHash};
 use crate::domain::{Password, PasswordHash};

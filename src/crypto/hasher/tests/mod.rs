@@ -5,13 +5,14 @@ use std::pin::Pin;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bcrypt_lanes::{Job, Outcome};
 
 mod slots;
 
 use super::*;
-use crate::domain::{PasswordScheme, Source};
+use crate::domain::{Party, PasswordScheme, Source};
 
 /// What the engine was asked for: the first byte of the key, and the cost.
 type Seen = (u8, u32);
