@@ -26,7 +26,7 @@ use tower::Service;
 use super::admission::{Admission, Closed, OpenConnection, Slot};
 use super::drain::InFlight;
 use super::http2::{self, Calls};
-use super::listener::ListenerSettings;
+use super::listener_settings::ListenerSettings;
 use super::malformed::WatchResets;
 use super::preface::{self, AfterPreface, NoPreface};
 use super::stall::Stall;

@@ -19,7 +19,7 @@ use tower::{Service, ServiceExt as _};
 use super::admission::OpenConnection;
 use super::call::{Call, CallHandle};
 use super::drain::{Counted, InFlight, OpenEnded};
-use super::listener::ListenerSettings;
+use super::listener_settings::ListenerSettings;
 use super::stream_task::StreamExecutor;
 use crate::rpc::call::{CertifiedPeer, PeerAddress};
 

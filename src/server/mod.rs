@@ -25,6 +25,7 @@ pub mod tls;
 
 mod connection;
 mod http2;
+mod listener_settings;
 mod malformed;
 mod preface;
 mod refusals;
