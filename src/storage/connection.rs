@@ -7,8 +7,8 @@ use diesel_async::AsyncPgConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
 use super::blocking::BlockingThreads;
+use super::connection_pool::Loan;
 use super::error::StorageError;
-use super::link::Loan;
 use super::pipeline::{self, PostgresConn};
 
 /// SQLite behind diesel-async's interface: each statement runs on a thread where it may block.

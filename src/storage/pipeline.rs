@@ -19,8 +19,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::connection::Conn;
+use super::connection_pool::Loan;
 use super::error::StorageError;
-use super::link::{Limits, Loan};
+use super::link::Limits;
 
 /// A statement that was not sent yet, with all its values.
 pub(super) type Statement =

@@ -14,6 +14,7 @@ use diesel::{QueryResult, SqliteConnection};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::error::StorageError;
+use super::query_log::QueryLog;
 
 /// What stands for itself in the path of a URI, besides letters and digits.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
@@ -110,7 +111,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<SqliteConnection, Stor
             Ok(()) => unavailable(&error),
             Err(reason) => unavailable(&reason),
         })?;
-    super::pool::instrument(|instrumentation| connection.set_instrumentation(instrumentation));
+    connection.set_instrumentation(QueryLog);
     Ok(connection)
 }
 
