@@ -9,8 +9,9 @@ use crate::domain::{
     UserState,
 };
 use crate::storage;
+use crate::storage::sessions::SessionStanding;
 use crate::storage::tenants::TenantLock;
-use crate::storage::users::{SessionStanding, UserLock};
+use crate::storage::users::UserLock;
 use crate::storage::{Conn, Tx};
 
 /// What somebody may change, and who they are.
@@ -154,7 +155,7 @@ impl Service {
             return Ok(Authority { actor, origin: call.origin(), user: None });
         }
         let TokenHolder { tenant_id, user_id, session_id } = *call.holder()?;
-        let standing = storage::users::find_standing(conn, tenant_id, session_id, user_id).await?;
+        let standing = storage::sessions::find_standing(conn, tenant_id, session_id, user_id).await?;
         self.authority(call, standing.as_ref())
     }
 
@@ -164,7 +165,7 @@ impl Service {
     /// Those of [`Service::authorize`].
     pub(super) async fn authorize_kept(&self, tx: &mut Tx, call: &Call) -> Result<Authority, ServiceError> {
         let TokenHolder { tenant_id, user_id, session_id } = *call.holder()?;
-        let standing = storage::users::ask_standing_kept(tx, tenant_id, session_id, user_id).await?;
+        let standing = storage::sessions::ask_standing_kept(tx, tenant_id, session_id, user_id).await?;
         self.authority(call, standing.receive(tx).await?.as_ref())
     }
 
@@ -193,7 +194,7 @@ impl Service {
             }
             storage::users::lock(tx, tenant_id, target, lock).await?;
         }
-        let standing = storage::users::ask_standing_kept(tx, tenant_id, session_id, user_id).await?;
+        let standing = storage::sessions::ask_standing_kept(tx, tenant_id, session_id, user_id).await?;
         tenant.receive(tx).await?.ok_or(ServiceError::TokenInvalid)?;
         self.authority(call, standing.receive(tx).await?.as_ref())
     }

@@ -11,11 +11,13 @@ use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
 use super::pipeline::Answer;
 use super::prepared::Prepared;
-use super::rows::{TENANT, TenantRow, USER, UserRow};
+use super::rows::{self, TENANT, TenantRow, USER, UserRow};
 use super::schema::{sessions, tenants, users};
 use super::times;
 use super::transaction::Tx;
-use crate::domain::{DeviceLabel, EndUser, Session, SessionId, TenantId, Timestamp, User, UserId};
+use crate::domain::{
+    DeviceLabel, EndUser, Role, Session, SessionId, TenantId, Timestamp, User, UserId, UserState,
+};
 
 /// Later than any session was opened: the end of the year 9999, which both databases can write.
 const END_OF_TIME: Timestamp = Timestamp::from_unix_micros(253_402_300_799_999_999);
@@ -120,6 +122,107 @@ pub async fn find_with_user(
         .select((sessions::all_columns, USER, TENANT));
     let row = query!(conn, |c| optional(found.get_result::<(SessionRow, UserRow, TenantRow)>(c)))?;
     row.map(|(session, user, tenant)| Ok((session.into_session()?, user.into_user(tenant)?))).transpose()
+}
+
+/// A session and its user as the database has them now: what an access token's claims are checked
+/// against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionStanding {
+    /// What the session's user may do now.
+    pub role: Role,
+    /// Whether the session's user may do anything now.
+    pub state: UserState,
+    /// When the session was last refreshed.
+    pub last_used_at: Timestamp,
+    /// When the session ends, however much it is used.
+    pub expires_at: Timestamp,
+    /// When it was revoked, if it was.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// What a query selects to read a [`StandingRow`].
+pub(super) const STANDING: (
+    users::role,
+    users::state,
+    sessions::last_used_at,
+    sessions::expires_at,
+    sessions::revoked_at,
+) = (users::role, users::state, sessions::last_used_at, sessions::expires_at, sessions::revoked_at);
+
+#[derive(Queryable)]
+pub(super) struct StandingRow {
+    role: String,
+    state: String,
+    last_used_at: DbInstant,
+    expires_at: DbInstant,
+    revoked_at: Option<DbInstant>,
+}
+
+impl StandingRow {
+    pub(super) fn into_standing(self) -> Result<SessionStanding, StorageError> {
+        Ok(SessionStanding {
+            role: rows::role(&self.role)?,
+            state: rows::state(&self.state)?,
+            last_used_at: self.last_used_at.into(),
+            expires_at: self.expires_at.into(),
+            revoked_at: self.revoked_at.map(Timestamp::from),
+        })
+    }
+}
+
+/// The query for the [`STANDING`] of a session of a user.
+#[diesel::dsl::auto_type(no_type_alias)]
+fn standing_of(tenant_id: DbId, session_id: DbId, user_id: DbId) -> _ {
+    let its_session = sessions::tenant_id.eq(users::tenant_id).and(sessions::user_id.eq(users::id));
+    // Not a join, which would lock the tenant as well.
+    let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(users::tenant_id)));
+    // PostgreSQL locks the rows in this order: the user's first, as everybody does.
+    users::table
+        .inner_join(sessions::table.on(its_session))
+        .filter(users::tenant_id.eq(tenant_id))
+        .filter(users::id.eq(user_id))
+        .filter(sessions::id.eq(session_id))
+        .filter(is_live)
+        .select((
+            users::role,
+            users::state,
+            sessions::last_used_at,
+            sessions::expires_at,
+            sessions::revoked_at,
+        ))
+}
+
+/// Finds how a session of a user stands.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or the row makes no sense.
+pub async fn find_standing(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    session_id: SessionId,
+    user_id: UserId,
+) -> Result<Option<SessionStanding>, StorageError> {
+    let found = standing_of(tenant_id.into(), session_id.into(), user_id.into());
+    let row = query!(conn, |c| optional(found.get_result::<StandingRow>(c)))?;
+    row.map(StandingRow::into_standing).transpose()
+}
+
+/// As [`find_standing`], of a user and a session that stay as they are until the transaction ends.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or the row makes no sense.
+pub async fn ask_standing_kept(
+    tx: &mut Tx,
+    tenant_id: TenantId,
+    session_id: SessionId,
+    user_id: UserId,
+) -> Result<Answer<Option<SessionStanding>>, StorageError> {
+    let found = standing_of(tenant_id.into(), session_id.into(), user_id.into());
+    ask!(tx,
+        postgres: |c| optional(found.for_share().get_result::<StandingRow>(c)),
+        sqlite: |c| optional(found.get_result::<StandingRow>(c)),
+        then: |row: Option<StandingRow>| row.map(StandingRow::into_standing).transpose()
+    )
 }
 
 /// Lists a user's open sessions, the newest first: at most `limit`, from behind `after` on.

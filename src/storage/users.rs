@@ -11,99 +11,9 @@ use super::pipeline::Answer;
 use super::prepared::Prepared;
 use super::rows::{self, TENANT, TenantRow, USER, UserRow};
 use super::schema::{login_names, passwords, request_outcomes, sessions, tenants, users, wanted};
+use super::sessions::{STANDING, SessionStanding, StandingRow};
 use super::transaction::Tx;
 use crate::domain::{Email, Role, SessionId, TenantId, Timestamp, User, UserId, UserState};
-
-/// A session and its user as the database has them now: what an access token's claims are checked
-/// against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionStanding {
-    /// What the session's user may do now.
-    pub role: Role,
-    /// Whether the session's user may do anything now.
-    pub state: UserState,
-    /// When the session was last refreshed.
-    pub last_used_at: Timestamp,
-    /// When the session ends, however much it is used.
-    pub expires_at: Timestamp,
-    /// When it was revoked, if it was.
-    pub revoked_at: Option<Timestamp>,
-}
-
-type StandingRow = (String, String, DbInstant, DbInstant, Option<DbInstant>);
-
-fn standing(row: StandingRow) -> Result<SessionStanding, StorageError> {
-    let (role, state, last_used_at, expires_at, revoked_at) = row;
-    Ok(SessionStanding {
-        role: rows::role(&role)?,
-        state: rows::state(&state)?,
-        last_used_at: last_used_at.into(),
-        expires_at: expires_at.into(),
-        revoked_at: revoked_at.map(Timestamp::from),
-    })
-}
-
-/// Finds how a session of a user stands.
-///
-/// # Errors
-/// [`StorageError`] when the database fails or the row makes no sense.
-pub async fn find_standing(
-    conn: &mut Conn,
-    tenant_id: TenantId,
-    session_id: SessionId,
-    user_id: UserId,
-) -> Result<Option<SessionStanding>, StorageError> {
-    let its_user = users::tenant_id.eq(sessions::tenant_id).and(users::id.eq(sessions::user_id));
-    let found = sessions::table
-        .inner_join(users::table.on(its_user))
-        .inner_join(tenants::table.on(tenants::id.eq(sessions::tenant_id)))
-        .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
-        .filter(sessions::id.eq(DbId::from(session_id)))
-        .filter(sessions::user_id.eq(DbId::from(user_id)))
-        .select((
-            users::role,
-            users::state,
-            sessions::last_used_at,
-            sessions::expires_at,
-            sessions::revoked_at,
-        ));
-    let row = query!(conn, |c| optional(found.get_result::<StandingRow>(c)))?;
-    row.map(standing).transpose()
-}
-
-/// As [`find_standing`], of a user and a session that stay as they are until the transaction ends.
-///
-/// # Errors
-/// [`StorageError`] when the database fails or the row makes no sense.
-pub async fn ask_standing_kept(
-    tx: &mut Tx,
-    tenant_id: TenantId,
-    session_id: SessionId,
-    user_id: UserId,
-) -> Result<Answer<Option<SessionStanding>>, StorageError> {
-    let its_session = sessions::tenant_id.eq(users::tenant_id).and(sessions::user_id.eq(users::id));
-    // Not a join, which would lock the tenant as well.
-    let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(users::tenant_id)));
-    // PostgreSQL locks the rows in this order: the user's first, as everybody does.
-    let found = users::table
-        .inner_join(sessions::table.on(its_session))
-        .filter(users::tenant_id.eq(DbId::from(tenant_id)))
-        .filter(users::id.eq(DbId::from(user_id)))
-        .filter(sessions::id.eq(DbId::from(session_id)))
-        .filter(is_live)
-        .select((
-            users::role,
-            users::state,
-            sessions::last_used_at,
-            sessions::expires_at,
-            sessions::revoked_at,
-        ));
-    ask!(tx,
-        postgres: |c| optional(found.for_share().get_result::<StandingRow>(c)),
-        sqlite: |c| optional(found.get_result::<StandingRow>(c)),
-        then: |row: Option<StandingRow>| row.map(standing).transpose()
-    )
-}
 
 /// What a user is locked for, until the transaction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +72,7 @@ pub async fn find_with_session(
     caller_id: UserId,
     wanted_id: UserId,
 ) -> Result<Option<(SessionStanding, Option<User>)>, StorageError> {
-    type Row = (String, String, DbInstant, DbInstant, Option<DbInstant>, TenantRow, Option<UserRow>);
+    type Row = (StandingRow, TenantRow, Option<UserRow>);
 
     let wanted_is = wanted
         .field(users::tenant_id)
@@ -177,26 +87,15 @@ pub async fn find_with_session(
         .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
         .filter(sessions::id.eq(DbId::from(session_id)))
         .filter(sessions::user_id.eq(DbId::from(caller_id)))
-        .select((
-            users::role,
-            users::state,
-            sessions::last_used_at,
-            sessions::expires_at,
-            sessions::revoked_at,
-            TENANT,
-            wanted.fields(USER).nullable(),
-        ));
+        .select((STANDING, TENANT, wanted.fields(USER).nullable()));
     // SQLite's row is read where it is found; diesel-async would copy it, value by value, first.
     let row = query!(conn,
         postgres: |c| optional(found.get_result::<Row>(c)),
         sqlite: |c| c.spawn_blocking(move |c| diesel::RunQueryDsl::get_result::<Row>(found, c).optional())
     )?;
 
-    let Some((role, state, last_used_at, expires_at, revoked_at, tenant, user)) = row else {
-        return Ok(None);
-    };
-    let standing = standing((role, state, last_used_at, expires_at, revoked_at))?;
-    Ok(Some((standing, user.map(|user| user.into_user(tenant)).transpose()?)))
+    let Some((standing, tenant, user)) = row else { return Ok(None) };
+    Ok(Some((standing.into_standing()?, user.map(|user| user.into_user(tenant)).transpose()?)))
 }
 
 /// Finds a user of a tenant.

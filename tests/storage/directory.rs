@@ -1,8 +1,8 @@
 //! Users and tenants: found, locked, changed and deleted.
 
 use identity::domain::{Email, PersonName, Role, Tenant, TenantName, User, UserId, UserState};
+use identity::storage::sessions::SessionStanding;
 use identity::storage::tenants::TenantLock;
-use identity::storage::users::SessionStanding;
 use identity::storage::{self, Inserted};
 use uuid::Uuid;
 
@@ -147,7 +147,7 @@ async fn how_a_session_stands_is_found_for_its_user_only(engine: Engine) {
     fixture.register(&eve).await;
     let opened = session(&ada);
     let mut conn = fixture.storage.read().await.unwrap();
-    let found = storage::users::find_standing(&mut conn, ada.tenant.id, opened.id, ada.id).await.unwrap();
+    let found = storage::sessions::find_standing(&mut conn, ada.tenant.id, opened.id, ada.id).await.unwrap();
     let expected = SessionStanding {
         role: Role::Owner,
         state: UserState::Active,
@@ -161,7 +161,7 @@ async fn how_a_session_stands_is_found_for_its_user_only(engine: Engine) {
         (ada.tenant.id, session(&eve).id, ada.id),
         (ada.tenant.id, opened.id, eve.id),
     ] {
-        let found = storage::users::find_standing(&mut conn, tenant_id, session_id, user_id).await;
+        let found = storage::sessions::find_standing(&mut conn, tenant_id, session_id, user_id).await;
         assert_eq!(found.unwrap(), None);
     }
     drop(conn);
@@ -169,7 +169,7 @@ async fn how_a_session_stands_is_found_for_its_user_only(engine: Engine) {
     let changed = User { role: Role::Member, state: UserState::Disabled, ..ada.clone() };
     storage::users::update(&mut tx, &changed).await.unwrap();
     storage::sessions::update_revoked(&mut tx, ada.tenant.id, opened.id, at(9)).await.unwrap();
-    let found = storage::users::find_standing(&mut tx, ada.tenant.id, opened.id, ada.id).await.unwrap();
+    let found = storage::sessions::find_standing(&mut tx, ada.tenant.id, opened.id, ada.id).await.unwrap();
     let expected = SessionStanding {
         role: Role::Member,
         state: UserState::Disabled,

@@ -70,7 +70,7 @@ async fn no_query_sees_anything_of_a_deleted_tenant(engine: Engine) {
     assert_eq!(storage::users::find_state_locked(tx, tenant_id, id).await.unwrap(), None);
     assert_eq!(storage::users::find_by_email(tx, &goes.email).await.unwrap(), None);
     assert_eq!(storage::users::list_by_id(tx, id).await.unwrap(), []);
-    assert_eq!(storage::users::find_standing(tx, tenant_id, session_id, id).await.unwrap(), None);
+    assert_eq!(storage::sessions::find_standing(tx, tenant_id, session_id, id).await.unwrap(), None);
     let found = storage::users::find_with_session(tx, tenant_id, session_id, id, id).await.unwrap();
     assert!(found.is_none());
     assert_eq!(storage::sessions::find_with_user(tx, tenant_id, session_id).await.unwrap(), None);
