@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::QUARTER;
+use super::limits::QUARTER;
 use crate::domain::Timestamp;
 use crate::storage::attempts::AttemptKey;
 
