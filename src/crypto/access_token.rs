@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::jws::{InvalidJws, Jws};
 use super::keyring::{Keyring, PublishedKeys};
 use super::random;
-use super::signing_key::{ACCESS_TOKEN_TYPE, VerifyingKey, header};
+use super::verifying_key::{ACCESS_TOKEN_TYPE, VerifyingKey, header};
 use crate::domain::{Role, SessionId, TenantId, Timestamp, UserId};
 
 /// Who asked for the token (RFC 9068, 2.2): users log in to this service itself.

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::signing_key::VerifyingKey;
+use super::verifying_key::VerifyingKey;
 
 /// A JWS whose signature may be anything. Which key it should be of, its header tells, which is read
 /// elsewhere.

@@ -9,7 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
 
-use super::signing_key::{SigningKey, VerifyingKey};
+use super::signing_key::SigningKey;
+use super::verifying_key::VerifyingKey;
 use crate::domain::Timestamp;
 
 /// The keys that sign tokens, each from its time on, and all those that old and future ones verify

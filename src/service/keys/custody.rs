@@ -6,7 +6,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::crypto::master_key::MasterKeys;
-use crate::crypto::signing_key::{KeyAlgorithm, NewSigningKey, SigningKey};
+use crate::crypto::{KeyAlgorithm, NewSigningKey, SigningKey};
 use crate::domain::{Clock, Timestamp};
 use crate::service::Authority;
 use crate::storage::signing_keys::{self, StoredSigningKey};

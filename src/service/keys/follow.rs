@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::crypto::keyring::Keyring;
 use crate::crypto::master_key::{MasterKey, MasterKeys};
-use crate::crypto::signing_key::{KeyAlgorithm, SigningKey, VerifyingKey};
+use crate::crypto::{KeyAlgorithm, SigningKey, VerifyingKey};
 use crate::domain::Timestamp;
 use crate::service::Service;
 use crate::storage::signing_keys::StoredSigningKey;

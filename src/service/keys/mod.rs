@@ -10,7 +10,7 @@ mod schedule;
 
 use std::time::Duration;
 
-use crate::crypto::signing_key::UnreadableKey;
+use crate::crypto::UnreadableKey;
 use crate::domain::Timestamp;
 use crate::storage::{self, Storage, StorageError};
 

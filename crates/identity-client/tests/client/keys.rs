@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use identity::crypto::signing_key::KeyAlgorithm;
+use identity::crypto::KeyAlgorithm;
 use identity::service::keys::Takeover;
 use identity_client::{Client, ConfigError, InvalidToken, Role, Verifier, VerifierConfig, VerifyError};
 use serde_json::{Value, json};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::config::{Flags, MapEnvironment, Settings};
+use identity::crypto::KeyAlgorithm;
 use identity::crypto::MasterKey;
-use identity::crypto::signing_key::KeyAlgorithm;
 use identity::domain::{AllowedRpcs, ServiceName, SystemClock};
 use identity::server::{Server, Sockets, listener};
 use identity::service::access::Rpc;
