@@ -12,8 +12,8 @@ use identity::proto::v1::{BatchGetUsersRequest, RegisterRequest, UpdateUserReque
 use prost_types::FieldMask;
 use support::postgres::Cluster;
 use support::service::{Client, Engine, PASSWORD, TestDatabase, TestService, registration};
+use support::wait::eventually;
 use support::wire::{CountingProxy, Trace};
-use tokio::time::{sleep, timeout};
 
 /// What only the health probe asks.
 const PROBE: &str = "__diesel_schema_migrations";
@@ -31,7 +31,7 @@ async fn with_one_connection(variables: &[(&str, &str)]) -> (TestService, Counti
     let service = TestService::start_with(database, &variables).await;
     // The start asks the same as the probe does. The probe's first question sets its connection up.
     proxy.take();
-    wait_until("the probe has asked", || asks_probe(&proxy.take())).await;
+    eventually("the probe has asked", async || asks_probe(&proxy.take())).await;
     (service, proxy)
 }
 
@@ -246,7 +246,7 @@ async fn no_connection_is_held_while_a_password_is_hashed() {
 
     let login = spawn(&client, async |client| drop(client.login("ada@example.com", PASSWORD).await.unwrap()));
     let mut asked = Vec::new();
-    wait_until("the login has read", || {
+    eventually("the login has read", async || {
         asked.extend(proxy.take().statements);
         asked.iter().any(|statement| statement.contains("login_names"))
     })
@@ -287,13 +287,4 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     tokio::spawn(call(client.clone()))
-}
-
-async fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let polling = async {
-        while !is_so() {
-            sleep(Duration::from_millis(2)).await;
-        }
-    };
-    assert!(timeout(Duration::from_secs(60), polling).await.is_ok(), "{what}: not within 60 s");
 }

@@ -7,7 +7,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::sql_types::BigInt;
 use diesel::{Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection};
 use tokio::task::{block_in_place, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -16,6 +16,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt as _;
 
 use crate::support::service::{Engine, MASTER_KEY, PATIENT_STATEMENTS, TestDatabase, reason};
+pub(crate) use crate::support::wait::eventually;
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,16 +29,6 @@ pub(crate) const FOLLOWING: [&str; 5] = [
     "identity.v1.DirectoryService",
     "identity.v1.AuditService",
 ];
-
-/// Waits for `condition`, which is asked again and again.
-pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let polling = async {
-        while !condition().await {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(timeout(PATIENCE, polling).await.is_ok(), "not within {PATIENCE:?}: {what}");
-}
 
 /// `future`'s result, which must be there within [`PATIENCE`].
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {

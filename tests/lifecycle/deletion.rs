@@ -10,6 +10,7 @@ use super::clients::{eventually, soon, variables};
 use crate::support::crowd::Crowd;
 use crate::support::process::Process;
 use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, on_both_databases, registration};
+use crate::support::wait::eventually_within;
 
 on_both_databases!(
     a_removal_that_is_killed_goes_on_after_the_next_start,
@@ -48,13 +49,7 @@ async fn delete(client: &Client, owner: &RegisterResponse) {
 const LONG: Duration = Duration::from_secs(240);
 
 async fn removed(database: &TestDatabase) {
-    let waiting = async {
-        while database.number(DELETED) > 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let is_in_time = tokio::time::timeout(LONG, waiting).await.is_ok();
-    assert!(is_in_time, "{:?} are left", LEFT.map(|left| database.number(left)));
+    eventually_within(LONG, "nothing is left", async || database.number(DELETED) == 0).await;
 }
 
 async fn a_removal_that_is_killed_goes_on_after_the_next_start(engine: Engine) {

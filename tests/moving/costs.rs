@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::fixture::{HASH, Place, tenant, user, with};
 use crate::support::service::{Engine, TestService, on_both_databases};
+use crate::support::wait::eventually_within;
 
 on_both_databases!(a_server_learns_of_dearer_hashes_within_seconds_of_their_import);
 
@@ -11,12 +12,8 @@ on_both_databases!(a_server_learns_of_dearer_hashes_within_seconds_of_their_impo
 const SECONDS: Duration = Duration::from_secs(30);
 
 async fn refusals_come_to_cost(service: &TestService, expected: f64) {
-    let waiting = async {
-        while service.metric("identity_password_refusal_cost").await != expected {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    assert!(tokio::time::timeout(SECONDS, waiting).await.is_ok(), "not at {expected} within {SECONDS:?}");
+    let cost = async || service.metric("identity_password_refusal_cost").await;
+    eventually_within(SECONDS, "refusals have the cost", async || cost().await == expected).await;
 }
 
 async fn a_server_learns_of_dearer_hashes_within_seconds_of_their_import(engine: Engine) {

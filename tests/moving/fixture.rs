@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -164,15 +163,4 @@ pub(crate) fn with(mut value: Value, field: &str, other: impl Into<Value>) -> Va
 pub(crate) fn without(mut value: Value, field: &str) -> Value {
     value.as_object_mut().unwrap().remove(field);
     value
-}
-
-/// Waits for what another process does in its own time.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let limit = Duration::from_secs(120);
-    assert!(tokio::time::timeout(limit, waiting).await.is_ok(), "in {limit:?}: {what}");
 }

@@ -4,8 +4,9 @@ use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::fixture::{Place, eventually, file, tenant, user, with};
+use crate::fixture::{Place, file, tenant, user, with};
 use crate::support::service::{Engine, on_both_databases};
+use crate::support::wait::eventually;
 
 on_both_databases!(an_import_that_was_killed_and_run_again_gives_what_one_run_gives);
 

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use tokio::task::block_in_place;
 
-use crate::fixture::{HASH, Place, Run, eventually, rows};
+use crate::fixture::{HASH, Place, Run, rows};
 use crate::support::postgres::Cluster;
 use crate::support::service::{Client, Engine, TestDatabase, TestService, on_both_databases};
+use crate::support::wait::eventually;
 
 /// What `npm bcrypt` made of passwords: hash and password.
 fn node_passwords() -> Vec<(String, String)> {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use identity::proto::v1::{LoginRequest, LoginResponse};
-use tokio::time::{sleep, timeout};
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
@@ -13,6 +12,7 @@ use crate::services::{SERVICE_TOKEN, token, with};
 use crate::support::service::{
     Client, Engine, PASSWORD, TestDatabase, TestService, on_both_databases, registration,
 };
+use crate::support::wait::eventually;
 
 on_both_databases!(
     of_fifty_wrong_passwords_at_once_ten_are_checked,
@@ -288,21 +288,12 @@ async fn checks_whose_callers_leave_are_given_back(engine: Engine) {
                 tokio::spawn(async move { client.login("nobody@example.com", WRONG).await })
             })
             .collect();
-        until(|| !values(&service.database, pending).is_empty()).await;
+        eventually("a check is under way", async || !values(&service.database, pending).is_empty()).await;
         calls.iter().for_each(|call| call.abort());
-        until(|| values(&service.database, pending).is_empty()).await;
+        eventually("no check is under way", async || values(&service.database, pending).is_empty()).await;
     }
     // Whatever was computed before its caller left counts; at most one a round, by one thread with one lane.
     assert_eq!(refusal(client.login("nobody@example.com", WRONG).await), failed());
-}
-
-async fn until(mut is_so: impl FnMut() -> bool) {
-    let polling = async {
-        while !is_so() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(Duration::from_secs(60), polling).await.unwrap();
 }
 
 async fn a_repeated_registration_and_a_change_of_password_count_as_logins(engine: Engine) {

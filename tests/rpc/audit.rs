@@ -19,6 +19,7 @@ use crate::services::{SERVICE_TOKEN, token, with};
 use crate::support::service::{
     Client, Engine, PASSWORD, TestDatabase, TestService, bad_fields, on_both_databases, registration,
 };
+use crate::support::wait::eventually;
 use crate::world::{Person, create, founder, hire, log_in};
 
 on_both_databases!(
@@ -454,12 +455,7 @@ async fn events_are_kept_as_long_as_the_setting_says(engine: Engine) {
         told.retain(|event| event.action == "audit.pruned");
         told
     };
-    let waiting = async {
-        while told(&service).await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(120), waiting).await.expect("the old events are deleted");
+    eventually("the old events are deleted", async || !told(&service).await.is_empty()).await;
     assert_eq!(left(&service.database), 2);
     let [pruned] = &told(&service).await[..] else { panic!("one event tells") };
     assert_eq!(pruned.actor_kind(), ActorKind::System);
@@ -474,12 +470,7 @@ async fn events_are_kept_as_long_as_the_setting_says(engine: Engine) {
     let (_, database) = service.stop().await;
     clock.advance(3 * DAY);
     let service = TestService::start_at(database, &retention, clock.clone()).await;
-    let waiting = async {
-        while left(&service.database) > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(120), waiting).await.expect("the others are deleted");
+    eventually("the others are deleted", async || left(&service.database) == 0).await;
 }
 
 async fn bad_fields_are_named(engine: Engine) {

@@ -12,6 +12,7 @@ use tokio::task::block_in_place;
 use tokio_postgres::NoTls;
 
 use crate::support::service::TestDatabase;
+use crate::support::wait::eventually;
 
 #[derive(QueryableByName)]
 struct Row {
@@ -48,13 +49,8 @@ pub(crate) fn census(database: &TestDatabase) -> [usize; 5] {
 
 /// Waits until that is what there is: what is left of a deleted tenant is removed in the background.
 pub(crate) async fn census_becomes(database: &TestDatabase, expected: [usize; 5]) {
-    let waiting = async {
-        while census(database) != expected {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let is_in_time = tokio::time::timeout(Duration::from_secs(120), waiting).await.is_ok();
-    assert!(is_in_time, "{:?} are there, and not {expected:?}", census(database));
+    let what = format!("there are {expected:?} rows");
+    eventually(&what, async || census(database) == expected).await;
 }
 
 /// Runs SQL that returns nothing.

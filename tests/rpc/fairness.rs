@@ -12,6 +12,7 @@ use crate::support::crowd::Crowd;
 use crate::support::service::{
     Client, Engine, PASSWORD, TestDatabase, TestService, on_both_databases, registration,
 };
+use crate::support::wait::eventually;
 use crate::world::{Person, founder};
 
 on_both_databases!(
@@ -224,14 +225,4 @@ async fn users_of_a_domain_get_in_while_somebody_guesses_at_it(engine: Engine) {
     }
     guesses.shutdown().await;
     assert!(got_in >= 9, "{got_in} of 10");
-}
-
-/// Waits until something is so.
-async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
-    let polling = async {
-        while !is_so().await {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(timeout(Duration::from_secs(60), polling).await.is_ok(), "{what}: not within 60 s");
 }

@@ -13,6 +13,7 @@ use tonic::Code;
 use crate::database::{count, values};
 use crate::fixture::{TestClock, decode_token, refusal, refused, registered};
 use crate::support::service::{Engine, MASTER_KEY, PASSWORD, TestDatabase, TestService, on_both_databases};
+use crate::support::wait::eventually;
 
 on_both_databases!(
     tokens_outlive_a_restart,
@@ -140,7 +141,10 @@ async fn another_algorithm_is_published_before_it_signs(engine: Engine) {
         }
     }
     // The server from before the change follows the database as well.
-    eventually(async || first.client().get_user(tokens.last().map(String::as_str), "").await.is_ok()).await;
+    eventually("the key is known", async || {
+        first.client().get_user(tokens.last().map(String::as_str), "").await.is_ok()
+    })
+    .await;
 }
 
 async fn a_key_is_swept_when_its_last_token_has_expired(engine: Engine) {
@@ -153,7 +157,7 @@ async fn a_key_is_swept_when_its_last_token_has_expired(engine: Engine) {
     custody.rotate(Takeover::Propagated).await.unwrap();
     clock.advance(Duration::from_secs(1));
     let client = service.client();
-    eventually(async || {
+    eventually("the new key signs", async || {
         let token = client.login("ada@example.com", PASSWORD).await.unwrap().access_token;
         decode_token(&token).0["kid"] != decode_token(&old).0["kid"]
     })
@@ -163,7 +167,7 @@ async fn a_key_is_swept_when_its_last_token_has_expired(engine: Engine) {
     client.get_user(Some(&old), "").await.unwrap();
     assert_eq!(count(&service.database, "signing_keys"), 2);
     clock.advance(Duration::from_secs(2 * 60 * 60));
-    eventually(async || count(&service.database, "signing_keys") == 1).await;
+    eventually("the old key is deleted", async || count(&service.database, "signing_keys") == 1).await;
     client.login("ada@example.com", PASSWORD).await.unwrap();
 }
 
@@ -183,16 +187,6 @@ fn custody(database: &TestDatabase, clock: Arc<dyn Clock>) -> Custody {
         clock,
         by: Authority::system(),
     }
-}
-
-/// Waits for what a server does in its own time.
-async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
 }
 
 /// Without the variable, as a start by hand is: the key is in a file beside the database.

@@ -1,7 +1,5 @@
 //! Who may log in, and what those learn who may not.
 
-use std::time::Duration;
-
 use identity::domain::UserState;
 use identity::proto::v1::{LoginRequest, LoginResponse, Role};
 use tonic::{Code, Request, Status};
@@ -13,6 +11,7 @@ use crate::fixture::{claim, refusal, refused, registered, visible};
 use crate::support::service::{
     Client, Engine, PASSWORD, TestDatabase, TestService, on_both_databases, registration,
 };
+use crate::support::wait::eventually;
 
 on_both_databases!(
     a_registered_user_logs_in_and_is_found,
@@ -143,9 +142,8 @@ async fn a_dear_hash_makes_all_refusals_as_dear(engine: Engine) {
     // A login replaces the hash, and nobody has a dearer one any more.
     let (service, _) = refusal_cost(database.again(), "4").await;
     service.client().login("ada@example.com", PASSWORD).await.unwrap();
-    while !stored_hash(&database, "ada@example.com").contains("$04$") {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let is_replaced = async || stored_hash(&database, "ada@example.com").contains("$04$");
+    eventually("the hash is replaced", is_replaced).await;
     service.stop().await;
     let (service, of_refusals) = refusal_cost(database.again(), "4").await;
     assert_eq!(of_refusals, 4.0);
@@ -243,10 +241,5 @@ async fn login_amid(engine: Engine, sql: &str) -> (Result<LoginResponse, Status>
 }
 
 async fn until_there_are_rows(database: &TestDatabase, sql: &str) {
-    let polling = async {
-        while values(database, sql).is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(60), polling).await.is_ok(), "no rows: {sql}");
+    eventually(sql, async || !values(database, sql).is_empty()).await;
 }

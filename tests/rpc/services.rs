@@ -20,6 +20,7 @@ use crate::support::raw::{frame, get_user, grpc, with_trailers};
 use crate::support::service::{
     Engine, MASTER_KEY, PASSWORD, TestDatabase, TestService, bad_fields, on_both_databases,
 };
+use crate::support::wait::eventually;
 
 on_both_databases!(
     a_service_finds_users_of_all_tenants,
@@ -258,9 +259,8 @@ async fn a_made_up_token_whose_caller_leaves_counts() {
     let leave: Vec<_> = leave.collect();
     let waiting = "SELECT pid::text AS value FROM pg_stat_activity \
                    WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    while values(&service.database, waiting).len() < leave.len() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let all_wait = async || values(&service.database, waiting).len() >= leave.len();
+    eventually("all calls wait", all_wait).await;
     for call in leave {
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled());

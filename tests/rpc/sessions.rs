@@ -11,6 +11,7 @@ use crate::fixture::{TestClock, claim, refusal, refused, registered, visible};
 use crate::support::service::{
     Client, Engine, PASSWORD, TestDatabase, TestService, bad_fields, on_both_databases,
 };
+use crate::support::wait::eventually;
 
 on_both_databases!(
     a_logout_ends_its_session_and_may_be_repeated,
@@ -267,12 +268,7 @@ async fn a_session_that_is_ended_during_a_change_of_password_changes_nothing(eng
         tokio::spawn(async move { client.change_password(&token, PASSWORD, NEW_PASSWORD).await })
     };
     let pending = "SELECT 'pending' AS value FROM attempts WHERE length(pending) > 0";
-    let checked = async {
-        while values(&service.database, pending).is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), checked).await.unwrap();
+    eventually("the check is under way", async || !values(&service.database, pending).is_empty()).await;
     client.logout(&ada.refresh_token).await.unwrap();
     assert!(!change.is_finished());
     assert_eq!(refusal(change.await.unwrap()), token_invalid());

@@ -6,10 +6,11 @@ use std::time::Duration;
 use identity::storage::{self, Storage, StorageError, migrate};
 use tokio::task::block_in_place;
 
-use crate::fixture::{LONG, eventually, open_with_limit, user};
+use crate::fixture::{LONG, open_with_limit, user};
 use crate::support::port;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::service::{Engine, TestDatabase};
+use crate::support::wait::eventually;
 
 /// What operation has by default.
 const STATEMENT_LIMIT: Duration = Duration::from_millis(1_500);

@@ -185,13 +185,3 @@ pub(crate) fn signing_key(kid: &str) -> StoredSigningKey {
 pub(crate) async fn is_done_at_once(future: &mut Pin<Box<impl Future + ?Sized>>) -> bool {
     std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
 }
-
-/// Waits for what another thread or process does in its own time.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "in {LONG:?}: {what}");
-}

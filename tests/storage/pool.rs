@@ -10,12 +10,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::fixture::{
-    Fixture, LONG, eventually, insert_tenant, is_done_at_once, open, open_with_limit, user,
-};
+use crate::fixture::{Fixture, LONG, insert_tenant, is_done_at_once, open, open_with_limit, user};
 use crate::sql::Outside;
 use crate::support::postgres::Cluster;
 use crate::support::service::{Engine, TestDatabase, on_both_databases};
+use crate::support::wait::eventually;
 
 /// What operation has by default.
 const STATEMENT_LIMIT: Duration = Duration::from_millis(1_500);

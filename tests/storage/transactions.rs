@@ -10,10 +10,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::fixture::{
-    Fixture, LONG, at, delete_surplus, eventually, insert_tenant, outcome, password, register, session, user,
+    Fixture, LONG, at, delete_surplus, insert_tenant, outcome, password, register, session, user,
 };
 use crate::sql::Outside;
 use crate::support::service::{Engine, on_both_databases};
+use crate::support::wait::eventually;
 
 on_both_databases!(
     a_commit_that_is_sent_along_with_a_statement_that_fails_keeps_nothing,

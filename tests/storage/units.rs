@@ -25,8 +25,9 @@ use identity::service::{
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::fixture::{Fixture, LONG, at, eventually, user};
+use crate::fixture::{Fixture, LONG, at, user};
 use crate::support::service::{Engine, on_both_databases};
+use crate::support::wait::eventually;
 
 on_both_databases!(a_registration_whose_caller_has_gone_is_written_once);
 

@@ -19,4 +19,6 @@ pub(crate) mod raw;
 #[allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses a part")]
 pub(crate) mod service;
 #[allow(dead_code, reason = "each test binary uses a part")]
+pub(crate) mod wait;
+#[allow(dead_code, reason = "each test binary uses a part")]
 pub(crate) mod wire;

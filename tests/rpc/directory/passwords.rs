@@ -1,11 +1,10 @@
 //! Passwords that somebody else sets.
 
-use std::time::Duration;
-
 use super::{Caller, invalid, login_failed, named, start};
 use crate::database::{stored_hash, values};
 use crate::fixture::refusal;
 use crate::support::service::{Client, Engine, PASSWORD, TestDatabase, TestService, on_both_databases};
+use crate::support::wait::eventually;
 use crate::world::{House, REGISTRATIONS, create, founder, is_in, log_in};
 use identity::proto::v1::Role;
 
@@ -86,12 +85,7 @@ async fn a_login_that_was_checked_with_the_old_password_opens_nothing(engine: En
         tokio::spawn(async move { client.login("bob@example.com", PASSWORD).await })
     };
     let pending = "SELECT 'pending' AS value FROM attempts WHERE length(pending) > 0";
-    let begun = async {
-        while values(&service.database, pending).is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), begun).await.unwrap();
+    eventually("the check is under way", async || !values(&service.database, pending).is_empty()).await;
     Caller::user(&client, &ada).set_password(&bob.id, NEW_PASSWORD).await.unwrap();
     assert!(!login.is_finished());
     assert_eq!(refusal(login.await.unwrap()), login_failed());

@@ -1,15 +1,13 @@
 //! What was taken away counts from that moment on, also for calls that are under way.
 
-use std::time::Duration;
-
 use identity::proto::v1::{Role, UserState};
-use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
 use super::{Caller, role_too_low, start};
 use crate::database::{OpenTransaction, values};
 use crate::fixture::{claim, new_id, refusal, refused};
 use crate::support::service::{Engine, PASSWORD, TestService, on_both_databases};
+use crate::support::wait::eventually;
 use crate::world::{House, Person, hire, log_in, newcomer};
 
 on_both_databases!(
@@ -100,12 +98,7 @@ fn as_stored(engine: Engine, sql: &str) -> String {
 async fn until_somebody_waits(service: &TestService) {
     let waiting = "SELECT pid::text AS value FROM pg_stat_activity \
                    WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    let polling = async {
-        while values(&service.database, waiting).is_empty() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(timeout(Duration::from_secs(60), polling).await.is_ok(), "nobody waits");
+    eventually("somebody waits", async || !values(&service.database, waiting).is_empty()).await;
 }
 
 /// Whatever the calls of this file could change, but for the one who makes them.
