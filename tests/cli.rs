@@ -34,6 +34,46 @@ fn help_explains_flags_and_secrets() {
     assert_eq!(identity(&["migrate", "run", "--help"], &[]).0, Some(0));
 }
 
+/// The rows of a table in Markdown, a text for each column.
+fn rows(document: &str) -> impl Iterator<Item = Vec<String>> {
+    let cells = |row: &str| {
+        let row = row.replace("\\|", "\0");
+        row.split(" | ").map(|cell| cell.trim().replace('\0', "|")).collect()
+    };
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    rows.map(cells)
+}
+
+#[test]
+fn the_documents_name_every_setting_as_help_does() {
+    let document = include_str!("../docs/configuration.md");
+    let help = identity(&["--help"], &[]).1;
+    let (_, help) = help.split_once("Settings (flag, else variable, else default):").unwrap();
+    let (settings, rest) = help.split_once("Secrets have no flag").unwrap();
+    let (_, secrets) = rest.split_once(':').unwrap();
+    let (secrets, _) = secrets.split_once("Durations are written").unwrap();
+    let plain = |name: &str| name.trim_matches('`').to_owned();
+
+    let (mut flags, mut others) = (String::new(), String::new());
+    for row in rows(document) {
+        match &row[..] {
+            [variable, flag, default, meaning] if variable != "variable" => {
+                flags += &format!("{} {meaning} [{}; default: {default}]\n", plain(flag), plain(variable));
+            }
+            [variable, meaning] if variable != "variable" => {
+                others += &format!("{} {meaning}\n", plain(variable));
+            }
+            _ => {}
+        }
+    }
+    // Wherever help ends a line.
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let entries = |text: &str| words(text).replace(" --", "\n--");
+    assert_eq!(entries(&flags), entries(settings));
+    assert_eq!(words(&others), words(secrets));
+    assert!(!others.is_empty());
+}
+
 #[test]
 fn version_names_the_program() {
     let (code, out, _) = identity(&["--version"], &[]);

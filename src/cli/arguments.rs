@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Flags;
+use crate::config::{Flags, secrets_help};
 use crate::domain::{ServiceName, ServiceTokenId};
 use crate::service::access::Rpc;
 
@@ -19,25 +19,21 @@ pub(super) use directory::{
 };
 pub(super) use moving::{ExportArguments, ImportAction, ImportArguments};
 
-/// `--help`'s last words: what has no flag.
-const SECRETS: &str = "\
-Secrets have no flag, since every user of the machine can read a command line:
-  JWT_SECRET           signs access tokens with HS256; at least 32 bytes. `openssl rand -base64 48`
-                       makes one. Without it, they are signed with keys the service makes itself
-  IDENTITY_MASTER_KEY  32 bytes in base64; `identity keys master` makes one. It protects every other
-                       key. Without it and IDENTITY_MASTER_KEY_FILE: on SQLite a file is made beside
-                       the database; on PostgreSQL it is derived from JWT_SECRET, which must be set
-  IDENTITY_MASTER_KEY_PREVIOUS
-                       another master key that counts as well, while the two are exchanged
-
-Durations are written as 90s, 15m, 1h 30m or 14d. An empty value counts as not given.
-Exit codes: 0 done, 1 failed, 64 wrong command line or configuration.";
+/// `--help`'s last words: the settings that have no flag, and what holds for all.
+fn after_help() -> String {
+    format!(
+        "Secrets have no flag, since every user of the machine can read a command line:\n{}\n\
+         Durations are written as 90s, 15m, 1h 30m or 14d. An empty value counts as not given.\n\
+         Exit codes: 0 done, 1 failed, 64 wrong command line or configuration.",
+        secrets_help()
+    )
+}
 
 /// Users, tenants, passwords, sessions and tokens, served over gRPC.
 ///
 /// Without a command, serves.
 #[derive(Debug, Parser)]
-#[command(name = "identity", version, after_help = SECRETS)]
+#[command(name = "identity", version, after_help = after_help())]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) flags: Flags,

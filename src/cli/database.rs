@@ -39,10 +39,6 @@ async fn open(settings: &DatabaseSettings) -> Result<Storage, Box<dyn Error + Se
     if pending > 0 {
         return Err(format!("the database lacks {pending} migrations: run `identity migrate run`").into());
     }
-    Ok(Storage::new(&StorageSettings {
-        url: settings.url.clone(),
-        connections: LaneSizes::of_command(settings.connections),
-        statement_limit: settings.statement_limit,
-        queue_limit: QUEUE_LIMIT,
-    })?)
+    let lanes = LaneSizes::of_command(settings.connections);
+    Ok(Storage::new(&StorageSettings { queue_limit: QUEUE_LIMIT, ..settings.storage(lanes) })?)
 }

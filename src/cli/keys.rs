@@ -15,7 +15,7 @@ use crate::crypto::MasterKey;
 use crate::domain::SystemClock;
 use crate::server::master_key;
 use crate::service::Authority;
-use crate::service::keys::{Custody, Propagation, ScheduledKey, Takeover};
+use crate::service::keys::{Custody, ScheduledKey, Takeover};
 
 /// Prints a new master key, and a line feed.
 ///
@@ -49,7 +49,7 @@ pub(super) fn change(settings: KeySettings, by: Authority, action: KeysAction) -
             storage,
             master_keys,
             algorithm: settings.signing.algorithm,
-            propagation: Propagation::new(settings.signing.propagation),
+            propagation: settings.signing.propagation,
             clock: Arc::new(SystemClock),
             by,
         };

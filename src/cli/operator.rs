@@ -66,9 +66,9 @@ impl Start<'_> {
         self,
         command: impl AsyncFnOnce(Operator, passwords::NewPasswords) -> Outcome,
     ) -> Result<Outcome, Vec<Fault>> {
-        let PasswordSettings { database, hash, min_length, log } =
+        let PasswordSettings { database, hash, policy, log } =
             warned(PasswordSettings::resolve(self.flags, self.environment)?);
-        let passwords = passwords::NewPasswords::new(hash, min_length);
+        let passwords = passwords::NewPasswords::new(hash, policy);
         Ok(database::run(&log, &database, async |storage| command(self.operator(storage), passwords).await))
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::operator::{Failure, checked};
 use super::prompt;
 use crate::config::HashSettings;
-use crate::crypto::hasher::{Cost, Hasher, HasherSettings, Terms, Width};
+use crate::crypto::hasher::{Hasher, HasherSettings, Terms, Width};
 use crate::domain::{Email, PasswordHash, PasswordPolicy};
 
 /// Nobody else waits for the one hash of a command, however slow the machine is.
@@ -18,8 +18,8 @@ pub(super) struct NewPasswords {
 }
 
 impl NewPasswords {
-    pub(super) fn new(hash: HashSettings, min_length: usize) -> Self {
-        Self { hash, policy: PasswordPolicy::new(min_length) }
+    pub(super) fn new(hash: HashSettings, policy: PasswordPolicy) -> Self {
+        Self { hash, policy }
     }
 
     /// The hash of a password that is asked for, or read from standard input, for the user of `email`.
@@ -29,12 +29,11 @@ impl NewPasswords {
     pub(super) async fn obtain(&self, email: &Email) -> Result<PasswordHash, Failure> {
         let password = prompt::new_password()?;
         checked("password", self.policy.check(&password, Some(email)))?;
-        let cost = Cost::new(self.hash.cost).ok_or("the bcrypt cost is out of range")?;
         let hasher = Hasher::start(HasherSettings {
             lanes: Width::new(1),
             max_wait: LONGEST_WAIT,
             engine: self.hash.engine,
-            ..HasherSettings::new(cost)
+            ..HasherSettings::new(self.hash.cost)
         })?;
         Ok(hasher.reserve(&Terms::SYSTEM)?.hash(&password).await?)
     }

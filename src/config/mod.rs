@@ -3,23 +3,27 @@
 //! Everything is checked before anything starts, the files that settings name included, and every fault
 //! is reported at once. No message quotes a value, since it may be a secret; only the certificates' path
 //! is shown. Acting on the settings is left to their readers.
+//!
+//! `declared` has the settings, each declared once; `setting` has the kinds of their values; `settings` puts them
+//! together for those who use them.
 
+mod declared;
 mod environment;
 mod flags;
 mod read;
 mod secrets;
+mod setting;
 mod settings;
 
 use std::fmt;
 
 pub use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
-pub use flags::Flags;
+pub use flags::{Flags, secrets_help};
 pub use secrets::{MasterKeySettings, MasterKeySource, master_key_file};
 pub use settings::{
-    ChangeSettings, ConnectionSettings, DatabaseSettings, HashSettings, KeySettings, MaintenanceSettings,
-    MigrateMode, PasswordSettings, RegistrationMode, RegistrationSettings, ServerSettings, SessionSettings,
-    Settings, SigningSettings, log_filter_in,
+    ConnectionSettings, DatabaseSettings, HashSettings, KeySettings, MaintenanceSettings, MigrateMode,
+    PasswordSettings, ServerSettings, Settings, SigningSettings, log_filter_in,
 };
 
 /// One setting that is wrong.

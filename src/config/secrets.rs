@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::read::{Name, Reader};
+use super::declared::{
+    IDENTITY_MASTER_KEY, IDENTITY_MASTER_KEY_FILE, IDENTITY_MASTER_KEY_PREVIOUS, JWT_SECRET,
+};
+use super::read::Reader;
+use super::setting::{Secrets, Setting};
 use super::{Environment, Flags};
 use crate::crypto::{MasterKey, MasterKeyError};
 use crate::storage::url::DatabaseUrl;
-
-const JWT_SECRET: Name = Name::without_flag("JWT_SECRET");
-const MASTER_KEY: Name = Name::without_flag("IDENTITY_MASTER_KEY");
-const MASTER_KEY_PREVIOUS: Name = Name::without_flag("IDENTITY_MASTER_KEY_PREVIOUS");
-const MASTER_KEY_FILE: Name =
-    Name::with_flag("IDENTITY_MASTER_KEY_FILE", |flags| flags.master_key_file.as_deref());
 
 /// HS256 needs a key at least as long as its hash (RFC 7518, 3.2).
 const JWT_SECRET_MIN_BYTES: usize = 32;
@@ -65,10 +63,10 @@ impl MasterKeySource {
 
 /// `JWT_SECRET`, for HS256; its bytes are the key as they stand.
 pub(super) fn jwt_secret(reader: &mut Reader<'_>) -> Option<SecretString> {
-    let secret = reader.secret(JWT_SECRET, "is a part of the secret")?;
+    let secret = reader.secret(&JWT_SECRET, "is a part of the secret")?;
     if secret.expose_secret().len() < JWT_SECRET_MIN_BYTES {
         reader.fault(
-            JWT_SECRET,
+            &JWT_SECRET,
             "must have at least 32 bytes (RFC 7518, 3.2); `openssl rand -base64 48` makes one. \
              Without it, tokens are signed with keys that the service makes itself",
         );
@@ -83,15 +81,15 @@ pub(super) fn master_key(
     has_jwt_secret: bool,
 ) -> Option<MasterKeySettings> {
     let previous = reader
-        .secret(MASTER_KEY_PREVIOUS, LINE_END_OF_KEY)
-        .and_then(|key| given_key(reader, MASTER_KEY_PREVIOUS, &key));
+        .secret(&IDENTITY_MASTER_KEY_PREVIOUS, LINE_END_OF_KEY)
+        .and_then(|key| given_key(reader, &IDENTITY_MASTER_KEY_PREVIOUS, &key));
     let source = master_key_source(reader, database, has_jwt_secret)?;
     Some(MasterKeySettings { source, previous })
 }
 
 /// The file that is to hold the master key, if a setting names one, whether it is of any use or not.
 pub fn master_key_file(flags: &Flags, environment: &dyn Environment) -> Option<PathBuf> {
-    Reader::new(flags, environment).text(MASTER_KEY_FILE).map(PathBuf::from)
+    Reader::new(flags, environment).given(&IDENTITY_MASTER_KEY_FILE)
 }
 
 /// The one place that holds the master key.
@@ -100,17 +98,17 @@ fn master_key_source(
     database: Option<&DatabaseUrl>,
     has_jwt_secret: bool,
 ) -> Option<MasterKeySource> {
-    let inline = reader.secret(MASTER_KEY, LINE_END_OF_KEY);
-    let file = reader.text(MASTER_KEY_FILE).map(PathBuf::from);
+    let inline = reader.secret(&IDENTITY_MASTER_KEY, LINE_END_OF_KEY);
+    let file = reader.given(&IDENTITY_MASTER_KEY_FILE);
     match (inline, file, database) {
         (Some(_), Some(_), _) => {
-            reader.fault(MASTER_KEY, "must not be set together with IDENTITY_MASTER_KEY_FILE");
+            reader.fault(&IDENTITY_MASTER_KEY, "must not be set together with IDENTITY_MASTER_KEY_FILE");
             None
         }
-        (Some(key), None, _) => given_key(reader, MASTER_KEY, &key).map(MasterKeySource::Given),
+        (Some(key), None, _) => given_key(reader, &IDENTITY_MASTER_KEY, &key).map(MasterKeySource::Given),
         (None, Some(file), _) => {
             let key = MasterKey::load(&file);
-            key.map_err(|error| reader.fault(MASTER_KEY_FILE, problem_with_file(&error)))
+            key.map_err(|error| reader.fault(&IDENTITY_MASTER_KEY_FILE, problem_with_file(&error)))
                 .ok()
                 .map(|key| MasterKeySource::InFile { path: file, key })
         }
@@ -122,7 +120,7 @@ fn master_key_source(
         }
         (None, None, Some(DatabaseUrl::Postgres(_))) => {
             reader.fault(
-                MASTER_KEY,
+                &IDENTITY_MASTER_KEY,
                 "must be set with PostgreSQL, or else IDENTITY_MASTER_KEY_FILE or JWT_SECRET; \
                  `identity keys master` makes one",
             );
@@ -132,9 +130,9 @@ fn master_key_source(
     }
 }
 
-fn given_key(reader: &mut Reader<'_>, name: Name, key: &SecretString) -> Option<MasterKey> {
+fn given_key(reader: &mut Reader<'_>, setting: &Setting<Secrets>, key: &SecretString) -> Option<MasterKey> {
     let key = MasterKey::from_base64(key.expose_secret());
-    key.map_err(|_| reader.fault(name, NO_MASTER_KEY)).ok()
+    key.map_err(|_| reader.fault(setting, NO_MASTER_KEY)).ok()
 }
 
 /// What is wrong with a file that should hold the master key. Leaves its name out: it may be the key

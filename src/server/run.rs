@@ -18,9 +18,8 @@ use crate::proto::v1::directory_service_server::DirectoryServiceServer;
 use crate::proto::v1::identity_service_server::IdentityServiceServer;
 use crate::rpc::{AuditRpc, Backend, DirectoryRpc, IdentityRpc};
 use crate::service::access::AccessTable;
-use crate::service::keys::Propagation;
 use crate::service::{Due, UnitsOfWork};
-use crate::storage::{DatabaseUrl, LaneSizes, Storage, StorageSettings};
+use crate::storage::{DatabaseUrl, LaneSizes, Storage};
 use crate::telemetry::lines::DroppedLines;
 
 use super::admission::Admission;
@@ -116,12 +115,7 @@ impl Server {
         let health_address = sockets.health.as_ref().map(address_of).transpose()?;
         let tls = settings.server.tls.clone().map(Tls::load).transpose()?;
         let database = &settings.database;
-        let storage = Storage::new(&StorageSettings {
-            url: database.url.clone(),
-            connections: LaneSizes::of(database.connections),
-            statement_limit: database.statement_limit,
-            queue_limit: database.queue_limit,
-        })?;
+        let storage = Storage::new(&database.storage(LaneSizes::of(database.connections)))?;
         let units = UnitsOfWork::new();
         let foundations =
             Foundations::lay(settings.clone(), access, storage.clone(), Arc::clone(&clock), units.clone())?;
@@ -247,7 +241,7 @@ impl Run {
                 dropped_lines: self.dropped_lines.clone(),
                 started: self.started,
                 keys: backend.clone(),
-                keys_max_age: Propagation::new(self.settings.signing.propagation).max_age(),
+                keys_max_age: self.settings.signing.propagation.max_age(),
             };
             tokio::spawn(http::serve(http, watched, side_port));
         }

@@ -7,13 +7,10 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tokio::time::sleep;
 
-use crate::budget::Rate;
-use crate::config::{
-    ChangeSettings, DatabaseSettings, MigrateMode, RegistrationMode, RegistrationSettings, Settings,
-};
-use crate::crypto::access_token::{AccessTokens, TokenSettings};
+use crate::config::{DatabaseSettings, MigrateMode, Settings};
+use crate::crypto::access_token::AccessTokens;
 use crate::crypto::fingerprint::Fingerprinter;
-use crate::crypto::hasher::{Cost, Duty, Hasher, HasherSettings, Staffing, Width};
+use crate::crypto::hasher::{Duty, Hasher, HasherSettings, Staffing, Width};
 use crate::crypto::keyring::Keyring;
 use crate::crypto::master_key::MasterKeys;
 use crate::crypto::page_token::PageTokens;
@@ -21,12 +18,12 @@ use crate::crypto::refresh_token::RefreshTokens;
 use crate::crypto::service_token::ServiceTokens;
 use crate::crypto::signing_key::SigningKey;
 use crate::crypto::tls::TlsFileError;
-use crate::domain::{Clock, PasswordPolicy};
+use crate::domain::Clock;
 use crate::service::access::AccessTable;
-use crate::service::keys::{Custody, KeyFollower, KeysError, Propagation};
+use crate::service::keys::{Custody, KeyFollower, KeysError};
 use crate::service::{
-    Authority, ChangeRules, Changes, Deletions, Guesses, OpenTo, Outages, Parts, Refusals, RefusedCalls,
-    RegistrationRules, Service, SessionRules, Turns, UnitsOfWork,
+    Authority, Changes, Deletions, Guesses, Outages, Parts, Refusals, RefusedCalls, Service, Turns,
+    UnitsOfWork,
 };
 use crate::storage::{DatabaseUrl, Inspection, Storage, StorageError, migrate};
 
@@ -155,18 +152,10 @@ impl Foundations {
         let fingerprints = Fingerprinter::of_requests(&master_keys);
         let attempt_keys = Fingerprinter::of_attempts(&master_keys);
         let (keys, keyring) = self.keys(master_keys).await?;
-        let session = &self.settings.session;
         let service = Service::new(Parts {
             storage: self.storage.clone(),
             hasher: self.hasher.clone(),
-            access_tokens: AccessTokens::new(
-                keyring,
-                TokenSettings {
-                    issuer: session.issuer.clone(),
-                    audience: session.audience.clone(),
-                    access_ttl: session.access_ttl,
-                },
-            ),
+            access_tokens: AccessTokens::new(keyring, self.settings.tokens.clone()),
             refresh_tokens,
             page_tokens,
             service_tokens,
@@ -178,15 +167,10 @@ impl Foundations {
             refused_calls: RefusedCalls::default(),
             outages: Outages::default(),
             access: self.access.clone(),
-            registration_rules: registration_rules(&self.settings.registration),
-            changes: Changes::new(change_rules(self.settings.changes)),
-            password_policy: PasswordPolicy::new(self.settings.password_min_length),
-            session_rules: SessionRules {
-                idle: session.idle,
-                max: session.max,
-                refresh_grace: session.refresh_grace,
-                per_user: session.per_user.get(),
-            },
+            registration_rules: self.settings.registration,
+            changes: Changes::new(self.settings.changes),
+            password_policy: self.settings.password_policy,
+            session_rules: self.settings.session,
             clock: Arc::clone(&self.clock),
             deletions: Deletions::default(),
             audit_retention: self.settings.audit_retention,
@@ -222,7 +206,7 @@ impl Foundations {
             storage: self.storage.clone(),
             master_keys,
             algorithm: self.settings.signing.algorithm,
-            propagation: Propagation::new(self.settings.signing.propagation),
+            propagation: self.settings.signing.propagation,
             clock: Arc::clone(&self.clock),
             by: Authority::system(),
         };
@@ -230,23 +214,9 @@ impl Foundations {
     }
 }
 
-fn change_rules(settings: ChangeSettings) -> ChangeRules {
-    ChangeRules { user: Rate { burst: settings.burst, per_second: settings.per_second } }
-}
-
-fn registration_rules(settings: &RegistrationSettings) -> RegistrationRules {
-    let open_to = match settings.mode {
-        RegistrationMode::Open => OpenTo::Anybody,
-        RegistrationMode::Services => OpenTo::Services,
-        RegistrationMode::Closed => OpenTo::Nobody,
-    };
-    RegistrationRules { open_to, hourly: settings.limit }
-}
-
 fn hasher_settings(settings: &Settings) -> Result<HasherSettings, StartError> {
     let is_postgres = matches!(settings.database.url, DatabaseUrl::Postgres(_));
     let settings = &settings.hash;
-    let cost = Cost::new(settings.cost).ok_or(StartError::Setting("the bcrypt cost is out of range"))?;
     let Staffing { threads, duty } = settings.threads.map_or_else(Staffing::of_this_machine, Staffing::of);
     // A PostgreSQL on the same machine serves the same calls.
     let duty = if is_postgres && duty == Duty::Full { Duty::GivingWay } else { duty };
@@ -259,7 +229,7 @@ fn hasher_settings(settings: &Settings) -> Result<HasherSettings, StartError> {
         lanes: lanes.transpose()?,
         queue_capacity: threads.get() * HASH_QUEUE_PER_THREAD,
         max_wait: settings.max_wait,
-        cost,
+        cost: settings.cost,
         engine: settings.engine,
     })
 }

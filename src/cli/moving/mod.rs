@@ -104,8 +104,7 @@ pub(super) fn run_import(
             Source::Prisma(_) => "prisma",
             Source::Jsonl(_) => "jsonl",
         };
-        let configured = Cost::new(hash.cost).ok_or("the bcrypt cost is out of range")?;
-        let max_cost = arguments.allow_cost.and_then(Cost::new).unwrap_or(configured.dearest_floor());
+        let max_cost = arguments.allow_cost.and_then(Cost::new).unwrap_or(hash.cost.dearest_floor());
         let terms = ImportTerms { actor, source: name, dry_run: arguments.dry_run, max_cost };
         let (sender, rows) = mpsc::channel(1);
         let (total, ending) = match source {

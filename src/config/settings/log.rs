@@ -2,39 +2,33 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::super::read::{Name, Reader};
-use crate::telemetry::logs::{LogFilter, LogFormat, LogSettings};
-
-const LOG: Name = Name::with_flag("IDENTITY_LOG", |flags| flags.log.as_deref());
-const LOG_LEVEL_FILE: Name =
-    Name::with_flag("IDENTITY_LOG_LEVEL_FILE", |flags| flags.log_level_file.as_deref());
-const LOG_FORMAT: Name = Name::with_flag("IDENTITY_LOG_FORMAT", |flags| flags.log_format.as_deref());
-
-const NO_FILTER: &str =
-    "must be error, warn, info, debug or trace, or a list such as info,identity::rpc=debug";
+use crate::config::declared::{IDENTITY_LOG, IDENTITY_LOG_FORMAT, IDENTITY_LOG_LEVEL_FILE};
+use crate::config::read::Reader;
+use crate::telemetry::logs::{LogFilter, LogSettings};
 
 /// Longer than any list of levels; what is longer is another file.
 const MAX_FILE_BYTES: u64 = 4 * 1024;
 
 pub(super) fn read(reader: &mut Reader<'_>) -> LogSettings {
-    let given = reader.parsed(LOG, |text| text.parse::<LogFilter>().map_err(|_| NO_FILTER));
-    let has_given = reader.text(LOG).is_some();
-    let filter_file = reader.text(LOG_LEVEL_FILE).map(PathBuf::from);
+    let given = reader.given(&IDENTITY_LOG);
+    let has_given = reader.text(&IDENTITY_LOG).is_some();
+    let filter_file = reader.given(&IDENTITY_LOG_LEVEL_FILE);
     let in_file = match &filter_file {
         Some(_) if has_given => {
-            reader.fault(LOG_LEVEL_FILE, "must not be set together with IDENTITY_LOG");
+            reader.fault(&IDENTITY_LOG_LEVEL_FILE, "must not be set together with IDENTITY_LOG");
             None
         }
-        Some(path) => log_filter_in(path).map_err(|problem| reader.fault(LOG_LEVEL_FILE, problem)).ok(),
+        Some(path) => {
+            log_filter_in(path).map_err(|problem| reader.fault(&IDENTITY_LOG_LEVEL_FILE, problem)).ok()
+        }
         None => None,
     };
-    let formats = [("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
     LogSettings {
-        filter: given.or(in_file).unwrap_or_default(),
+        filter: given.or(in_file).unwrap_or_else(|| IDENTITY_LOG.default_value()),
         filter_file,
-        format: reader.choice(LOG_FORMAT, &formats).unwrap_or(LogFormat::Auto),
+        format: reader.get(&IDENTITY_LOG_FORMAT),
     }
 }
 

@@ -2,14 +2,26 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
+use clap::{Args as _, FromArgMatches as _};
 use secrecy::ExposeSecret as _;
 
 use super::*;
+use crate::config::declared::ALL;
 use crate::config::{LogFilter, LogFormat, MapEnvironment, MasterKeySource};
 use crate::crypto::MasterKey;
+use crate::service::OpenTo;
 
 const SECRET: &str = "correct horse battery staple, twice";
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a command line says.
+fn flags<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Flags {
+    let command = Flags::augment_args(clap::Command::new("identity").no_binary_name(true));
+    Flags::from_arg_matches(&command.try_get_matches_from(arguments).unwrap()).unwrap()
+}
 
 fn resolve(flags: &Flags, variables: &[(&str, &str)]) -> Result<Resolved<Settings>, Vec<Fault>> {
     Settings::resolve(flags, &variables.iter().copied().collect::<MapEnvironment>())
@@ -46,20 +58,20 @@ fn an_empty_environment_gives_the_defaults() {
     assert_eq!((connections.idle, connections.max_age), (5 * MINUTE, 30 * MINUTE));
     assert_eq!(connections.write_timeout, Duration::from_secs(5));
     assert_eq!(connections.call_bytes, 64 * 1024 * 1024);
-    assert_eq!(settings.hash.cost, 12);
-    assert_eq!(settings.password_min_length, 8);
+    assert_eq!(settings.hash.cost.get(), 12);
+    assert_eq!(settings.password_policy, PasswordPolicy::new(8));
     assert!(settings.jwt_secret.is_none());
     assert!(
         matches!(&settings.master_key.source, MasterKeySource::BesideDatabase(path) if path == "identity.db.key")
     );
-    assert_eq!((&*settings.session.issuer, &*settings.session.audience), ("identity", "identity"));
-    assert_eq!(settings.session.access_ttl, Duration::from_secs(900));
+    assert_eq!((&*settings.tokens.issuer, &*settings.tokens.audience), ("identity", "identity"));
+    assert_eq!(settings.tokens.access_ttl, Duration::from_secs(900));
     assert_eq!((settings.session.idle, settings.session.max), (14 * DAY, 90 * DAY));
-    assert_eq!((settings.signing.algorithm, settings.signing.propagation), (None, 10 * MINUTE));
+    assert_eq!((settings.signing.algorithm, settings.signing.propagation.delay()), (None, 10 * MINUTE));
     assert!(settings.master_key.previous.is_none());
     assert_eq!(format!("{:?}", settings.log.filter), format!("{:?}", LogFilter::default()));
     assert_eq!(settings.log.format, LogFormat::Auto);
-    let registration = RegistrationSettings { mode: RegistrationMode::Open, limit: None };
+    let registration = RegistrationRules { open_to: OpenTo::Anybody, hourly: None };
     assert_eq!(settings.registration, registration);
     assert_eq!(settings.audit_retention, None);
     assert_eq!(warnings, [""; 0]);
@@ -68,8 +80,8 @@ fn an_empty_environment_gives_the_defaults() {
 #[test]
 fn a_flag_wins_over_its_variable_and_an_empty_value_counts_as_none() {
     let cost = |flag: Option<&str>, variable: &str| {
-        let flags = Flags { bcrypt_cost: flag.map(str::to_owned), ..Flags::default() };
-        resolve(&flags, &[("IDENTITY_BCRYPT_COST", variable)]).unwrap().settings.hash.cost
+        let flags = flags(flag.iter().flat_map(|cost| ["--bcrypt-cost", *cost]));
+        resolve(&flags, &[("IDENTITY_BCRYPT_COST", variable)]).unwrap().settings.hash.cost.get()
     };
     assert_eq!(cost(Some("14"), "11"), 14);
     assert_eq!(cost(Some(""), "11"), 11);
@@ -80,9 +92,20 @@ fn a_flag_wins_over_its_variable_and_an_empty_value_counts_as_none() {
 }
 
 #[test]
+fn a_flag_is_named_as_its_variable() {
+    let mut flags = 0;
+    for (flag, variable) in ALL.iter().filter_map(|one| Some((one.flag()?.0, one.variable()))) {
+        let name = variable.strip_prefix("IDENTITY_").unwrap_or(variable);
+        assert_eq!(flag, name.to_ascii_lowercase().replace('_', "-"));
+        flags += 1;
+    }
+    assert!(flags > 40, "{flags}");
+}
+
+#[test]
 fn every_fault_is_reported_at_once() {
     let faults = resolve(
-        &Flags { bcrypt_cost: Some("3".to_owned()), ..Flags::default() },
+        &flags(["--bcrypt-cost", "3"]),
         &[
             ("DATABASE_URL", "mysql://u:hunter2@h/d"),
             ("JWT_SECRET", "hunter2"),
@@ -248,7 +271,7 @@ fn a_database_url_that_is_set_names_a_database() {
         assert_eq!(names, ["DATABASE_URL (--database-url)"], "{value:?}");
         assert!(problem.starts_with("must not "), "{problem}");
         // A flag wins, also by what is wrong with it.
-        let flags = Flags { database_url: Some(value.to_owned()), ..Flags::default() };
+        let flags = flags(["--database-url", value]);
         let faults = resolve(&flags, &[("DATABASE_URL", "sqlite:identity.db")]).unwrap_err();
         assert_eq!(faults.len(), 1, "{faults:?}");
     }
@@ -299,7 +322,7 @@ fn a_value_that_is_no_text_is_refused() {
 
 #[test]
 fn debug_shows_no_secret() {
-    let flags = Flags { database_url: Some("postgres://ada:hunter2@h/d".to_owned()), ..Flags::default() };
+    let flags = flags(["--database-url", "postgres://ada:hunter2@h/d"]);
     let resolved = resolve(&flags, &[("JWT_SECRET", SECRET), ("IDENTITY_MASTER_KEY", KEY)]).unwrap();
     let shown = format!("{flags:?} {resolved:?}");
     for secret in ["hunter2", SECRET, KEY] {
@@ -336,10 +359,10 @@ fn maintenance_asks_for_the_database_only() {
 
 #[test]
 fn registration_is_for_whom_the_setting_says_and_as_often() {
-    for (text, mode) in registration::MODES {
+    for (text, mode) in IDENTITY_REGISTRATION.values.0.iter().copied() {
         let given = [("IDENTITY_REGISTRATION", text), ("IDENTITY_REGISTRATION_LIMIT", "1000")];
         let registration = settings(&given).registration;
-        assert_eq!((registration.mode, registration.limit.map(usize::from)), (mode, Some(1000)));
+        assert_eq!((registration.open_to, registration.hourly.map(usize::from)), (mode, Some(1000)));
     }
     let (names, problem) = refused(&[("IDENTITY_REGISTRATION", "off"), ("IDENTITY_REGISTRATION_LIMIT", "0")]);
     let expected =
