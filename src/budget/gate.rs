@@ -7,10 +7,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use super::queue::{Joined, Queue};
-use crate::domain::Party;
-
-/// When those should come again who found no room: the queue empties many times in that time.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+use crate::domain::{Party, RETRY_SOON};
 
 /// A number of places. A clone is another handle on the same ones.
 ///
@@ -203,7 +200,8 @@ impl Gate {
     }
 }
 
-const BUSY: Refused = Refused::Busy { retry_after: RETRY_AFTER };
+/// For those who found no room: the queue empties many times in that time.
+const BUSY: Refused = Refused::Busy { retry_after: RETRY_SOON };
 
 impl Drop for Place {
     fn drop(&mut self) {

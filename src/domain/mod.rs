@@ -42,3 +42,6 @@ pub use spiffe::SpiffeId;
 pub use tenant::{Tenant, TenantName};
 pub use user::{PersonName, User, UserState};
 pub use violation::{FieldViolation, Violations};
+
+/// The retry delay for callers who found no room, or the database away, where nobody knows a better one.
+pub const RETRY_SOON: std::time::Duration = std::time::Duration::from_secs(1);

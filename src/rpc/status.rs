@@ -19,8 +19,7 @@ use crate::service::{ServiceError, StorageError};
 /// The `domain` of every ErrorInfo that this service sends.
 pub const DOMAIN: &str = "identity";
 
-/// After which delay a call that found the database away may be repeated.
-pub const RETRY_SOON: Duration = Duration::from_secs(1);
+pub use crate::domain::RETRY_SOON;
 
 /// What a caller is told of `error`. Failures of the service itself are logged here; the caller
 /// learns that there was one, and its request id leads to the line.

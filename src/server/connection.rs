@@ -36,7 +36,7 @@ use crate::rpc::call::CertifiedPeer;
 
 /// How long a connection may take to go that nobody is to wait for: a round trip over a slow link, and what
 /// calls usually take.
-const SOON: Duration = Duration::from_secs(1);
+const SHORT_GRACE: Duration = Duration::from_secs(1);
 
 /// Longer than any process runs, and within what timers can do.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -231,7 +231,7 @@ impl Life {
         match reason {
             // Calls in flight may end, and those that were on their way when the client was told.
             Closed::Age | Closed::Certificate | Closed::Idle => self.grace,
-            Closed::Limit | Closed::Share | Closed::Resets | Closed::Stalled => SOON.min(self.grace),
+            Closed::Limit | Closed::Share | Closed::Resets | Closed::Stalled => SHORT_GRACE.min(self.grace),
         }
     }
 }

@@ -2,10 +2,8 @@
 //! the keys. Runs while the process listens already and says so by its health.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use tokio::time::sleep;
 
 use crate::config::{DatabaseSettings, MigrateMode, Settings};
 use crate::crypto::access_token::AccessTokens;
@@ -21,6 +19,7 @@ use crate::crypto::tls::TlsFileError;
 use crate::domain::Clock;
 use crate::service::access::AccessTable;
 use crate::service::keys::{Custody, KeyFollower, KeysError};
+use crate::service::retry;
 use crate::service::{
     Authority, Changes, Deletions, Guesses, Outages, Parts, Refusals, RefusedCalls, Service, Turns,
     UnitsOfWork,
@@ -28,10 +27,6 @@ use crate::service::{
 use crate::storage::{DatabaseUrl, Inspection, Storage, StorageError, migrate};
 
 use super::master_key::{self, NoMasterKey};
-
-/// Waits between attempts to reach a database that is away, the last one repeated.
-const RETRY_AFTER: [Duration; 4] =
-    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
 /// Jobs that wait at most, for each hash thread. It bounds memory, some hundred bytes a job; what
 /// bounds the wait is the admission by time.
@@ -114,7 +109,7 @@ impl Foundations {
     /// that is away is waited for. A local file is there or is not. What follows the signing keys from
     /// then on comes with them.
     pub(super) async fn build(&self) -> Result<(Service, KeyFollower), StartError> {
-        let mut waits = RETRY_AFTER.iter().chain(std::iter::repeat(&RETRY_AFTER[RETRY_AFTER.len() - 1]));
+        let mut pauses = retry::REACH_DATABASE.pauses();
         let mut told = None;
         loop {
             let error = match self.try_build().await {
@@ -122,16 +117,16 @@ impl Foundations {
                 Err(error) => error,
             };
             let is_remote = matches!(self.settings.database.url, DatabaseUrl::Postgres(_));
-            let (true, true, Some(wait)) = (is_remote, error.is_passing(), waits.next()) else {
+            if !(is_remote && error.is_passing()) {
                 return Err(error);
-            };
+            }
             // Once for each cause: a database that is up by now may have other reasons to refuse.
             let cause = error.to_string();
             if told.as_ref() != Some(&cause) {
                 tracing::warn!(error = %cause, "the database cannot be used yet; waiting for it");
                 told = Some(cause);
             }
-            sleep(*wait).await;
+            pauses.wait().await;
         }
     }
 

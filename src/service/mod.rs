@@ -6,7 +6,7 @@
 //! changes one's own, `hash_costs` follows what the stored hashes cost, [`keys`] keeps the signing keys and [`service_tokens`] the credentials of services,
 //! [`moving`] takes users over from elsewhere and hands them out. [`access`] holds the one table of what each
 //! caller may call, [`admission`] which budgets a call takes, [`authority`] says on whose authority something is changed; [`audit`] lists what was done,
-//! `refused` counts what was not, and `outages` what failed because the database was unavailable.
+//! `refused` counts what was not, and `outages` what failed because the database was unavailable. [`retry`] says how often something is tried again.
 
 pub mod access;
 pub mod accounts;
@@ -26,6 +26,7 @@ mod passwords;
 mod refused;
 mod registrations;
 pub mod removal;
+pub mod retry;
 pub mod service_tokens;
 mod sessions;
 mod units;

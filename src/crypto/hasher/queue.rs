@@ -16,9 +16,10 @@ use super::task::Task;
 use super::terms::{HashError, Terms};
 use crate::domain::Party;
 
-/// Bounds of what a refused caller is told to wait: not so short that all of them return at once,
-/// not so long that a person gives up.
-const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// The least that a refused caller is told to wait: not so short that all of them return at once.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// The most: not so long that a person gives up.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// Jobs that wait for a worker, and what the workers are at.
 pub(super) struct Queue {
@@ -341,7 +342,7 @@ impl State {
 }
 
 fn overloaded(wait: Duration) -> HashError {
-    HashError::Overloaded { retry_after: wait.clamp(RETRY_AFTER.0, RETRY_AFTER.1) }
+    HashError::Overloaded { retry_after: wait.clamp(MIN_RETRY_DELAY, MAX_RETRY_DELAY) }
 }
 
 #[cfg(test)]

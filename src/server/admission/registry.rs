@@ -11,7 +11,7 @@ use crate::server::budgets::SourceUse;
 
 /// How many connections are looked at to find one that is idle. What is found not to be goes to the end
 /// of the line, so that all get looked at in turn.
-const LOOKS: usize = 32;
+const MAX_CANDIDATES: usize = 32;
 
 /// All connections to one port.
 #[derive(Debug, Default)]
@@ -149,7 +149,7 @@ impl Entry {
     fn most_dispensable(&mut self) -> Option<u64> {
         let mut best: Option<(Use, u64)> = None;
         let mut looked_at = Vec::new();
-        while looked_at.len() < LOOKS
+        while looked_at.len() < MAX_CANDIDATES
             && let Some(((listed_at, number), connection)) = self.staying.pop_first()
         {
             let (usage, last_call) = (connection.usage(), connection.last_call());

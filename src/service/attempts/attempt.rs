@@ -10,6 +10,7 @@ use crate::crypto::hasher::{Slot, Verdict};
 use crate::domain::{AuditEvent, Party, Password, PasswordHash, Timestamp};
 use crate::service::Service;
 use crate::service::error::ServiceError;
+use crate::service::retry::{self, Pauses};
 use crate::storage;
 use crate::storage::attempts::{AttemptKey, Locking};
 use crate::storage::{Permit, Tx};
@@ -18,16 +19,6 @@ use crate::storage::{Permit, Tx};
 /// they are made; without this the difference would tell of accounts that are in use at the source.
 const WRONG_TAKES: Duration = Duration::from_millis(20);
 
-/// Between two tries to write how a check ended, the last one repeated: ten minutes altogether.
-const TRIES: [Duration; 6] = [
-    Duration::from_millis(100),
-    Duration::from_millis(300),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(5),
-];
-const LAST_TRIES: usize = 118;
 /// A check that has its place among those that may fail. However it ends, that is written down: by a task of
 /// its own where the caller has left.
 pub(in crate::service) struct Attempt {
@@ -152,7 +143,10 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         let Some(open) = self.open.take() else { return };
         let service = self.service.clone();
-        self.service.0.units.start(async move { service.go_on_settling(open).await });
+        self.service
+            .0
+            .units
+            .start(async move { service.go_on_settling(open, retry::SETTLE_ATTEMPT.pauses()).await });
     }
 }
 
@@ -209,21 +203,24 @@ impl Service {
         let Err(failure) = self.settle_alone(permit, &open).await else { return Ok(()) };
         let service = self.clone();
         self.0.units.run_aside(async move {
-            sleep(TRIES[0]).await;
-            service.go_on_settling(open).await;
+            let mut pauses = retry::SETTLE_ATTEMPT.pauses();
+            pauses.wait().await;
+            service.go_on_settling(open, pauses).await;
         });
         Err(failure)
     }
 
     /// Settles an attempt whose caller has left or was told of a failure.
-    async fn go_on_settling(&self, open: Box<Open>) {
-        for pause in TRIES.into_iter().chain(std::iter::repeat_n(TRIES[TRIES.len() - 1], LAST_TRIES)) {
+    async fn go_on_settling(&self, open: Box<Open>, mut pauses: Pauses) {
+        loop {
             if let Ok(permit) = self.unit_of(open.hold.party).await
                 && self.settle_alone(permit, &open).await.is_ok()
             {
                 return;
             }
-            sleep(pause).await;
+            if !pauses.wait().await {
+                break;
+            }
         }
         tracing::warn!(
             "the end of a password check was not written; it counts as failed until it is forgotten"

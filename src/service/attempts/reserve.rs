@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{Attempt, Hold, Place};
 use super::limits::{OWN, STRANGERS, write};
 use super::refusals::LimitKind;
 use super::turns::NoTurn;
 use crate::crypto::hasher::Slot;
-use crate::domain::{Email, Party, Room, TenantId, Timestamp, UserId};
+use crate::domain::{Email, Party, RETRY_SOON, Room, TenantId, Timestamp, UserId};
 use crate::service::Service;
 use crate::service::caller::CallContext;
 use crate::service::error::ServiceError;
+use crate::service::retry;
 use crate::storage;
 use crate::storage::Permit;
 use crate::storage::attempts::AttemptKey;
@@ -20,17 +21,6 @@ use crate::storage::logins::Login;
 
 /// How long a check waits for a place when its caller names no deadline.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks at places that others hold, the last one repeated.
-const LOOKS: [Duration; 6] = [
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(20),
-    Duration::from_millis(40),
-    Duration::from_millis(80),
-    Duration::from_millis(160),
-];
-/// What those are told who found no place in time, though nobody knows that there will be none.
-const SOON: Duration = Duration::from_secs(1);
 
 /// Whose hash a password is checked against.
 #[derive(Clone, Debug)]
@@ -72,7 +62,9 @@ impl Service {
         let key = AttemptKey { subject, source: self.source(context) };
         let until = context.deadline.map_or_else(|| Instant::now() + PATIENCE, Instant::from_std);
         let reserving = self.reserve(key, &whose, slot, context.party);
-        timeout_at(until, reserving).await.unwrap_or(Err(ServiceError::Overloaded { retry_after: SOON }))
+        timeout_at(until, reserving)
+            .await
+            .unwrap_or(Err(ServiceError::Overloaded { retry_after: RETRY_SOON }))
     }
 
     async fn reserve(
@@ -86,7 +78,7 @@ impl Service {
         let turn = match self.0.turns.turn(key, OWN.most, now).await {
             Ok(turn) => turn,
             Err(NoTurn::Closed { until }) => return Err(self.refuse_attempt(LimitKind::Attempts, until)),
-            Err(NoTurn::Crowded) => return Err(ServiceError::Overloaded { retry_after: SOON }),
+            Err(NoTurn::Crowded) => return Err(ServiceError::Overloaded { retry_after: RETRY_SOON }),
         };
         let mut hold = Hold { slot, _turn: turn, party };
         let strangers = self.strangers(key.subject);
@@ -95,7 +87,7 @@ impl Service {
         {
             return Err(self.refuse_attempt(LimitKind::Account, until));
         }
-        let mut looks = LOOKS.into_iter().chain(std::iter::repeat(LOOKS[LOOKS.len() - 1]));
+        let mut pauses = retry::RESERVE_ATTEMPT.pauses();
         loop {
             let permit = self.unit_of(party).await?;
             // In a task of its own: a place is reserved and known to be, or neither.
@@ -110,9 +102,7 @@ impl Service {
                     return Err(self.refuse_attempt(limit, until));
                 }
             }
-            if let Some(look) = looks.next() {
-                sleep(look).await;
-            }
+            pauses.wait().await;
         }
     }
 
