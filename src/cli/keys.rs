@@ -1,7 +1,6 @@
 //! `identity keys`: lists and changes the keys in the database, and makes master keys. Needs no running
 //! server; those that run follow.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use super::arguments::KeysAction;
 use super::streams::{StandardOutput, notify};
+use super::table::{Form, Row, print_all};
 use super::{Outcome, database};
 use crate::config::{KeySettings, MaintenanceSettings};
 use crate::crypto::MasterKey;
@@ -25,14 +25,14 @@ pub(super) fn print_master() -> Outcome {
     print(&format!("{}\n", *MasterKey::generate().to_base64()))
 }
 
-/// Prints the keys in use, as a table or as JSON.
+/// Prints the keys in use.
 ///
 /// # Errors
 /// When the database cannot be reached, or has no tables.
 pub(super) fn list(settings: MaintenanceSettings, json: bool) -> Outcome {
     database::run(&settings.log, &settings.database, async |storage| {
         let keys = Custody::list(&storage, &SystemClock).await?;
-        print(&if json { as_json(&keys)? } else { as_table(&keys) })
+        print_keys(Form::of(json), &keys)
     })
 }
 
@@ -69,32 +69,21 @@ pub(super) fn change(settings: KeySettings, by: Authority, action: KeysAction) -
         if settings.jwt_secret.is_some() {
             notify("identity: with JWT_SECRET set, servers sign with that, and these keys only verify");
         }
-        print(&as_table(&Custody::list(&custody.storage, &SystemClock).await?))
+        print_keys(Form::Table, &Custody::list(&custody.storage, &SystemClock).await?)
     })
+}
+
+fn print_keys(form: Form, keys: &[ScheduledKey]) -> Outcome {
+    print_all(form, &keys.iter().map(ShownKey::of).collect::<Vec<_>>())
 }
 
 fn print(text: &str) -> Outcome {
     Ok(StandardOutput.write_all(text.as_bytes())?)
 }
 
-fn as_table(keys: &[ScheduledKey]) -> String {
-    let mut text =
-        format!("{:<43}  {:<9}  {:<9}  {:<20}  published until\n", "kid", "algorithm", "state", "signs from");
-    for key in keys {
-        let until = key.published_until.map_or_else(|| "-".to_owned(), |until| until.to_string());
-        let (kid, algorithm, state) = (&key.kid, &key.algorithm, key.state.as_str());
-        let _ = writeln!(
-            text,
-            "{kid:<43}  {algorithm:<9}  {state:<9}  {:<20}  {until}",
-            key.signs_from.to_string()
-        );
-    }
-    text
-}
-
-/// What `--json` prints of a key. Times are as RFC 3339 writes them.
+/// A key, as the list shows it. Times are as RFC 3339 writes them.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct ShownKey<'a> {
     kid: &'a str,
     algorithm: &'a str,
     state: &'a str,
@@ -103,14 +92,24 @@ struct Shown<'a> {
     published_until: Option<String>,
 }
 
-fn as_json(keys: &[ScheduledKey]) -> serde_json::Result<String> {
-    let shown = keys.iter().map(|key| Shown {
-        kid: &key.kid,
-        algorithm: &key.algorithm,
-        state: key.state.as_str(),
-        created_at: key.created_at.to_string(),
-        signs_from: key.signs_from.to_string(),
-        published_until: key.published_until.map(|until| until.to_string()),
-    });
-    Ok(serde_json::to_string_pretty(&shown.collect::<Vec<_>>())? + "\n")
+impl<'a> ShownKey<'a> {
+    fn of(key: &'a ScheduledKey) -> Self {
+        Self {
+            kid: &key.kid,
+            algorithm: &key.algorithm,
+            state: key.state.as_str(),
+            created_at: key.created_at.to_string(),
+            signs_from: key.signs_from.to_string(),
+            published_until: key.published_until.map(|until| until.to_string()),
+        }
+    }
+}
+
+impl Row for ShownKey<'_> {
+    const COLUMNS: &'static [&'static str] = &["kid", "algorithm", "state", "signs from", "published until"];
+
+    fn cells(&self) -> Vec<String> {
+        let until = self.published_until.as_deref().unwrap_or("-");
+        [self.kid, self.algorithm, self.state, &self.signs_from, until].map(str::to_owned).to_vec()
+    }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::arguments::{AllowedMethod, NewServiceToken};
 use super::streams::{StandardOutput, notify};
+use super::table::{Form, Row, print_all};
 use super::{Outcome, database};
 use crate::config::{KeySettings, MaintenanceSettings};
 use crate::domain::{AllowedRpcs, Clock as _, ServiceToken, ServiceTokenId, SystemClock, Timestamp};
@@ -38,9 +39,9 @@ fn allowed(methods: &[AllowedMethod]) -> AllowedRpcs {
     methods.iter().map(name).collect::<Option<_>>().map_or(AllowedRpcs::All, AllowedRpcs::Only)
 }
 
-/// One line of the list.
+/// A token, as the list shows it.
 #[derive(Serialize)]
-struct Line {
+struct ShownToken {
     id: String,
     name: String,
     state: &'static str,
@@ -49,7 +50,7 @@ struct Line {
     expires_at: Option<String>,
 }
 
-impl Line {
+impl ShownToken {
     fn of(token: ServiceToken, now: Timestamp) -> Self {
         let state = match (token.revoked_at, token.is_in_force(now)) {
             (Some(_), _) => "revoked",
@@ -70,7 +71,17 @@ impl Line {
     }
 }
 
-/// Prints all tokens, without their secrets, as a table or as JSON.
+impl Row for ShownToken {
+    const COLUMNS: &'static [&'static str] = &["id", "name", "state", "created", "expires", "may call"];
+
+    fn cells(&self) -> Vec<String> {
+        let expires_at = self.expires_at.as_deref().unwrap_or("never");
+        let allowed = self.allowed.join(" ");
+        [&self.id, &self.name, self.state, &self.created_at, expires_at, &allowed].map(str::to_owned).to_vec()
+    }
+}
+
+/// Prints all tokens, without their secrets.
 ///
 /// # Errors
 /// When the database cannot be reached or lacks a migration.
@@ -78,23 +89,9 @@ pub(super) fn list(settings: MaintenanceSettings, json: bool) -> Outcome {
     database::run(&settings.log, &settings.database, async |storage| {
         let now = SystemClock.now();
         let tokens = service_tokens::list(&storage).await?;
-        let lines: Vec<_> = tokens.into_iter().map(|token| Line::of(token, now)).collect();
-        let text = if json { serde_json::to_string_pretty(&lines)? + "\n" } else { as_table(&lines) };
-        Ok(StandardOutput.write_all(text.as_bytes())?)
+        let shown = tokens.into_iter().map(|token| ShownToken::of(token, now)).collect::<Vec<_>>();
+        print_all(Form::of(json), &shown)
     })
-}
-
-fn as_table(lines: &[Line]) -> String {
-    let row = |id: &str, name: &str, state: &str, created_at: &str, expires_at: &str, allowed: &str| {
-        format!("{id:<36}  {name:<20}  {state:<7}  {created_at:<20}  {expires_at:<20}  {allowed}\n")
-    };
-    let mut text = row("id", "name", "state", "created", "expires", "may call");
-    for line in lines {
-        let expires_at = line.expires_at.as_deref().unwrap_or("never");
-        let allowed = line.allowed.join(" ");
-        text += &row(&line.id, &line.name, line.state, &line.created_at, expires_at, &allowed);
-    }
-    text
 }
 
 /// Revokes the token `id`.

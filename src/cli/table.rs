@@ -1,4 +1,4 @@
-//! What commands print of users, tenants and events: tables for people, JSON for programs.
+//! What commands print of users, tenants, events, keys and service tokens: tables for people, JSON for programs.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
@@ -55,6 +55,13 @@ pub(super) fn print_one<R: Row>(form: Form, row: &R) -> Outcome {
         }
     };
     Ok(StandardOutput.write_all(text.as_bytes())?)
+}
+
+/// Prints a list that is short enough to be at hand.
+pub(super) fn print_all<R: Row>(form: Form, rows: &[R]) -> Outcome {
+    let mut printer = Printer::new::<R>(form);
+    printer.print(rows)?;
+    Ok(printer.finish()?)
 }
 
 /// Prints at most `most` entries of a list, which `page` gets: about so many, from behind a place on. A page may

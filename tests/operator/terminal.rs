@@ -137,6 +137,51 @@ async fn a_list_is_a_table_whose_columns_are_aligned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_and_service_tokens_are_listed_as_users_are() {
+    let (_database, shell, _) = shell().await;
+    let none = shell.run("keys list").await.json();
+    assert_eq!(none, shell.run("service-token list").await.json());
+    assert_eq!(none, serde_json::json!([]));
+    assert_eq!(shell.run("keys rotate").await.code, Some(0));
+    let create = "service-token create --name billing --allow GetUser";
+    let token = shell.run(create).await.out;
+    assert_eq!(shell.run(&format!("{create} --expires never")).await.code, Some(0));
+
+    for (command, columns, cells) in [
+        (
+            "keys list",
+            ["kid ", "algorithm ", "state ", "signs from ", "published until"],
+            ["EdDSA", "signing", "-"],
+        ),
+        (
+            "service-token list",
+            ["id ", "name ", "state ", "expires ", "may call"],
+            ["billing", "active", "GetUser"],
+        ),
+    ] {
+        let arguments: Vec<_> = command.split(' ').collect();
+        let (code, table) = Session::start(&shell, &arguments).ended();
+        assert_eq!(code, Some(0), "{table}");
+        let rows: Vec<_> = table.lines().filter(|line| line.contains("  ")).map(str::trim_end).collect();
+        let json = shell.run(command).await.json();
+        assert_eq!(rows.len(), json.as_array().unwrap().len() + 1, "{table}");
+        for column in columns {
+            assert!(rows[0].contains(column), "{table}");
+        }
+        for (row, entry) in rows[1..].iter().zip(json.as_array().unwrap()) {
+            // Under its name, wherever that is.
+            let state = rows[0].find("state").unwrap();
+            assert!(row[state..].starts_with(entry["state"].as_str().unwrap()), "{table}");
+            assert!(cells.iter().all(|cell| row.contains(cell)), "{table}");
+        }
+        assert!(!table.contains(token.trim()), "{table}");
+        // As everywhere, programs may ask for JSON on a terminal.
+        let (_, shown) = Session::start(&shell, &[&arguments[..], &["--json"]].concat()).ended();
+        assert!(shown.trim_start().starts_with('['), "{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deleting_asks_first() {
     let (_database, shell, tenant) = shell().await;
     for (answer, code, text) in
