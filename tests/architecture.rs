@@ -12,9 +12,9 @@ const SIBLINGS: [(&str, &[&str]); 13] = [
     ("budget", &["domain"]),
     ("telemetry", &[]),
     ("proto", &[]),
-    ("crypto", &["domain", "telemetry::durations"]),
+    ("crypto", &["domain", "telemetry::durations", "telemetry::metrics"]),
     ("storage", &["budget", "domain"]),
-    ("service", &["budget", "domain", "crypto", "storage"]),
+    ("service", &["budget", "domain", "crypto", "storage", "telemetry::metrics"]),
     ("rpc", &["domain", "service", "proto"]),
     // The settings are of the types that they are used as, and the files that they name are checked by
     // those who read them.
@@ -55,6 +55,7 @@ const SIBLINGS: [(&str, &[&str]); 13] = [
             "proto",
             "telemetry::durations",
             "telemetry::lines",
+            "telemetry::metrics",
         ],
     ),
     (

@@ -10,7 +10,6 @@ mod open;
 mod registry;
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use tokio::time::Instant;
 
 use super::budgets::{Budgets, ConnectionBytes};
 use crate::domain::Source;
+use crate::telemetry::metrics::{self, Counter, Counters, Label as _, Registry as Metrics, label};
 use registry::{Place, Registry};
 
 pub(super) use open::OpenConnection;
@@ -85,41 +85,23 @@ impl Default for AdmissionSettings {
     }
 }
 
-/// Why a connection was closed by the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// The limit was reached.
-    Limit,
-    /// Its source had reached its share.
-    Share,
-    /// Nothing was called on it for too long.
-    Idle,
-    /// It was too old.
-    Age,
-    /// The client's certificate was valid no longer.
-    Certificate,
-    /// Its client reset too many streams.
-    Resets,
-    /// Its client read nothing for too long.
-    Stalled,
-}
-
-impl Closed {
-    /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Limit, Self::Share, Self::Idle, Self::Age, Self::Certificate, Self::Resets, Self::Stalled];
-
-    /// Its name in metrics and logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Limit => "limit",
-            Self::Share => "share",
-            Self::Idle => "idle",
-            Self::Age => "age",
-            Self::Certificate => "certificate",
-            Self::Resets => "resets",
-            Self::Stalled => "stalled",
-        }
+label! {
+    /// Why a connection was closed by the server.
+    pub enum Closed: "reason" {
+        /// The limit was reached.
+        Limit = "limit",
+        /// Its source had reached its share.
+        Share = "share",
+        /// Nothing was called on it for too long.
+        Idle = "idle",
+        /// It was too old.
+        Age = "age",
+        /// The client's certificate was valid no longer.
+        Certificate = "certificate",
+        /// Its client reset too many streams.
+        Resets = "resets",
+        /// Its client read nothing for too long.
+        Stalled = "stalled",
     }
 }
 
@@ -134,8 +116,8 @@ struct Shared {
     registry: Mutex<Registry>,
     /// Told when a connection has gone.
     gone: Notify,
-    closed: [AtomicU64; Closed::ALL.len()],
-    malformed: AtomicU64,
+    closed: Counters<Closed>,
+    malformed: Counter,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -147,8 +129,8 @@ impl Admission {
             budgets,
             registry: Mutex::default(),
             gone: Notify::new(),
-            closed: Default::default(),
-            malformed: AtomicU64::new(0),
+            closed: Counters::default(),
+            malformed: Counter::default(),
             warned: Mutex::default(),
         }))
     }
@@ -171,20 +153,15 @@ impl Admission {
 
     /// How many the server has closed for a reason.
     pub fn closed(&self, reason: Closed) -> u64 {
-        self.0.closed[reason as usize].load(Relaxed)
+        self.0.closed.of(reason).get()
     }
 
     pub(super) fn count_closed(&self, reason: Closed) {
-        self.0.closed[reason as usize].fetch_add(1, Relaxed);
-    }
-
-    /// How many streams the server has reset because their requests broke a rule of HTTP/2.
-    pub fn malformed(&self) -> u64 {
-        self.0.malformed.load(Relaxed)
+        self.0.closed.of(reason).inc();
     }
 
     pub(super) fn count_malformed(&self) {
-        self.0.malformed.fetch_add(1, Relaxed);
+        self.0.malformed.inc();
     }
 
     /// A place for a connection from `source`, held until it is dropped. Waits only while more connections
@@ -243,6 +220,23 @@ impl Admission {
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Adds the metrics of the connections to each port to those of the process.
+pub(super) fn register(ports: &[(&'static str, Admission)], registry: &mut Metrics) {
+    let by_port = || ports.iter().map(|(port, admission)| (vec![("port", *port)], admission.clone()));
+    metrics::register_gauges(registry, "connections", "Open connections", by_port(), Admission::open);
+    let help = "Connections that may be open";
+    metrics::register_gauges(registry, "connections_limit", help, by_port(), Admission::limit);
+    let help = "Connections that one source may have";
+    let limit = Admission::limit_per_source;
+    metrics::register_gauges(registry, "connections_limit_per_source", help, by_port(), limit);
+    let help = "Connections that the server closed";
+    let closed = by_port().flat_map(|(port, admission)| admission.0.closed.series(&port));
+    metrics::register_series(registry, "connections_closed", help, closed);
+    let help = "Streams that the server reset because their requests break a rule of HTTP/2";
+    let malformed = by_port().map(|(port, admission)| (port, admission.0.malformed.clone()));
+    metrics::register_series(registry, "streams_malformed", help, malformed);
 }
 
 /// The place of one connection among all.

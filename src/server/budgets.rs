@@ -6,13 +6,14 @@
 //! Which connection is whose is left to `admission`, what is charged when to `call`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::refusals::Refusals;
 use crate::budget::Rate;
+use crate::telemetry::metrics::{self, Counter, Counters, Label as _, Registry, label};
 
 /// Limits of what calls may hold.
 #[derive(Clone, Copy, Debug)]
@@ -52,91 +53,43 @@ impl Default for BudgetSettings {
     }
 }
 
-/// A budget in which a call found no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exhausted {
-    /// The bytes of its connection.
-    ConnectionBytes,
-    /// The bytes of its source.
-    SourceBytes,
-    /// The bytes of the process.
-    ProcessBytes,
-    /// The headers of one call.
-    Headers,
-    /// The Watch streams.
-    Watches,
-    /// The reflection streams.
-    Reflections,
-}
-
-impl Exhausted {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::ConnectionBytes,
-        Self::SourceBytes,
-        Self::ProcessBytes,
-        Self::Headers,
-        Self::Watches,
-        Self::Reflections,
-    ];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ConnectionBytes => "connection_bytes",
-            Self::SourceBytes => "source_bytes",
-            Self::ProcessBytes => "process_bytes",
-            Self::Headers => "headers",
-            Self::Watches => "watches",
-            Self::Reflections => "reflections",
-        }
+label! {
+    /// A budget in which a call found no room.
+    pub enum Exhausted: "budget" {
+        /// The bytes of its connection.
+        ConnectionBytes = "connection_bytes",
+        /// The bytes of its source.
+        SourceBytes = "source_bytes",
+        /// The bytes of the process.
+        ProcessBytes = "process_bytes",
+        /// The headers of one call.
+        Headers = "headers",
+        /// The Watch streams.
+        Watches = "watches",
+        /// The reflection streams.
+        Reflections = "reflections",
     }
 }
 
-/// Why a stream ended before its reply was complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CutShort {
-    /// The client reset it.
-    ByClient,
-    /// The deadline of the call passed while its reply was not read.
-    Deadline,
-    /// The client read nothing of the reply for too long.
-    WriteTimeout,
-}
-
-impl CutShort {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::ByClient, Self::Deadline, Self::WriteTimeout];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ByClient => "client",
-            Self::Deadline => "deadline",
-            Self::WriteTimeout => "write_timeout",
-        }
+label! {
+    /// Why a stream ended before its reply was complete.
+    pub enum CutShort: "cause" {
+        /// The client reset it.
+        ByClient = "client",
+        /// The deadline of the call passed while its reply was not read.
+        Deadline = "deadline",
+        /// The client read nothing of the reply for too long.
+        WriteTimeout = "write_timeout",
     }
 }
 
-/// The streams that stay open, which have limits of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamKind {
-    /// The health service's Watch.
-    Watch,
-    /// A conversation with the reflection service.
-    Reflection,
-}
-
-impl StreamKind {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Watch, Self::Reflection];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Watch => "watch",
-            Self::Reflection => "reflection",
-        }
+label! {
+    /// The streams that stay open, which have limits of their own.
+    pub enum StreamKind: "kind" {
+        /// The health service's Watch.
+        Watch = "watch",
+        /// A conversation with the reflection service.
+        Reflection = "reflection",
     }
 }
 
@@ -149,9 +102,9 @@ struct Process {
     settings: BudgetSettings,
     bytes: AtomicUsize,
     streams: [AtomicUsize; StreamKind::ALL.len()],
-    refused: [AtomicU64; Exhausted::ALL.len()],
-    held_back: AtomicU64,
-    cut_short: [AtomicU64; CutShort::ALL.len()],
+    refused: Counters<Exhausted>,
+    held_back: Counter,
+    cut_short: Counters<CutShort>,
 }
 
 /// What the calls of one source hold.
@@ -177,9 +130,9 @@ impl Budgets {
             settings,
             bytes: AtomicUsize::new(0),
             streams: Default::default(),
-            refused: Default::default(),
-            held_back: AtomicU64::new(0),
-            cut_short: Default::default(),
+            refused: Counters::default(),
+            held_back: Counter::default(),
+            cut_short: Counters::default(),
         }))
     }
 
@@ -208,29 +161,52 @@ impl Budgets {
 
     /// How many calls were refused for want of room in a budget.
     pub fn refused(&self, budget: Exhausted) -> u64 {
-        self.0.refused[budget as usize].load(Relaxed)
+        self.0.refused.of(budget).get()
     }
 
     /// How many refusals were held back.
     pub fn held_back(&self) -> u64 {
-        self.0.held_back.load(Relaxed)
+        self.0.held_back.get()
     }
 
     /// How many streams ended before their reply was complete.
     pub fn cut_short(&self, cause: CutShort) -> u64 {
-        self.0.cut_short[cause as usize].load(Relaxed)
+        self.0.cut_short.of(cause).get()
     }
 
     pub(super) fn count_refused(&self, budget: Exhausted) {
-        self.0.refused[budget as usize].fetch_add(1, Relaxed);
+        self.0.refused.of(budget).inc();
     }
 
     pub(super) fn count_held_back(&self) {
-        self.0.held_back.fetch_add(1, Relaxed);
+        self.0.held_back.inc();
     }
 
     pub(super) fn count_cut_short(&self, cause: CutShort) {
-        self.0.cut_short[cause as usize].fetch_add(1, Relaxed);
+        self.0.cut_short.of(cause).inc();
+    }
+
+    /// Adds the metrics to those of the process.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let (bytes, limit) = (self.clone(), self.call_bytes_limit());
+        let help = "Bytes of headers and unread replies that calls hold";
+        metrics::register_gauge(registry, "call_bytes", help, move || bytes.call_bytes());
+        metrics::register_gauge(registry, "call_bytes_limit", "Bytes that calls may hold", move || limit);
+        let kinds = StreamKind::ALL.iter();
+        let kinds: Vec<_> =
+            kinds.map(|kind| (vec![(StreamKind::LABEL, kind.name())], (self.clone(), *kind))).collect();
+        let open = |(budgets, kind): &(Self, StreamKind)| budgets.streams(*kind);
+        let limit = |(budgets, kind): &(Self, StreamKind)| budgets.streams_limit(*kind);
+        let help = "Streams that stay open";
+        metrics::register_gauges(registry, "open_streams", help, kinds.clone(), open);
+        let help = "Streams that may stay open";
+        metrics::register_gauges(registry, "open_streams_limit", help, kinds, limit);
+        let help = "Calls refused for want of room in a budget";
+        metrics::register_series(registry, "calls_refused", help, self.0.refused.series(&[]));
+        let help = "Refusals that were held back, since their source was refused too often";
+        metrics::register(registry, "calls_refused_late", help, self.0.held_back.clone());
+        let help = "Streams that ended before their reply was complete";
+        metrics::register_series(registry, "streams_cut_short", help, self.0.cut_short.series(&[]));
     }
 }
 

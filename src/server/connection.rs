@@ -33,6 +33,7 @@ use super::stall::Stall;
 use super::stream_task::StreamExecutor;
 use super::tls::{NoTls, Peer, Tls};
 use crate::rpc::call::CertifiedPeer;
+use crate::telemetry::metrics::Label as _;
 
 /// How long a connection may take to go that nobody is to wait for: a round trip over a slow link, and what
 /// calls usually take.

@@ -11,6 +11,7 @@ use crate::storage;
 use crate::storage::Tx;
 use crate::storage::attempts::{AttemptKey, Tried};
 use crate::storage::outcomes::Outcome;
+use crate::telemetry::metrics::Label as _;
 
 use super::attempts::LimitKind;
 use super::authority::Authority;

@@ -5,10 +5,11 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use super::metrics::{self, Counter, Registry};
 
 /// The most bytes that wait to be written, not counting those that are being written: some ten thousand
 /// lines of the log, so that a reader may pause for a second under full load.
@@ -58,12 +59,18 @@ struct State {
 
 /// How many lines were dropped. All clones count the same.
 #[derive(Clone, Debug, Default)]
-pub struct DroppedLines(Arc<AtomicU64>);
+pub struct DroppedLines(Counter);
 
 impl DroppedLines {
     /// The number since the process started.
     pub fn count(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.get()
+    }
+
+    /// Adds the metric to those of the process.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Lines of the log that were dropped because standard error was not read in time";
+        metrics::register(registry, "log_lines_dropped", help, self.0.clone());
     }
 }
 
@@ -157,7 +164,7 @@ impl Queue {
     fn drop_lines(&self, state: &mut State, lines: &[u8]) {
         let count = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
         state.unreported += count;
-        self.dropped.0.fetch_add(count, Relaxed);
+        self.dropped.0.inc_by(count);
     }
 
     fn work(&self, mut target: impl Write, report: &impl Fn(u64)) {

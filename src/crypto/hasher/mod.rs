@@ -33,13 +33,14 @@ use self::engine::{Engine, Serial};
 use self::pace::Ideal;
 use self::queue::Queue;
 use self::slot::Presence;
+use self::statistics::HashCounters;
 use self::task::{Caller, Task};
 use crate::domain::{Password, PasswordHash};
 
 pub use self::cost::Cost;
 pub use self::slot::Slot;
 pub use self::staffing::Staffing;
-pub use self::statistics::{HasherStatistics, Refusals, WAIT_BUCKETS};
+pub use self::statistics::HasherStatistics;
 pub use self::terms::{HashError, Terms, Verdict};
 pub use self::worker::Duty;
 pub use bcrypt_lanes::Width;
@@ -145,9 +146,14 @@ impl Hasher {
         self.front.queue.close();
     }
 
-    /// What is going on, and what has been done since the start.
+    /// What is going on.
     pub fn statistics(&self) -> HasherStatistics {
         self.front.queue.statistics()
+    }
+
+    /// What has been done since the start.
+    fn counters(&self) -> &HashCounters {
+        &self.front.queue.counters
     }
 
     /// The cost that every failed check takes at least: that of the dearest stored hash that was told of, and at

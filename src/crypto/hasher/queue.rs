@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::admission::{Admission, Admitted, Limits, Workers};
 use super::line::{Entry, Line};
 use super::pace::{Ideal, Pace};
-use super::statistics::{Counters, HasherStatistics, Refusal};
+use super::statistics::{HashCounters, HasherStatistics, Refusal};
 use super::task::Task;
 use super::terms::{HashError, Terms};
 use crate::domain::Party;
@@ -28,7 +28,7 @@ pub(super) struct Queue {
     limits: Limits,
     state: Mutex<State>,
     changed: Condvar,
-    counters: Counters,
+    pub(super) counters: HashCounters,
 }
 
 struct State {
@@ -106,7 +106,7 @@ impl Queue {
                 closed: false,
             }),
             changed: Condvar::new(),
-            counters: Counters::new(),
+            counters: HashCounters::new(),
         }
     }
 
@@ -165,7 +165,7 @@ impl Queue {
     pub(super) fn abandon(&self, party: Party, id: u64) {
         // What is in flight is abandoned by its worker, which looks at the channel.
         let task = self.lock().line.remove(party, id);
-        self.counters.abandoned(usize::from(task.is_some()));
+        self.counters.abandoned.inc_by(u64::from(task.is_some()));
     }
 
     /// Notes the end of a call, with the place that it has not used.
@@ -205,7 +205,7 @@ impl Queue {
             if (in_flight == 0 || waiting > state.sleeping)
                 && let Some(task) = self.pop(&mut state)
             {
-                self.counters.waited(task.since.elapsed());
+                self.counters.waits.record(task.since.elapsed());
                 return state.assign(task, worker);
             }
             // A rehash takes the last lane only when there is but one: somebody may come who waits.
@@ -228,7 +228,7 @@ impl Queue {
     fn pop(&self, state: &mut State) -> Option<Task> {
         while let Some(task) = state.line.pop() {
             if task.caller.has_left() {
-                self.counters.abandoned(1);
+                self.counters.abandoned.inc();
                 continue;
             }
             if task.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -243,8 +243,8 @@ impl Queue {
 
     /// Notes what a worker did and has left to do.
     pub(super) fn report(&self, worker: usize, report: &Report) {
-        self.counters.finished(report.finished);
-        self.counters.abandoned(report.abandoned);
+        self.counters.hashes.inc_by(report.finished as u64);
+        self.counters.abandoned.inc_by(report.abandoned as u64);
         let mut state = self.lock();
         state.workers[worker] = Worker { lanes: report.lanes_left, left: report.work_left };
         if report.lanes > 0 {
@@ -257,7 +257,7 @@ impl Queue {
         let mut state = self.lock();
         let before = state.rehashes.len();
         state.rehashes.retain(|task| !task.caller.has_left());
-        self.counters.abandoned(before - state.rehashes.len());
+        self.counters.abandoned.inc_by((before - state.rehashes.len()) as u64);
     }
 
     /// Refuses what waits and whatever comes, and sends the workers home.
@@ -273,7 +273,7 @@ impl Queue {
         }
     }
 
-    /// What is going on, and what has been done since the start.
+    /// What is going on.
     pub(super) fn statistics(&self) -> HasherStatistics {
         let state = self.lock();
         let workers = self.workers(&state);
@@ -284,7 +284,6 @@ impl Queue {
             lanes: workers.lanes,
             slots: state.line.totals().calls,
             slots_limit: self.limits.calls(workers.lanes),
-            ..self.counters.statistics()
         }
     }
 
@@ -322,7 +321,7 @@ impl Queue {
 
     /// Counts a refusal, and words it for a caller who would `wait` for a lane.
     fn refused(&self, refusal: Refusal, wait: Duration) -> HashError {
-        self.counters.refused(refusal);
+        self.counters.refused.of(refusal).inc();
         overloaded(wait)
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -12,16 +12,12 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Watched;
-use super::connections::Connections;
-use crate::crypto::hasher::Hasher;
 use crate::rpc::status::code_name;
+use crate::server::admission;
 use crate::server::clocks::ClockDifference;
 use crate::server::edge::CallCounts;
-use crate::server::health::HealthHandle;
-use crate::service::Refusals;
 use crate::storage::{PoolUsage, Storage};
-use crate::telemetry::durations::Durations;
-use crate::telemetry::lines::DroppedLines;
+use crate::telemetry::metrics;
 
 /// Every metric of the process, read when it is asked for.
 pub(super) struct Metrics(Registry);
@@ -39,14 +35,16 @@ impl Metrics {
         let ours = registry.sub_registry_with_prefix("identity");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         ours.register("build", "Which program this is", version);
-        ours.register_collector(Box::new(Service { health }));
+        let is_ready = move || usize::from(health.is_ready());
+        metrics::register_gauge(ours, "ready", "1 while calls are served, else 0", is_ready);
         ours.register_collector(Box::new(Calls(calls)));
-        ours.register_collector(Box::new(Passwords { hasher }));
-        ours.register_collector(Box::new(Limits(refusals)));
+        hasher.register(ours);
+        refusals.register(ours);
         ours.register_collector(Box::new(Database(storage)));
         ours.register_collector(Box::new(Clocks(clock_difference)));
-        ours.register_collector(Box::new(Log(dropped_lines)));
-        ours.register_collector(Box::new(Connections { ports: connections, budgets }));
+        dropped_lines.register(ours);
+        admission::register(&connections, ours);
+        budgets.register(ours);
         Self(registry)
     }
 
@@ -58,18 +56,6 @@ impl Metrics {
         let mut text = String::new();
         text::encode(&mut text, &self.0)?;
         Ok(text)
-    }
-}
-
-#[derive(Debug)]
-struct Service {
-    health: HealthHandle,
-}
-
-impl Collector for Service {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let ready = i64::from(self.health.is_ready());
-        write(&mut encoder, "ready", "1 while calls are served, else 0", &ConstGauge::new(ready))
     }
 }
 
@@ -93,77 +79,10 @@ impl Collector for Calls {
         for (method, counts) in self.0.methods() {
             if let Some(durations) = counts.durations() {
                 let labels = [("method", method)];
-                histogram(took.encode_family(&labels)?, &durations)?;
+                durations.encode(took.encode_family(&labels)?)?;
             }
         }
         Ok(())
-    }
-}
-
-#[derive(Debug)]
-struct Passwords {
-    hasher: Hasher,
-}
-
-impl Collector for Passwords {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let now = self.hasher.statistics();
-        let gauges = [
-            ("password_queue_length", "Password checks that wait for a lane", now.waiting),
-            ("password_rehashes_waiting", "Outdated hashes that wait to be replaced", now.rehashes_waiting),
-            ("password_lanes_in_use", "Hashes being computed", now.lanes_in_use),
-            ("password_lanes", "Hashes that can be computed at once", now.lanes),
-            ("password_calls", "Calls that have reserved a hash and are not at their end", now.slots),
-            ("password_calls_limit", "How many those may be", now.slots_limit),
-            (
-                "password_refusal_cost",
-                "The bcrypt cost that refused checks take",
-                self.hasher.floor().get() as usize,
-            ),
-        ];
-        for (name, help, value) in gauges {
-            write(&mut encoder, name, help, &ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)))?;
-        }
-        let counters = [
-            ("password_hashes", "Hashes computed", now.hashes),
-            ("password_abandoned", "Hashes given up since their callers had left", now.abandoned),
-        ];
-        for (name, help, value) in counters {
-            write(&mut encoder, name, help, &ConstCounter::new(value))?;
-        }
-        let help = "Calls that got no hash";
-        let mut refused = encoder.encode_descriptor("password_refused", help, None, MetricType::Counter)?;
-        for (reason, count) in now.refused.by_reason() {
-            ConstCounter::new(count).encode(refused.encode_family(&[("reason", reason)])?)?;
-        }
-        let help = "How long password checks waited for a lane";
-        let unit = Some(&Unit::Seconds);
-        let waits = encoder.encode_descriptor("password_wait", help, unit, MetricType::Histogram)?;
-        histogram(waits, &now.waits)
-    }
-}
-
-#[derive(Debug)]
-struct Limits(Refusals);
-
-impl Collector for Limits {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Calls refused by a limit on guessing or flooding";
-        let mut refused = encoder.encode_descriptor("limit_refusals", help, None, MetricType::Counter)?;
-        for (limit, count) in self.0.by_limit() {
-            ConstCounter::new(count).encode(refused.encode_family(&[("limit", limit.name())])?)?;
-        }
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
-struct Log(DroppedLines);
-
-impl Collector for Log {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Lines of the log that were dropped because standard error was not read in time";
-        write(&mut encoder, "log_lines_dropped", help, &ConstCounter::new(self.0.count()))
     }
 }
 
@@ -236,16 +155,6 @@ impl Collector for Clocks {
         let metric = encoder.encode_descriptor("database_clock_difference", help, unit, MetricType::Gauge)?;
         ConstGauge::new(seconds).encode(metric)
     }
-}
-
-/// Writes `durations`. The count is what the buckets add up to, so that it always agrees with them.
-fn histogram<const N: usize>(mut encoder: MetricEncoder<'_>, durations: &Durations<N>) -> fmt::Result {
-    let Durations { bounds, within, beyond, sum } = *durations;
-    let finite = bounds.iter().copied().zip(within);
-    let buckets: Vec<_> = finite.chain([(f64::INFINITY, beyond)]).collect();
-    let count = buckets.iter().map(|(_, count)| count).sum();
-    // Adds the buckets up itself.
-    encoder.encode_histogram::<NoLabelSet>(sum.as_secs_f64(), count, &buckets, None)
 }
 
 fn write(

@@ -6,7 +6,6 @@
 //! gets one answer and is closed, all within one time limit: whatever a client leaves undone, be it to
 //! send a request or to read the reply, it keeps nobody else out for longer.
 
-mod connections;
 mod jwks;
 mod metrics;
 

@@ -120,7 +120,7 @@ async fn a_slot_whose_deadline_has_passed_is_refused() {
     let mut slot = bench.hasher.reserve(&Terms { deadline: Some(soon), ..ANY }).unwrap();
     std::thread::sleep(soon.saturating_duration_since(Instant::now()));
     assert!(overloaded(&slot.hash(&password("a")).await));
-    assert_eq!(bench.hasher.statistics().refused.deadline, 1);
+    assert_eq!(refusals(&bench.hasher), [("full", 0), ("share", 0), ("deadline", 1)]);
     assert_eq!(bench.hasher.front.queue.queued_work(), 0);
 }
 
@@ -143,7 +143,7 @@ async fn reservations_that_are_dropped_leave_no_trace() {
     }
     assert_eq!(in_use(&bench.hasher), (0, 0, 0));
     assert_eq!(bench.hasher.front.queue.queued_work(), 0);
-    assert_eq!(bench.hasher.statistics().refused.total(), 0);
+    assert!(refusals(&bench.hasher).iter().all(|(_, count)| *count == 0));
 }
 
 /// Drops 10,000 slots of ten parties as they come: reserved, waiting, in a lane or computed.
@@ -226,7 +226,7 @@ fn a_flood_from_one_source_leaves_others_their_turns_and_gets_all_the_rest() {
         }
         flood_served += usize::from(lane == b'a');
         bench.permit(1);
-        eventually(&bench.hasher, |statistics| statistics.hashes == step as u64 + 1);
+        eventually(&bench.hasher, |_| bench.hasher.counters().hashes.get() == step as u64 + 1);
         calls.retain_mut(|(host, since, call)| match poll(call) {
             Poll::Pending => true,
             Poll::Ready(outcome) => {
