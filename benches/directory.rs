@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use identity::crypto::MasterKey;
 use identity::domain::{
-    Clock as _, Email, PasswordHash, PasswordScheme, PersonName, Role, SystemClock, Tenant, TenantId,
-    TenantName, UserId, UserState,
+    Clock as _, Email, PasswordHash, PasswordScheme, PersonName, Profile, Role, SystemClock, Tenant,
+    TenantId, TenantName, UserId, UserState,
 };
 use identity::proto::v1::{GetUserByEmailRequest, ListUsersRequest};
 use identity::service::{Authority, service_tokens};
@@ -142,9 +142,11 @@ async fn fill(storage: &Storage, users: usize) -> (TenantId, Vec<UserId>) {
             NewUser {
                 tenant_id: tenant.id,
                 id: UserId::generate(created_at),
-                email: email(number),
-                first_name: name("Ada"),
-                last_name: name("Lovelace"),
+                profile: Profile {
+                    email: email(number),
+                    first_name: name("Ada"),
+                    last_name: name("Lovelace"),
+                },
                 role: if number == 0 { Role::Owner } else { Role::Member },
                 state: UserState::Active,
                 created_at,

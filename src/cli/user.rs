@@ -12,7 +12,7 @@ use super::streams::notify;
 use super::table::{Form, Row, precise, print_list, print_one};
 use super::tenant::ShownTenant;
 use crate::config::{Environment, Fault, Flags};
-use crate::domain::{Etag, Order, User, UserState};
+use crate::domain::{Etag, Order, Profile, User, UserState};
 use crate::service::ServiceError;
 use crate::service::directory::changes::{self, NewUser, UserChanges};
 use crate::service::directory::pieces::Pieces;
@@ -70,17 +70,17 @@ pub(super) fn run(
 
 async fn create(operator: &Operator, passwords: &NewPasswords, new: NewUserArguments) -> Outcome {
     let tenant_id = new.tenant;
-    let new =
-        NewUser { email: new.email, first_name: new.first_name, last_name: new.last_name, role: new.role };
+    let profile = Profile { email: new.email, first_name: new.first_name, last_name: new.last_name };
+    let new = NewUser { profile, role: new.role };
     // Before a password is asked for in vain.
     {
         let mut conn = operator.storage.read().await?;
         storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
-        if storage::users::find_by_email(&mut conn, &new.email).await?.is_some() {
+        if storage::users::find_by_email(&mut conn, &new.profile.email).await?.is_some() {
             return Err(ServiceError::EmailTaken.into());
         }
     }
-    let hash = passwords.obtain(&new.email).await?;
+    let hash = passwords.obtain(&new.profile.email).await?;
     let user = operator.change("create user", async |tx, by, now| {
         changes::create_user(tx, by, tenant_id, new, &hash, now).await?.ok_or(ServiceError::EmailTaken)
     });
@@ -116,7 +116,7 @@ async fn update(operator: &Operator, user: &OneUser, changes: UserChanges) -> Ou
 
 async fn set_password(operator: &Operator, passwords: &NewPasswords, user: &OneUser) -> Outcome {
     let user = find(operator, user).await?;
-    let hash = passwords.obtain(&user.email).await?;
+    let hash = passwords.obtain(&user.profile.email).await?;
     let whose = (user.id, Some(user.tenant.id));
     operator
         .change("set password", async |tx, by, now| changes::set_password(tx, by, whose, &hash, now).await)
@@ -147,7 +147,7 @@ async fn revoke_sessions(operator: &Operator, user: &OneUser) -> Outcome {
 async fn delete(operator: &Operator, user: &OneUser, consent: Consent) -> Outcome {
     let user = find(operator, user).await?;
     let deed = format!("deletes the user {} of the tenant {:?}", user.id, user.tenant.name.as_str());
-    prompt::confirm(consent, &deed, user.email.as_given())?;
+    prompt::confirm(consent, &deed, user.profile.email.as_given())?;
     let whose = (user.id, Some(user.tenant.id));
     operator
         .change("delete user", async |tx, by, now| changes::delete_user(tx, by, whose, None, now).await)
@@ -195,9 +195,9 @@ impl ShownUser {
         Self {
             id: user.id.to_string(),
             tenant_id: user.tenant.id.to_string(),
-            email: user.email.as_given().to_owned(),
-            first_name: user.first_name.as_str().to_owned(),
-            last_name: user.last_name.as_str().to_owned(),
+            email: user.profile.email.as_given().to_owned(),
+            first_name: user.profile.first_name.as_str().to_owned(),
+            last_name: user.profile.last_name.as_str().to_owned(),
             role: user.role.as_str(),
             state: user.state.as_str(),
             created_at: precise(user.created_at),

@@ -14,12 +14,8 @@ pub struct User {
     pub id: UserId,
     /// The tenant that the user belongs to.
     pub tenant: Tenant,
-    /// Unique across the service, compared in normalised form.
-    pub email: Email,
-    /// Given name.
-    pub first_name: PersonName,
-    /// Family name.
-    pub last_name: PersonName,
+    /// What is said of the user.
+    pub profile: Profile,
     /// What the user may do.
     pub role: Role,
     /// Whether the user may do anything at all.
@@ -30,6 +26,29 @@ pub struct User {
     pub created_at: Timestamp,
     /// When the user last changed.
     pub updated_at: Timestamp,
+}
+
+/// What is said of a user, by those who create the user and those who change them. Has no say in what the
+/// user may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Unique across the service, compared in normalised form.
+    pub email: Email,
+    /// Given name.
+    pub first_name: PersonName,
+    /// Family name.
+    pub last_name: PersonName,
+}
+
+impl Profile {
+    /// Each field, by its name in the contract.
+    pub fn fields(&self) -> [(&'static str, &str); 3] {
+        [
+            ("email", self.email.as_given()),
+            ("first_name", self.first_name.as_str()),
+            ("last_name", self.last_name.as_str()),
+        ]
+    }
 }
 
 /// Whether a user may log in and call.

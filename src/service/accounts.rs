@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{
-    Action, Actor, AuditEvent, Email, Password, PasswordHash, PersonName, Reason, RequestId, Role, Target,
+    Action, Actor, AuditEvent, Email, Password, PasswordHash, Profile, Reason, RequestId, Role, Target,
     Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState,
 };
 use crate::storage;
@@ -26,14 +26,10 @@ const OUTCOME_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// What a registration needs. The password satisfies [`Service::password_policy`].
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// The owner's login name.
-    pub email: Email,
+    /// What is said of the owner.
+    pub profile: Profile,
     /// The owner's password.
     pub password: Password,
-    /// The owner's given name.
-    pub first_name: PersonName,
-    /// The owner's family name.
-    pub last_name: PersonName,
     /// The tenant's name.
     pub tenant_name: TenantName,
     /// What the caller names this attempt, if it may be repeated.
@@ -106,7 +102,8 @@ impl Service {
         let registered = self.lock_registered(&mut tx, context).await?;
         storage::tenants::insert(&mut tx, &user.tenant).await?;
         storage::users::insert(&mut tx, &user).await?;
-        let claimed = storage::logins::insert_name(&mut tx, &user.email, user.tenant.id, user.id).await?;
+        let claimed =
+            storage::logins::insert_name(&mut tx, &user.profile.email, user.tenant.id, user.id).await?;
         if claimed == Inserted::Taken {
             // Takes the user and the claim along.
             storage::tenants::undo_insert(&mut tx, user.tenant.id).await?;
@@ -116,7 +113,7 @@ impl Service {
             return Ok(Written::EmailTaken);
         }
         registered.count_registration(&mut tx, now).await?;
-        self.insert_known(&mut tx, &user.email, context, now).await?;
+        self.insert_known(&mut tx, &user.profile.email, context, now).await?;
         storage::logins::insert_password(&mut tx, user.tenant.id, user.id, hash, now).await?;
         let event = |action| context.event(now, Some(user.tenant.id), action);
         let events = vec![
@@ -165,7 +162,7 @@ impl Service {
             return Err(ServiceError::RequestIdReused);
         }
         let whose = Whose::User(outcome.tenant_id, outcome.user_id);
-        let (attempt, found) = self.begin_attempt(&registration.email, &call, whose).await?;
+        let (attempt, found) = self.begin_attempt(&registration.profile.email, &call, whose).await?;
         let failure = failure(&call, found.as_ref().map(|login| &login.user), self.0.clock.now());
         let found = found.filter(may_log_in);
         let stored = found.as_ref().map(|login| &login.password);
@@ -244,7 +241,7 @@ impl Service {
         };
         let is_whom_was_checked = user.state == UserState::Active
             && password_changed_at == login.password_changed_at
-            && user.email.as_normalized() == login.user.email.as_normalized();
+            && user.profile.email.as_normalized() == login.user.profile.email.as_normalized();
         if !is_whom_was_checked {
             return Err(ServiceError::LoginFailed);
         }
@@ -308,9 +305,9 @@ fn failure(context: &CallContext, user: Option<&User>, now: Timestamp) -> AuditE
 fn identifying(registration: &Registration) -> [&str; 5] {
     [
         "register",
-        registration.email.as_given(),
-        registration.first_name.as_str(),
-        registration.last_name.as_str(),
+        registration.profile.email.as_given(),
+        registration.profile.first_name.as_str(),
+        registration.profile.last_name.as_str(),
         registration.tenant_name.as_str(),
     ]
 }
@@ -326,9 +323,7 @@ fn new_owner(registration: &Registration, now: Timestamp) -> User {
     User {
         id: UserId::generate(now),
         tenant,
-        email: registration.email.clone(),
-        first_name: registration.first_name.clone(),
-        last_name: registration.last_name.clone(),
+        profile: registration.profile.clone(),
         role: Role::Owner,
         state: UserState::Active,
         version: 1,

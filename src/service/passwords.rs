@@ -79,7 +79,7 @@ impl Service {
             storage::logins::find_by_user(&mut conn, holder.tenant_id, holder.user_id).await?
         };
         let login = login.ok_or(ServiceError::LoginFailed)?;
-        if email.as_given() == login.user.email.as_given() {
+        if email.as_given() == login.user.profile.email.as_given() {
             return Ok(None);
         }
         let Some(current) = current else {
@@ -100,7 +100,7 @@ impl Service {
         login: &Login,
         password: &Password,
     ) -> Result<(), ServiceError> {
-        let (attempt, _) = self.begin_attempt(&login.user.email, call, Whose::Given).await?;
+        let (attempt, _) = self.begin_attempt(&login.user.profile.email, call, Whose::Given).await?;
         let by = (login.user.tenant.id, login.user.id);
         let event = call.event_by(by, self.0.clock.now(), Action::LoginFailed);
         let target = Some(Target::User(login.user.id));

@@ -9,7 +9,7 @@ use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
 use super::pipeline::Answer;
 use super::prepared::Prepared;
-use super::rows::{PasswordRow, TENANT, TenantRow, USER, UserRow};
+use super::rows::{PasswordRow, TenantRow, UserRow, tenant_columns, user_columns};
 use super::schema::{all_tenants, login_names, passwords, tenants, users};
 use super::transaction::Tx;
 use crate::domain::{Email, PasswordHash, Tenant, TenantId, Timestamp, User, UserId};
@@ -52,7 +52,12 @@ pub async fn ask_by_email(conn: &mut Conn, email: &Email) -> Result<Answer<Optio
         .inner_join(tenants::table.on(tenants::id.eq(login_names::tenant_id)))
         .inner_join(passwords::table.on(its_password))
         .filter(login_names::email_normalized.eq(email.as_normalized().to_owned()))
-        .select((USER, TENANT, (passwords::scheme, passwords::hash), passwords::changed_at));
+        .select((
+            user_columns(),
+            tenant_columns(),
+            (passwords::scheme, passwords::hash),
+            passwords::changed_at,
+        ));
     ask!(conn, |c| optional(found.get_result::<LoginRow>(c)), then: into_optional_login)
 }
 
@@ -79,7 +84,12 @@ pub async fn ask_by_user(
         .inner_join(passwords::table.on(its_password))
         .filter(users::tenant_id.eq(DbId::from(tenant_id)))
         .filter(users::id.eq(DbId::from(user_id)))
-        .select((USER, TENANT, (passwords::scheme, passwords::hash), passwords::changed_at));
+        .select((
+            user_columns(),
+            tenant_columns(),
+            (passwords::scheme, passwords::hash),
+            passwords::changed_at,
+        ));
     ask!(conn, |c| optional(found.get_result::<LoginRow>(c)), then: into_optional_login)
 }
 
@@ -201,7 +211,7 @@ pub async fn ask_locked(
         .filter(users::tenant_id.eq(DbId::from(tenant.id)))
         .filter(users::id.eq(DbId::from(user_id)))
         .filter(is_live)
-        .select((USER, passwords::changed_at));
+        .select((user_columns(), passwords::changed_at));
     // Both rows are locked, so that PostgreSQL reads both as they are once it has waited for either.
     let tenant = tenant.clone();
     let then = move |row: Option<(UserRow, DbInstant)>| {

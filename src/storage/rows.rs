@@ -1,72 +1,78 @@
-//! Rows as the queries return them, and the way from there to the domain.
+//! Rows as the queries read and write them, and the way between there and the domain.
+#![allow(missing_docs, reason = "the columns are described in migrations/")]
 
-use diesel::Queryable;
+use diesel::pg::Pg;
+use diesel::{AsChangeset, Insertable, Queryable, Selectable};
 
 use super::columns::{DbId, DbInstant};
 use super::error::StorageError;
-use super::schema::{tenants, users};
+use super::schema::{all_tenants, tenants, users};
 use crate::domain::{
-    Email, PasswordHash, PasswordScheme, PersonName, Role, Tenant, TenantName, User, UserState,
+    Email, PasswordHash, PasswordScheme, PersonName, Profile, Role, Tenant, TenantName, User, UserState,
 };
 
-/// What a query selects to read a [`TenantRow`].
-pub(super) const TENANT: (
-    tenants::id,
-    tenants::name,
-    tenants::version,
-    tenants::created_at,
-    tenants::updated_at,
-) = (tenants::id, tenants::name, tenants::version, tenants::created_at, tenants::updated_at);
+/// A tenant as it is stored, if it is not deleted.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = tenants)]
+pub struct TenantRow {
+    pub id: DbId,
+    pub name: String,
+    pub version: i64,
+    pub created_at: DbInstant,
+    pub updated_at: DbInstant,
+}
 
-#[derive(Queryable)]
-pub(super) struct TenantRow {
+/// A tenant as it is written: to the table behind the view.
+#[derive(AsChangeset, Insertable)]
+#[diesel(table_name = all_tenants)]
+pub(super) struct WrittenTenant {
     id: DbId,
     name: String,
     version: i64,
+    #[diesel(skip_update)]
     created_at: DbInstant,
     updated_at: DbInstant,
 }
 
-/// What a query selects to read a [`UserRow`].
-pub(super) const USER: (
-    users::id,
-    users::email,
-    users::first_name,
-    users::last_name,
-    users::role,
-    users::state,
-    users::version,
-    users::created_at,
-    users::updated_at,
-) = (
-    users::id,
-    users::email,
-    users::first_name,
-    users::last_name,
-    users::role,
-    users::state,
-    users::version,
-    users::created_at,
-    users::updated_at,
-);
+/// A user as it is stored.
+#[derive(AsChangeset, Clone, Insertable, Queryable, Selectable)]
+#[diesel(table_name = users, primary_key(tenant_id, id))]
+pub struct UserRow {
+    pub tenant_id: DbId,
+    pub id: DbId,
+    #[diesel(embed)]
+    pub profile: ProfileRow,
+    pub role: String,
+    pub state: String,
+    pub version: i64,
+    #[diesel(skip_update)]
+    pub created_at: DbInstant,
+    pub updated_at: DbInstant,
+}
 
-#[derive(Queryable)]
-pub(super) struct UserRow {
-    id: DbId,
-    email: String,
-    first_name: String,
-    last_name: String,
-    role: String,
-    state: String,
-    version: i64,
-    created_at: DbInstant,
-    updated_at: DbInstant,
+/// The columns of a user's [`Profile`].
+#[derive(AsChangeset, Clone, Insertable, Queryable, Selectable)]
+#[diesel(table_name = users)]
+pub struct ProfileRow {
+    pub email: String,
+    pub first_name: String,
+    pub last_name: String,
 }
 
 #[derive(Queryable)]
 pub(super) struct PasswordRow {
     scheme: String,
     hash: String,
+}
+
+/// What a query selects to read a [`TenantRow`].
+pub(super) fn tenant_columns() -> <TenantRow as Selectable<Pg>>::SelectExpression {
+    <TenantRow as Selectable<Pg>>::construct_selection()
+}
+
+/// What a query selects to read a [`UserRow`].
+pub(super) fn user_columns() -> <UserRow as Selectable<Pg>>::SelectExpression {
+    <UserRow as Selectable<Pg>>::construct_selection()
 }
 
 /// The domain's value of a stored one, or which column makes no sense.
@@ -94,7 +100,32 @@ impl TenantRow {
     }
 }
 
+impl WrittenTenant {
+    pub(super) fn of(tenant: &Tenant) -> Self {
+        Self {
+            id: tenant.id.into(),
+            name: tenant.name.as_str().to_owned(),
+            version: tenant.version,
+            created_at: tenant.created_at.into(),
+            updated_at: tenant.updated_at.into(),
+        }
+    }
+}
+
 impl UserRow {
+    pub(super) fn of(user: &User) -> Self {
+        Self {
+            tenant_id: user.tenant.id.into(),
+            id: user.id.into(),
+            profile: ProfileRow::of(&user.profile),
+            role: user.role.as_str().to_owned(),
+            state: user.state.as_str().to_owned(),
+            version: user.version,
+            created_at: user.created_at.into(),
+            updated_at: user.updated_at.into(),
+        }
+    }
+
     pub(super) fn into_user(self, tenant: TenantRow) -> Result<User, StorageError> {
         self.into_user_of(tenant.into_tenant()?)
     }
@@ -103,14 +134,30 @@ impl UserRow {
         Ok(User {
             id: self.id.into(),
             tenant,
-            email: sense("users.email", Email::parse_existing(&self.email).ok())?,
-            first_name: sense("users.first_name", PersonName::parse_stored(&self.first_name).ok())?,
-            last_name: sense("users.last_name", PersonName::parse_stored(&self.last_name).ok())?,
+            profile: self.profile.into_profile()?,
             role: role(&self.role)?,
             state: state(&self.state)?,
             version: self.version,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
+        })
+    }
+}
+
+impl ProfileRow {
+    pub(super) fn of(profile: &Profile) -> Self {
+        Self {
+            email: profile.email.as_given().to_owned(),
+            first_name: profile.first_name.as_str().to_owned(),
+            last_name: profile.last_name.as_str().to_owned(),
+        }
+    }
+
+    fn into_profile(self) -> Result<Profile, StorageError> {
+        Ok(Profile {
+            email: sense("users.email", Email::parse_existing(&self.email).ok())?,
+            first_name: sense("users.first_name", PersonName::parse_stored(&self.first_name).ok())?,
+            last_name: sense("users.last_name", PersonName::parse_stored(&self.last_name).ok())?,
         })
     }
 }

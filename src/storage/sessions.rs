@@ -11,7 +11,7 @@ use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
 use super::pipeline::Answer;
 use super::prepared::Prepared;
-use super::rows::{self, TENANT, TenantRow, USER, UserRow};
+use super::rows::{self, TenantRow, UserRow, tenant_columns, user_columns};
 use super::schema::{sessions, tenants, users};
 use super::times;
 use super::transaction::Tx;
@@ -119,7 +119,7 @@ pub async fn find_with_user(
         .inner_join(tenants::table.on(tenants::id.eq(sessions::tenant_id)))
         .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
         .filter(sessions::id.eq(DbId::from(id)))
-        .select((sessions::all_columns, USER, TENANT));
+        .select((sessions::all_columns, user_columns(), tenant_columns()));
     let row = query!(conn, |c| optional(found.get_result::<(SessionRow, UserRow, TenantRow)>(c)))?;
     row.map(|(session, user, tenant)| Ok((session.into_session()?, user.into_user(tenant)?))).transpose()
 }

@@ -15,6 +15,8 @@ use uuid::Uuid;
 use super::columns::{DbId, DbInstant, Id};
 use super::connection::{Conn, query};
 use super::error::StorageError;
+pub use super::rows::{ProfileRow, TenantRow, UserRow};
+use super::rows::{tenant_columns, user_columns};
 use super::schema::{passwords, tenants, users};
 use super::sqlite_file::SqliteFile;
 use super::transaction::Tx;
@@ -74,42 +76,20 @@ impl DerefMut for Snapshot {
     }
 }
 
-/// A tenant as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredTenant {
-    /// Identifies the tenant.
-    pub id: TenantId,
-    /// Its name.
-    pub name: String,
-    /// When it was created.
-    pub created_at: Timestamp,
-    /// When it last changed.
-    pub updated_at: Timestamp,
-}
-
 /// A user as it is stored, with the hash of the password. `Debug` shows the ids alone.
 #[derive(Clone)]
 pub struct StoredUser {
-    /// Whose user it is.
-    pub tenant_id: TenantId,
-    /// Identifies the user.
-    pub id: UserId,
-    /// The e-mail.
-    pub email: String,
-    /// Given name.
-    pub first_name: String,
-    /// Family name.
-    pub last_name: String,
-    /// What the user may do.
-    pub role: String,
-    /// Whether the user may do anything.
-    pub state: String,
-    /// When the user was created.
-    pub created_at: Timestamp,
-    /// When the user last changed.
-    pub updated_at: Timestamp,
+    /// All but the password.
+    pub row: UserRow,
     /// The password, where the user has one.
     pub password: Option<StoredPassword>,
+}
+
+impl StoredUser {
+    /// The user's key: that of the tenant, and the user's own.
+    pub fn key(&self) -> (TenantId, UserId) {
+        (self.row.tenant_id.into(), self.row.id.into())
+    }
 }
 
 /// The hash of a password, as it is stored.
@@ -125,13 +105,10 @@ pub struct StoredPassword {
 
 impl fmt::Debug for StoredUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tenant_id, id, .. } = self;
-        f.debug_struct("StoredUser").field("tenant_id", tenant_id).field("id", id).finish_non_exhaustive()
+        f.debug_tuple("StoredUser").field(&self.key()).finish_non_exhaustive()
     }
 }
 
-type UserRow = (DbId, DbId, String, String, String, String, String, DbInstant, DbInstant);
-type TenantRow = (DbId, String, DbInstant, DbInstant);
 type HashRow = (DbId, DbId, String, String, DbInstant);
 
 /// Lists tenants by id, from behind `after` on.
@@ -142,22 +119,17 @@ pub async fn list_tenants(
     conn: &mut Conn,
     after: Option<TenantId>,
     limit: usize,
-) -> Result<Vec<StoredTenant>, StorageError> {
+) -> Result<Vec<TenantRow>, StorageError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found = tenants::table
         .filter(tenants::id.gt(after.map_or(DbId(Uuid::nil()), DbId::from)))
         .order(tenants::id)
-        .select((tenants::id, tenants::name, tenants::created_at, tenants::updated_at))
+        .select(tenant_columns())
         .limit(limit);
-    let rows = query!(conn,
+    query!(conn,
         postgres: |c| found.load::<TenantRow>(c),
         sqlite: |c| c.spawn_blocking(move |c| diesel::RunQueryDsl::load::<TenantRow>(found, c))
-    )?;
-    Ok(rows.into_iter().map(tenant).collect())
-}
-
-fn tenant((id, name, created_at, updated_at): TenantRow) -> StoredTenant {
-    StoredTenant { id: id.into(), name, created_at: created_at.into(), updated_at: updated_at.into() }
+    )
 }
 
 /// Lists users by tenant and id, from behind `after` on.
@@ -178,17 +150,7 @@ pub async fn list_users(
         .filter(is_behind.bind::<Id, _>(id).sql(")"))
         .filter(is_live)
         .order((users::tenant_id, users::id))
-        .select((
-            users::tenant_id,
-            users::id,
-            users::email,
-            users::first_name,
-            users::last_name,
-            users::role,
-            users::state,
-            users::created_at,
-            users::updated_at,
-        ))
+        .select(user_columns())
         .limit(i64::try_from(limit).unwrap_or(i64::MAX));
     let rows = query!(conn,
         postgres: |c| found.load::<UserRow>(c),
@@ -199,7 +161,7 @@ pub async fn list_users(
     // Not a join: planned for any page, one might read the whole of the other table each time.
     let is_in_page = sql::<Bool>("(tenant_id, user_id) > (").bind::<Id, _>(tenant_id).sql(", ");
     let is_in_page = is_in_page.bind::<Id, _>(id).sql(") AND (tenant_id, user_id) <= (");
-    let is_in_page = is_in_page.bind::<Id, _>(last.0).sql(", ").bind::<Id, _>(last.1).sql(")");
+    let is_in_page = is_in_page.bind::<Id, _>(last.tenant_id).sql(", ").bind::<Id, _>(last.id).sql(")");
     let is_live = diesel::dsl::exists(tenants::table.filter(tenants::id.eq(passwords::tenant_id)));
     let found = passwords::table
         .filter(is_in_page)
@@ -223,24 +185,13 @@ pub async fn list_users(
 fn join(rows: Vec<UserRow>, hashes: Vec<HashRow>) -> Vec<StoredUser> {
     let mut hashes = hashes.into_iter().peekable();
     let whole = |row: UserRow| {
-        let (tenant_id, id, email, first_name, last_name, role, state, created_at, updated_at) = row;
-        let password = hashes.next_if(|hash| (hash.0, hash.1) == (tenant_id, id));
-        StoredUser {
-            tenant_id: tenant_id.into(),
-            id: id.into(),
-            email,
-            first_name,
-            last_name,
-            role,
-            state,
-            created_at: created_at.into(),
-            updated_at: updated_at.into(),
-            password: password.map(|(_, _, scheme, hash, changed_at)| StoredPassword {
-                scheme,
-                hash,
-                changed_at: changed_at.into(),
-            }),
-        }
+        let password = hashes.next_if(|hash| (hash.0, hash.1) == (row.tenant_id, row.id));
+        let password = password.map(|(_, _, scheme, hash, changed_at)| StoredPassword {
+            scheme,
+            hash,
+            changed_at: changed_at.into(),
+        });
+        StoredUser { row, password }
     };
     rows.into_iter().map(whole).collect()
 }

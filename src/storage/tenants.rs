@@ -14,7 +14,7 @@ use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
 use super::pipeline::Answer;
 use super::prepared::Prepared;
-use super::rows::{TENANT, TenantRow};
+use super::rows::{TenantRow, WrittenTenant, tenant_columns};
 use super::schema::{all_tenants, tenants};
 use super::transaction::Tx;
 use crate::domain::{Tenant, TenantId, Timestamp};
@@ -24,13 +24,7 @@ use crate::domain::{Tenant, TenantId, Timestamp};
 /// # Errors
 /// [`StorageError::Refused`] when the id is taken.
 pub async fn insert(tx: &mut Tx, tenant: &Tenant) -> Result<(), StorageError> {
-    let row = (
-        all_tenants::id.eq(DbId::from(tenant.id)),
-        all_tenants::name.eq(tenant.name.as_str().to_owned()),
-        all_tenants::version.eq(tenant.version),
-        all_tenants::created_at.eq(DbInstant::from(tenant.created_at)),
-        all_tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
-    );
+    let row = WrittenTenant::of(tenant);
     later!(tx, |c| diesel::insert_into(all_tenants::table).values(row).execute(c))
 }
 
@@ -61,7 +55,7 @@ pub async fn undo_insert(tx: &mut Tx, id: TenantId) -> Result<(), StorageError> 
 /// # Errors
 /// [`StorageError`] when the database fails or the row makes no sense.
 pub async fn find(conn: &mut Conn, id: TenantId) -> Result<Option<Tenant>, StorageError> {
-    let found = tenants::table.find(DbId::from(id)).select(TENANT);
+    let found = tenants::table.find(DbId::from(id)).select(tenant_columns());
     query!(conn, |c| optional(found.get_result::<TenantRow>(c)))?.map(TenantRow::into_tenant).transpose()
 }
 
@@ -100,7 +94,7 @@ pub async fn ask_locked(
     id: TenantId,
     lock: TenantLock,
 ) -> Result<Answer<Option<Tenant>>, StorageError> {
-    let found = tenants::table.find(DbId::from(id)).select(TENANT);
+    let found = tenants::table.find(DbId::from(id)).select(tenant_columns());
     // SQLite's transaction holds the lock of the whole file already.
     ask!(tx,
         postgres: |c| match lock {
@@ -119,11 +113,7 @@ pub async fn ask_locked(
 /// [`StorageError`] when the database fails.
 pub async fn update(tx: &mut Tx, tenant: &Tenant) -> Result<(), StorageError> {
     let row = all_tenants::table.find(DbId::from(tenant.id));
-    let changes = (
-        all_tenants::name.eq(tenant.name.as_str().to_owned()),
-        all_tenants::version.eq(tenant.version),
-        all_tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
-    );
+    let changes = WrittenTenant::of(tenant);
     later!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c))
 }
 
@@ -137,7 +127,7 @@ pub async fn list(
     limit: usize,
 ) -> Result<Vec<Tenant>, StorageError> {
     let found = tenants::table
-        .select(TENANT)
+        .select(tenant_columns())
         .order((tenants::created_at.desc(), tenants::id.desc()))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX));
     let rows = match after {

@@ -10,7 +10,7 @@ use diesel_async::RunQueryDsl;
 use super::columns::{DbId, DbInstant, Id, Instant};
 use super::connection::{Conn, query};
 use super::error::StorageError;
-use super::rows::{TENANT, TenantRow, USER, UserRow};
+use super::rows::{TenantRow, UserRow, tenant_columns, user_columns};
 use super::schema::{tenants, users};
 use crate::domain::{EmailPrefix, Order, Role, TenantId, Timestamp, User, UserId};
 
@@ -48,7 +48,10 @@ pub async fn list(
     macro_rules! page {
         ($database:ident) => {{
             let of_tenant = users::tenant_id.eq(DbId::from(filter.tenant_id));
-            let start = users::table.inner_join(tenants::table).select((USER, TENANT)).filter(of_tenant);
+            let start = users::table
+                .inner_join(tenants::table)
+                .select((user_columns(), tenant_columns()))
+                .filter(of_tenant);
             // Only what is asked for gets into the query, so that the database can choose an index for it.
             let mut found = start.into_boxed::<$database>().limit(limit);
             if let Some(role) = filter.role {
@@ -97,7 +100,10 @@ pub async fn list_by_ids(
     ids: &[UserId],
 ) -> Result<Vec<User>, StorageError> {
     let ids: Vec<_> = ids.iter().copied().map(DbId::from).collect();
-    let found = users::table.inner_join(tenants::table).filter(users::id.eq_any(ids)).select((USER, TENANT));
+    let found = users::table
+        .inner_join(tenants::table)
+        .filter(users::id.eq_any(ids))
+        .select((user_columns(), tenant_columns()));
     let rows = match tenant_id {
         Some(tenant_id) => {
             let found = found.filter(users::tenant_id.eq(DbId::from(tenant_id)));

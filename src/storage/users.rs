@@ -9,7 +9,7 @@ use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
 use super::pipeline::Answer;
 use super::prepared::Prepared;
-use super::rows::{self, TENANT, TenantRow, USER, UserRow};
+use super::rows::{self, TenantRow, UserRow, tenant_columns, user_columns};
 use super::schema::{login_names, passwords, request_outcomes, sessions, tenants, users, wanted};
 use super::sessions::{STANDING, SessionStanding, StandingRow};
 use super::transaction::Tx;
@@ -53,7 +53,7 @@ pub async fn find_by_email(conn: &mut Conn, email: &Email) -> Result<Option<User
         .inner_join(users::table.on(its_user))
         .inner_join(tenants::table.on(tenants::id.eq(login_names::tenant_id)))
         .filter(login_names::email_normalized.eq(email.as_normalized()))
-        .select((USER, TENANT));
+        .select((user_columns(), tenant_columns()));
     let row = query!(conn, |c| optional(found.get_result::<(UserRow, TenantRow)>(c)))?;
     row.map(|(user, tenant)| user.into_user(tenant)).transpose()
 }
@@ -87,7 +87,7 @@ pub async fn find_with_session(
         .filter(sessions::tenant_id.eq(DbId::from(tenant_id)))
         .filter(sessions::id.eq(DbId::from(session_id)))
         .filter(sessions::user_id.eq(DbId::from(caller_id)))
-        .select((STANDING, TENANT, wanted.fields(USER).nullable()));
+        .select((STANDING, tenant_columns(), wanted.fields(user_columns()).nullable()));
     // SQLite's row is read where it is found; diesel-async would copy it, value by value, first.
     let row = query!(conn,
         postgres: |c| optional(found.get_result::<Row>(c)),
@@ -107,7 +107,7 @@ pub async fn find(conn: &mut Conn, tenant_id: TenantId, id: UserId) -> Result<Op
         .inner_join(tenants::table)
         .filter(users::tenant_id.eq(DbId::from(tenant_id)))
         .filter(users::id.eq(DbId::from(id)))
-        .select((USER, TENANT));
+        .select((user_columns(), tenant_columns()));
     let row = query!(conn, |c| optional(found.get_result::<(UserRow, TenantRow)>(c)))?;
     row.map(|(user, tenant)| user.into_user(tenant)).transpose()
 }
@@ -121,7 +121,7 @@ pub async fn list_by_id(conn: &mut Conn, id: UserId) -> Result<Vec<User>, Storag
         .inner_join(tenants::table)
         .filter(users::id.eq(DbId::from(id)))
         .order(users::tenant_id)
-        .select((USER, TENANT))
+        .select((user_columns(), tenant_columns()))
         .limit(2);
     let rows = query!(conn, |c| found.load::<(UserRow, TenantRow)>(c))?;
     rows.into_iter().map(|(user, tenant)| user.into_user(tenant)).collect()
@@ -166,18 +166,7 @@ async fn ask_state_locked(
 /// # Errors
 /// [`StorageError::Refused`] when the tenant does not exist or the id is taken in it.
 pub async fn insert(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
-    let row = (
-        users::tenant_id.eq(DbId::from(user.tenant.id)),
-        users::id.eq(DbId::from(user.id)),
-        users::email.eq(user.email.as_given().to_owned()),
-        users::first_name.eq(user.first_name.as_str().to_owned()),
-        users::last_name.eq(user.last_name.as_str().to_owned()),
-        users::role.eq(user.role.as_str()),
-        users::state.eq(user.state.as_str()),
-        users::version.eq(user.version),
-        users::created_at.eq(DbInstant::from(user.created_at)),
-        users::updated_at.eq(DbInstant::from(user.updated_at)),
-    );
+    let row = UserRow::of(user);
     later!(tx, |c| diesel::insert_into(users::table).values(row).execute(c))
 }
 
@@ -218,15 +207,7 @@ pub async fn find_locked(tx: &mut Tx, tenant_id: TenantId, id: UserId) -> Result
 /// [`StorageError`] when the database fails.
 pub async fn update(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
     let row = users::table.find((DbId::from(user.tenant.id), DbId::from(user.id)));
-    let changes = (
-        users::email.eq(user.email.as_given().to_owned()),
-        users::first_name.eq(user.first_name.as_str().to_owned()),
-        users::last_name.eq(user.last_name.as_str().to_owned()),
-        users::role.eq(user.role.as_str()),
-        users::state.eq(user.state.as_str()),
-        users::version.eq(user.version),
-        users::updated_at.eq(DbInstant::from(user.updated_at)),
-    );
+    let changes = UserRow::of(user);
     later!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c))
 }
 

@@ -1,7 +1,7 @@
 //! Lists: their order, their filters, and more entries than are in memory at once.
 
 use identity::domain::{
-    Clock as _, Email, PasswordHash, PasswordScheme, PersonName, Role, SystemClock, TenantId,
+    Clock as _, Email, PasswordHash, PasswordScheme, PersonName, Profile, Role, SystemClock, TenantId,
 };
 use identity::service::Authority;
 use identity::service::directory::changes::{self, NewUser};
@@ -22,9 +22,11 @@ async fn filled(database: &TestDatabase, tenant: TenantId) {
     for n in 0..USERS {
         let name = |text: &str| PersonName::parse(text).unwrap();
         let new = NewUser {
-            email: Email::parse(&format!("user{n:04}@example.com")).unwrap(),
-            first_name: name("Ada"),
-            last_name: name(&n.to_string()),
+            profile: Profile {
+                email: Email::parse(&format!("user{n:04}@example.com")).unwrap(),
+                first_name: name("Ada"),
+                last_name: name(&n.to_string()),
+            },
             role: if n % 100 == 0 { Role::Owner } else { Role::Member },
         };
         changes::create_user(&mut tx, &by, tenant, new, &hash, SystemClock.now()).await.unwrap().unwrap();

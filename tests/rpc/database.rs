@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection as _;
 use diesel::sql_types::Text;
 use diesel::{Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection, sql_query};
-use identity::domain::{Clock as _, Role, SystemClock, TenantId, User, UserId, UserState};
+use identity::domain::{Clock as _, Profile, Role, SystemClock, TenantId, User, UserId, UserState};
 use identity::proto::v1;
 use identity::storage::{self, LaneSizes, Storage, StorageSettings};
 use tokio::task::block_in_place;
@@ -133,7 +133,7 @@ pub(crate) async fn add_member(database: &TestDatabase, owner: &v1::User) -> Str
     };
     let id = UserId::generate(SystemClock.now());
     let email = identity::domain::Email::parse("member@example.com").unwrap();
-    let member = User { id, email, role: Role::Member, ..owner };
+    let member = User { id, profile: Profile { email, ..owner.profile }, role: Role::Member, ..owner };
     let mut tx = storage.begin("add member").await.unwrap();
     storage::users::insert(&mut tx, &member).await.unwrap();
     tx.commit().await.unwrap();

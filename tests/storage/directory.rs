@@ -1,12 +1,12 @@
 //! Users and tenants: found, locked, changed and deleted.
 
-use identity::domain::{Email, PersonName, Role, Tenant, TenantName, User, UserId, UserState};
+use identity::domain::{Email, PersonName, Profile, Role, Tenant, TenantName, User, UserId, UserState};
 use identity::storage::sessions::SessionStanding;
 use identity::storage::tenants::TenantLock;
 use identity::storage::{self, Inserted};
 use uuid::Uuid;
 
-use crate::fixture::{Fixture, at, is_done_at_once, password, session, user};
+use crate::fixture::{Fixture, at, is_done_at_once, password, session, user, with_email};
 use crate::support::service::{Engine, on_both_databases};
 
 on_both_databases!(
@@ -22,14 +22,14 @@ on_both_databases!(
 
 /// The `n`th colleague of `owner`, a member who was created at `second`.
 pub(crate) fn colleague(owner: &User, n: u8, second: i64) -> User {
-    User {
+    let colleague = User {
         id: UserId::from(Uuid::from_bytes([n; 16])),
-        email: Email::parse(&format!("Colleague{n}@Example.com")).unwrap(),
         role: Role::Member,
         created_at: at(second),
         updated_at: at(second),
         ..owner.clone()
-    }
+    };
+    with_email(colleague, Email::parse(&format!("Colleague{n}@Example.com")).unwrap())
 }
 
 /// Adds users to a tenant that is there, with their login names and passwords.
@@ -37,7 +37,7 @@ pub(crate) async fn add(fixture: &Fixture, users: &[&User]) {
     let mut tx = fixture.begin().await;
     for user in users {
         storage::users::insert(&mut tx, user).await.unwrap();
-        let named = storage::logins::insert_name(&mut tx, &user.email, user.tenant.id, user.id).await;
+        let named = storage::logins::insert_name(&mut tx, &user.profile.email, user.tenant.id, user.id).await;
         assert_eq!(named.unwrap(), Inserted::Yes);
         storage::logins::insert_password(&mut tx, user.tenant.id, user.id, &password(), at(5)).await.unwrap();
     }
@@ -54,9 +54,11 @@ async fn a_user_is_locked_as_he_is_and_written_as_he_is_to_be(engine: Engine) {
     assert_eq!(storage::users::find_locked(&mut tx, ada.tenant.id, eve.id).await.unwrap(), None);
     assert_eq!(storage::users::find_locked(&mut tx, eve.tenant.id, ada.id).await.unwrap(), None);
     let changed = User {
-        email: Email::parse("New@Example.com").unwrap(),
-        first_name: PersonName::parse("Grace").unwrap(),
-        last_name: PersonName::parse("Hopper").unwrap(),
+        profile: Profile {
+            email: Email::parse("New@Example.com").unwrap(),
+            first_name: PersonName::parse("Grace").unwrap(),
+            last_name: PersonName::parse("Hopper").unwrap(),
+        },
         role: Role::Member,
         state: UserState::Disabled,
         version: 7,
@@ -181,7 +183,7 @@ async fn how_a_session_stands_is_found_for_its_user_only(engine: Engine) {
 
 async fn a_user_is_found_by_any_spelling_of_the_email(engine: Engine) {
     let fixture = Fixture::new(engine).await;
-    let zoe = User { email: Email::parse("Zo\u{eb}@B\u{fc}cher.example").unwrap(), ..user(1) };
+    let zoe = with_email(user(1), Email::parse("Zo\u{eb}@B\u{fc}cher.example").unwrap());
     fixture.register(&zoe).await;
     fixture.register(&user(2)).await;
     let mut conn = fixture.storage.read().await.unwrap();
@@ -206,8 +208,9 @@ async fn a_login_name_is_taken_away_and_given_anew(engine: Engine) {
     // Nobody has it, and to take it away again changes nothing.
     storage::logins::delete_name(&mut tx, ada.tenant.id, ada.id).await.unwrap();
     storage::logins::delete_name(&mut tx, ada.tenant.id, eve.id).await.unwrap();
-    assert_eq!(storage::users::find_by_email(&mut tx, &ada.email).await.unwrap(), None);
-    let named = storage::logins::insert_name(&mut tx, &eve.email, ada.tenant.id, ada.id).await.unwrap();
+    assert_eq!(storage::users::find_by_email(&mut tx, &ada.profile.email).await.unwrap(), None);
+    let named =
+        storage::logins::insert_name(&mut tx, &eve.profile.email, ada.tenant.id, ada.id).await.unwrap();
     assert_eq!(named, Inserted::Taken);
     let new = Email::parse("new@example.com").unwrap();
     let named = storage::logins::insert_name(&mut tx, &new, ada.tenant.id, ada.id).await.unwrap();
@@ -215,7 +218,7 @@ async fn a_login_name_is_taken_away_and_given_anew(engine: Engine) {
     assert_eq!(storage::users::find_by_email(&mut tx, &new).await.unwrap().map(|user| user.id), Some(ada.id));
     tx.commit().await.unwrap();
     assert!(!fixture.can_log_in(&ada).await && fixture.can_log_in(&eve).await);
-    add(&fixture, &[&User { email: ada.email.clone(), ..colleague(&eve, 9, 3) }]).await;
+    add(&fixture, &[&with_email(colleague(&eve, 9, 3), ada.profile.email.clone())]).await;
 }
 
 async fn a_password_is_replaced_whether_or_not_there_was_one(engine: Engine) {

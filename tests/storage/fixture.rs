@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use identity::domain::{
-    DeviceLabel, Email, EndUser, PasswordHash, PasswordScheme, PersonName, RequestId, Role, Session,
+    DeviceLabel, Email, EndUser, PasswordHash, PasswordScheme, PersonName, Profile, RequestId, Role, Session,
     SessionId, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState,
 };
 use identity::storage::outcomes::Outcome;
@@ -63,7 +63,7 @@ impl Fixture {
     /// Whether anybody has this user's login name, asked on a connection for reading.
     pub(crate) async fn can_log_in(&self, user: &User) -> bool {
         let mut conn = self.storage.read().await.unwrap();
-        storage::logins::find_by_email(&mut conn, &user.email).await.unwrap().is_some()
+        storage::logins::find_by_email(&mut conn, &user.profile.email).await.unwrap().is_some()
     }
 }
 
@@ -83,7 +83,10 @@ pub(crate) fn open_with_limit(database: &TestDatabase, connections: u32, limit: 
 pub(crate) async fn register(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
     storage::tenants::insert(tx, &user.tenant).await?;
     storage::users::insert(tx, user).await?;
-    assert_eq!(storage::logins::insert_name(tx, &user.email, user.tenant.id, user.id).await?, Inserted::Yes);
+    assert_eq!(
+        storage::logins::insert_name(tx, &user.profile.email, user.tenant.id, user.id).await?,
+        Inserted::Yes
+    );
     storage::logins::insert_password(tx, user.tenant.id, user.id, &password(), at(5)).await?;
     storage::sessions::insert(tx, &session(user)).await?;
     assert_eq!(storage::outcomes::insert(tx, &outcome(user)).await?, Inserted::Yes);
@@ -124,15 +127,22 @@ pub(crate) fn user(n: u8) -> User {
             created_at: at(1),
             updated_at: at(1),
         },
-        email: Email::parse(&format!("User{n}@Example.com")).unwrap(),
-        first_name: PersonName::parse("Ada").unwrap(),
-        last_name: PersonName::parse("Lovelace").unwrap(),
+        profile: Profile {
+            email: Email::parse(&format!("User{n}@Example.com")).unwrap(),
+            first_name: PersonName::parse("Ada").unwrap(),
+            last_name: PersonName::parse("Lovelace").unwrap(),
+        },
         role: Role::Owner,
         state: UserState::Active,
         version: 1,
         created_at: at(2),
         updated_at: at(2),
     }
+}
+
+/// The user with another e-mail.
+pub(crate) fn with_email(user: User, email: Email) -> User {
+    User { profile: Profile { email, ..user.profile }, ..user }
 }
 
 pub(crate) fn session(user: &User) -> Session {

@@ -13,7 +13,7 @@ use identity::storage::user_scans::{self, Scanned, scan};
 use uuid::Uuid;
 
 use crate::directory::{add, colleague};
-use crate::fixture::{Fixture, at, user};
+use crate::fixture::{Fixture, at, user, with_email};
 use crate::support::service::{Engine, on_both_databases};
 
 on_both_databases!(
@@ -40,12 +40,11 @@ async fn users_are_filtered_ordered_and_counted(engine: Engine) {
     let (ada, eve) = (user(1), user(2));
     fixture.register(&ada).await;
     fixture.register(&eve).await;
-    let named =
-        |n, second, email: &str| User { email: Email::parse(email).unwrap(), ..colleague(&ada, n, second) };
+    let named = |n, second, email: &str| with_email(colleague(&ada, n, second), Email::parse(email).unwrap());
     let one = named(1, 10, "a%b@example.com");
     let two = User { role: Role::Admin, ..named(2, 11, "A_B@example.com") };
     let three = named(3, 12, "axb@example.com");
-    let other = User { email: Email::parse("ayb@example.com").unwrap(), ..colleague(&eve, 4, 11) };
+    let other = with_email(colleague(&eve, 4, 11), Email::parse("ayb@example.com").unwrap());
     add(&fixture, &[&three, &one, &two, &other]).await;
     let all = all_of(ada.tenant.id);
     let prefix = |text: &str| Some(EmailPrefix::parse(text).unwrap());
@@ -117,10 +116,10 @@ async fn crowd(fixture: &Fixture) -> (UserFilter, Vec<User>) {
     let member = |n: u8| {
         let initial = if n.is_multiple_of(3) { "y" } else { "x" };
         let email = Email::parse(&format!("{initial}{n}@example.com")).unwrap();
-        User { email, role: Role::Member, ..colleague(&ada, n, 10 + i64::from(n)) }
+        with_email(colleague(&ada, n, 10 + i64::from(n)), email)
     };
     let users: Vec<_> = (10..40).map(member).collect();
-    let other = User { email: Email::parse("x@example.com").unwrap(), ..colleague(&eve, 9, 11) };
+    let other = with_email(colleague(&eve, 9, 11), Email::parse("x@example.com").unwrap());
     add(fixture, &users.iter().chain([&other]).collect::<Vec<_>>()).await;
     let prefix = Some(EmailPrefix::parse("x").unwrap());
     (UserFilter { email_prefix: prefix, role: Some(Role::Member), ..all_of(ada.tenant.id) }, users)
@@ -142,7 +141,7 @@ async fn a_walk_reads_as_many_users_as_it_may_and_says_where_it_came_to(engine: 
                 assert_eq!(to, place(&users[read - 1]));
                 after = Some(to);
             }
-            let expected = users.iter().filter(|user| user.email.as_given().starts_with('x'));
+            let expected = users.iter().filter(|user| user.profile.email.as_given().starts_with('x'));
             assert_eq!(found, expected.map(place).collect::<Vec<_>>(), "{rows} at once");
             assert_eq!(read, 30 / rows * rows);
         }
@@ -157,7 +156,7 @@ async fn names_are_looked_up_unless_there_are_too_many(engine: Engine) {
     let mut conn = fixture.storage.read().await.unwrap();
     let mut found = user_scans::find_named(&mut conn, &filter, &prefix, 20).await.unwrap().unwrap();
     found.sort_unstable();
-    let expected = users.iter().filter(|user| user.email.as_given().starts_with('x')).map(place);
+    let expected = users.iter().filter(|user| user.profile.email.as_given().starts_with('x')).map(place);
     assert_eq!(found, expected.collect::<Vec<_>>());
     assert_eq!(user_scans::find_named(&mut conn, &filter, &prefix, 19).await.unwrap(), None);
     let owners = UserFilter { role: Some(Role::Owner), ..filter };
@@ -200,8 +199,7 @@ async fn the_last_character_there_is_ends_no_prefix(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     let ada = user(1);
     fixture.register(&ada).await;
-    let named =
-        |n, email: &str| User { email: Email::parse_existing(email).unwrap(), ..colleague(&ada, n, 10) };
+    let named = |n, email: &str| with_email(colleague(&ada, n, 10), Email::parse_existing(email).unwrap());
     let last = char::MAX;
     let one = named(1, &format!("a{last}@example.com"));
     let two = named(2, &format!("a{last}{last}b@example.com"));
@@ -228,7 +226,7 @@ async fn users_are_found_by_their_ids(engine: Engine) {
     fixture.register(&ada).await;
     fixture.register(&eve).await;
     // The same id in either tenant.
-    let (one, other) = (colleague(&ada, 9, 3), User { email: user(9).email, ..colleague(&eve, 9, 3) });
+    let (one, other) = (colleague(&ada, 9, 3), with_email(colleague(&eve, 9, 3), user(9).profile.email));
     add(&fixture, &[&one, &other]).await;
     let ids = [eve.id, ada.id, one.id, one.id, UserId::from(Uuid::nil())];
     let mut conn = fixture.storage.read().await.unwrap();

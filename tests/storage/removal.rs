@@ -11,7 +11,7 @@ use identity::storage::{self, Inserted, StorageError, snapshot};
 use uuid::Uuid;
 
 use crate::directory::{add, colleague};
-use crate::fixture::{Fixture, at, insert_tenant, outcome, password, session, user};
+use crate::fixture::{Fixture, at, insert_tenant, outcome, password, session, user, with_email};
 use crate::support::service::{Engine, on_both_databases};
 
 on_both_databases!(
@@ -68,13 +68,13 @@ async fn no_query_sees_anything_of_a_deleted_tenant(engine: Engine) {
     assert_eq!(storage::users::find(tx, tenant_id, id).await.unwrap(), None);
     assert_eq!(storage::users::find_locked(tx, tenant_id, id).await.unwrap(), None);
     assert_eq!(storage::users::find_state_locked(tx, tenant_id, id).await.unwrap(), None);
-    assert_eq!(storage::users::find_by_email(tx, &goes.email).await.unwrap(), None);
+    assert_eq!(storage::users::find_by_email(tx, &goes.profile.email).await.unwrap(), None);
     assert_eq!(storage::users::list_by_id(tx, id).await.unwrap(), []);
     assert_eq!(storage::sessions::find_standing(tx, tenant_id, session_id, id).await.unwrap(), None);
     let found = storage::users::find_with_session(tx, tenant_id, session_id, id, id).await.unwrap();
     assert!(found.is_none());
     assert_eq!(storage::sessions::find_with_user(tx, tenant_id, session_id).await.unwrap(), None);
-    assert!(storage::logins::find_by_email(tx, &goes.email).await.unwrap().is_none());
+    assert!(storage::logins::find_by_email(tx, &goes.profile.email).await.unwrap().is_none());
     assert!(storage::logins::find_by_user(tx, tenant_id, id).await.unwrap().is_none());
     for within in [None, Some(tenant_id)] {
         assert_eq!(storage::user_lists::list_by_ids(tx, within, &[id]).await.unwrap(), []);
@@ -82,16 +82,16 @@ async fn no_query_sees_anything_of_a_deleted_tenant(engine: Engine) {
     let keys = Keys {
         tenants: vec![tenant_id, stays.tenant.id],
         users: vec![id, stays.id],
-        emails: [&goes, &stays].map(|user| user.email.as_normalized().to_owned()).into(),
+        emails: [&goes, &stays].map(|user| user.profile.email.as_normalized().to_owned()).into(),
     };
     let known = bulk::find_known(tx, keys).await.unwrap();
     assert_eq!(known.tenants.into_keys().collect::<Vec<_>>(), [stays.tenant.id]);
     assert_eq!(known.users.into_keys().collect::<Vec<_>>(), [stays.id]);
-    assert_eq!(known.emails.into_iter().collect::<Vec<_>>(), [stays.email.as_normalized()]);
+    assert_eq!(known.emails.into_iter().collect::<Vec<_>>(), [stays.profile.email.as_normalized()]);
     let tenants = snapshot::list_tenants(tx, None, 9).await.unwrap();
-    assert_eq!(tenants.iter().map(|tenant| tenant.id).collect::<Vec<_>>(), [stays.tenant.id]);
+    assert_eq!(tenants.iter().map(|tenant| TenantId::from(tenant.id)).collect::<Vec<_>>(), [stays.tenant.id]);
     let users = snapshot::list_users(tx, None, 9).await.unwrap();
-    assert_eq!(users.iter().map(|user| user.id).collect::<Vec<_>>(), [stays.id]);
+    assert_eq!(users.iter().map(|user| user.key().1).collect::<Vec<_>>(), [stays.id]);
     assert!(users[0].password.is_some());
 }
 
@@ -104,26 +104,26 @@ async fn what_a_deleted_tenant_had_is_free_at_once(engine: Engine) {
     delete(&fixture, goes.tenant.id, 9).await;
 
     // Another tenant takes the e-mails over, one of them for a user of the same id, and the request id.
-    let heir = User { email: goes.email.clone(), ..user(2) };
-    let namesake = User { id: second.id, email: second.email.clone(), ..colleague(&heir, 9, 3) };
+    let heir = with_email(user(2), goes.profile.email.clone());
+    let namesake = with_email(User { id: second.id, ..colleague(&heir, 9, 3) }, second.profile.email.clone());
     let mut tx = fixture.begin().await;
     storage::tenants::insert(&mut tx, &heir.tenant).await.unwrap();
     for user in [&heir, &namesake] {
         storage::users::insert(&mut tx, user).await.unwrap();
         let (tenant_id, id) = (user.tenant.id, user.id);
-        let named = storage::logins::insert_name(&mut tx, &user.email, tenant_id, id).await.unwrap();
+        let named = storage::logins::insert_name(&mut tx, &user.profile.email, tenant_id, id).await.unwrap();
         assert_eq!(named, Inserted::Yes);
         storage::logins::insert_password(&mut tx, tenant_id, id, &password(), at(5)).await.unwrap();
     }
     let again = Outcome { request_id: outcome(&goes).request_id, ..outcome(&heir) };
     assert_eq!(storage::outcomes::insert(&mut tx, &again).await.unwrap(), Inserted::Yes);
     tx.commit().await.unwrap();
-    assert_belongs_to(&fixture, &goes.email, &heir).await;
+    assert_belongs_to(&fixture, &goes.profile.email, &heir).await;
 
     // What is removed afterwards takes nothing of it along.
     remove_now(&fixture.storage, &Still, goes.tenant.id).await.unwrap();
-    assert_belongs_to(&fixture, &goes.email, &heir).await;
-    assert_belongs_to(&fixture, &second.email, &namesake).await;
+    assert_belongs_to(&fixture, &goes.profile.email, &heir).await;
+    assert_belongs_to(&fixture, &second.profile.email, &namesake).await;
     assert_eq!(counts(&fixture).await, [1, 2, 2, 2, 0, 1]);
     let mut tx = fixture.begin().await;
     assert_eq!(storage::outcomes::find(&mut tx, again.request_id).await.unwrap(), Some(again));
@@ -145,14 +145,15 @@ async fn a_tenant_that_is_there_keeps_what_it_has(engine: Engine) {
     delete(&fixture, deleted.tenant.id, 9).await;
     let mut tx = fixture.begin().await;
     storage::logins::delete_name(&mut tx, other.tenant.id, other.id).await.unwrap();
-    let named = storage::logins::insert_name(&mut tx, &stays.email, other.tenant.id, other.id).await.unwrap();
+    let named =
+        storage::logins::insert_name(&mut tx, &stays.profile.email, other.tenant.id, other.id).await.unwrap();
     assert_eq!(named, Inserted::Taken);
     let again = Outcome { request_id: outcome(&stays).request_id, ..outcome(&other) };
     assert_eq!(storage::outcomes::insert(&mut tx, &again).await.unwrap(), Inserted::Taken);
     let keys = Keys {
         tenants: vec![stays.tenant.id],
         users: vec![stays.id],
-        emails: vec![stays.email.as_normalized().to_owned()],
+        emails: vec![stays.profile.email.as_normalized().to_owned()],
     };
     assert_eq!(bulk::make_room(&mut tx, keys).await.unwrap(), []);
     tx.commit().await.unwrap();
@@ -265,7 +266,7 @@ async fn the_id_of_a_deleted_tenant_is_in_the_way_until_its_rows_are_removed(eng
     let keys = Keys {
         tenants: vec![goes.tenant.id],
         users: vec![goes.id],
-        emails: vec![goes.email.as_normalized().to_owned()],
+        emails: vec![goes.profile.email.as_normalized().to_owned()],
     };
     let mut tx = fixture.begin().await;
     assert_eq!(bulk::make_room(&mut tx, keys.clone()).await.unwrap(), [goes.tenant.id]);

@@ -47,18 +47,19 @@ async fn the_longest_values_and_every_script_read_back(engine: Engine) {
     assert_eq!(longest.as_given().len(), Email::MAX_BYTES);
     let mut written = user(1);
     written.tenant.name = TenantName::parse(&wide(TenantName::MAX_CHARS)).unwrap();
-    written.first_name = PersonName::parse(&wide(PersonName::MAX_CHARS)).unwrap();
-    written.last_name = PersonName::parse("'; DROP TABLE users; -- \\ \" % _ العربية 漢字 🦀").unwrap();
-    written.email = longest;
+    written.profile.first_name = PersonName::parse(&wide(PersonName::MAX_CHARS)).unwrap();
+    written.profile.last_name =
+        PersonName::parse("'; DROP TABLE users; -- \\ \" % _ العربية 漢字 🦀").unwrap();
+    written.profile.email = longest;
     let mut other = user(2);
-    other.email = Email::parse("Ünï.ço∂e@BÜCHER.example").unwrap();
+    other.profile.email = Email::parse("Ünï.ço∂e@BÜCHER.example").unwrap();
     let hash = PasswordHash { scheme: PasswordScheme::BcryptSha256, text: "h".repeat(256) };
 
     let mut tx = fixture.begin().await;
     for user in [&written, &other] {
         storage::tenants::insert(&mut tx, &user.tenant).await.unwrap();
         storage::users::insert(&mut tx, user).await.unwrap();
-        let named = storage::logins::insert_name(&mut tx, &user.email, user.tenant.id, user.id).await;
+        let named = storage::logins::insert_name(&mut tx, &user.profile.email, user.tenant.id, user.id).await;
         assert_eq!(named.unwrap(), Inserted::Yes);
         storage::logins::insert_password(&mut tx, user.tenant.id, user.id, &hash, at(5)).await.unwrap();
     }
@@ -66,7 +67,7 @@ async fn the_longest_values_and_every_script_read_back(engine: Engine) {
 
     let mut conn = fixture.storage.read().await.unwrap();
     for user in [written, other] {
-        let login = storage::logins::find_by_email(&mut conn, &user.email).await.unwrap().unwrap();
+        let login = storage::logins::find_by_email(&mut conn, &user.profile.email).await.unwrap().unwrap();
         assert_eq!((login.user, login.password), (user, hash.clone()));
     }
 }
@@ -224,7 +225,7 @@ async fn a_hash_is_replaced_only_while_it_is_the_old_one(engine: Engine) {
     assert_eq!(changed_at.unwrap(), Some(at(5)), "the password is the same");
     tx.commit().await.unwrap();
     let mut conn = fixture.storage.read().await.unwrap();
-    let login = storage::logins::find_by_email(&mut conn, &user.email).await.unwrap().unwrap();
+    let login = storage::logins::find_by_email(&mut conn, &user.profile.email).await.unwrap().unwrap();
     assert_eq!(login.password, new);
 }
 
@@ -293,7 +294,7 @@ async fn what_is_absent_is_none(engine: Engine) {
     let (tenant_id, user_id) = (absent.tenant.id, absent.id);
     let mut conn = fixture.storage.read().await.unwrap();
     assert_eq!(storage::users::find(&mut conn, tenant_id, user_id).await.unwrap(), None);
-    assert!(storage::logins::find_by_email(&mut conn, &absent.email).await.unwrap().is_none());
+    assert!(storage::logins::find_by_email(&mut conn, &absent.profile.email).await.unwrap().is_none());
     assert!(storage::logins::find_by_user(&mut conn, tenant_id, user_id).await.unwrap().is_none());
     assert_eq!(storage::signing_keys::list(&mut conn).await.unwrap(), []);
     let mut tx = fixture.begin().await;
@@ -321,13 +322,13 @@ async fn a_taken_login_name_leaves_the_transaction_usable(engine: Engine) {
     let other_spelling = Email::parse("uSER1@example.COM").unwrap();
     let named = storage::logins::insert_name(&mut tx, &other_spelling, tenant_id, id).await;
     assert_eq!(named.unwrap(), Inserted::Taken);
-    let named = storage::logins::insert_name(&mut tx, &second.email, tenant_id, id).await;
+    let named = storage::logins::insert_name(&mut tx, &second.profile.email, tenant_id, id).await;
     assert_eq!(named.unwrap(), Inserted::Yes);
     storage::logins::insert_password(&mut tx, tenant_id, id, &password(), at(5)).await.unwrap();
     tx.commit().await.unwrap();
     let mut conn = fixture.storage.read().await.unwrap();
     for user in [first, second] {
-        let login = storage::logins::find_by_email(&mut conn, &user.email).await.unwrap().unwrap();
+        let login = storage::logins::find_by_email(&mut conn, &user.profile.email).await.unwrap().unwrap();
         assert_eq!(login.user, user);
     }
 }
@@ -395,7 +396,7 @@ async fn rows_that_make_no_sense_name_their_column_and_not_their_value(engine: E
         let sound = outside.texts(&format!("SELECT {column} AS cell FROM {table}")).await.remove(0);
         update_unchecked(&mut outside, table, column, "'Nonsen\u{7}se'").await;
         let mut conn = fixture.storage.read().await.unwrap();
-        let found = storage::logins::find_by_email(&mut conn, &user.email).await;
+        let found = storage::logins::find_by_email(&mut conn, &user.profile.email).await;
         assert_corrupt(found, table, column);
         let found = storage::logins::find_by_user(&mut conn, user.tenant.id, user.id).await;
         assert_corrupt(found, table, column);

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::fixture::{
-    Fixture, LONG, at, delete_surplus, insert_tenant, outcome, password, register, session, user,
+    Fixture, LONG, at, delete_surplus, insert_tenant, outcome, password, register, session, user, with_email,
 };
 use crate::sql::Outside;
 use crate::support::service::{Engine, on_both_databases};
@@ -192,7 +192,7 @@ async fn writes_are_seen_by_others_from_the_commit_on(engine: Engine) {
         let mut tx = fixture.begin().await;
         register(&mut tx, &user(n)).await.unwrap();
         // The writer sees it, nobody else does: neither this process nor another.
-        assert!(storage::logins::find_by_email(&mut tx, &user(n).email).await.unwrap().is_some());
+        assert!(storage::logins::find_by_email(&mut tx, &user(n).profile.email).await.unwrap().is_some());
         assert!(!fixture.can_log_in(&user(n)).await);
         assert_eq!(outside.count("login_names").await, usize::from(n) - 1);
         tx.commit().await.unwrap();
@@ -228,11 +228,12 @@ async fn of_many_who_want_one_login_name_one_gets_it(engine: Engine) {
         let storage = fixture.storage.clone();
         wanting.spawn(async move {
             let mut user = user(n);
-            user.email = crate::fixture::user(1).email;
+            user.profile.email = crate::fixture::user(1).profile.email;
             let mut tx = storage.begin("test").await.unwrap();
             storage::tenants::insert(&mut tx, &user.tenant).await.unwrap();
             storage::users::insert(&mut tx, &user).await.unwrap();
-            let named = storage::logins::insert_name(&mut tx, &user.email, user.tenant.id, user.id).await;
+            let named =
+                storage::logins::insert_name(&mut tx, &user.profile.email, user.tenant.id, user.id).await;
             let named = named.unwrap();
             if named == Inserted::Yes {
                 tx.commit().await.unwrap();
@@ -365,7 +366,7 @@ async fn whoever_waited_for_a_user_reads_the_password_that_was_set_meanwhile() {
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
     eventually("the login waits", async || outside.texts(waiting).await.len() == 1).await;
     storage::logins::replace_password(&mut setting, tenant_id, id, &password(), at(9)).await.unwrap();
-    let renamed = User { email: Email::parse("new@example.com").unwrap(), ..user.clone() };
+    let renamed = with_email(user.clone(), Email::parse("new@example.com").unwrap());
     storage::users::update(&mut setting, &renamed).await.unwrap();
     setting.commit().await.unwrap();
     assert_eq!(opening.await.unwrap(), Some((renamed, at(9))));

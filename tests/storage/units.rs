@@ -14,7 +14,7 @@ use identity::crypto::refresh_token::RefreshTokens;
 use identity::crypto::service_token::ServiceTokens;
 use identity::crypto::{KeyAlgorithm, Keyring, SigningKey};
 use identity::domain::{
-    Clock, Email, Password, PasswordPolicy, PersonName, RequestId, TenantName, Timestamp,
+    Clock, Email, Password, PasswordPolicy, PersonName, Profile, RequestId, TenantName, Timestamp,
 };
 use identity::service::access::{AccessTable, Rpc};
 use identity::service::accounts::Registration;
@@ -82,10 +82,12 @@ fn service(fixture: &Fixture, clock: Arc<SignallingClock>, units: UnitsOfWork) -
 
 fn registration() -> Registration {
     Registration {
-        email: Email::parse("ada@example.com").unwrap(),
+        profile: Profile {
+            email: Email::parse("ada@example.com").unwrap(),
+            first_name: PersonName::parse("Ada").unwrap(),
+            last_name: PersonName::parse("Lovelace").unwrap(),
+        },
         password: Password::new("correct horse battery".to_owned()).unwrap(),
-        first_name: PersonName::parse("Ada").unwrap(),
-        last_name: PersonName::parse("Lovelace").unwrap(),
         tenant_name: TenantName::parse("Analytical Engines").unwrap(),
         request_id: Some(RequestId::from(user(1).id.as_uuid())),
     }
@@ -130,7 +132,7 @@ async fn a_registration_whose_caller_has_gone_is_written_once(engine: Engine) {
     assert_eq!(counts, [1, 1]);
     assert_eq!(outside.count("sessions").await, 2, "the first session was opened all the same");
     let mut conn = fixture.storage.read().await.unwrap();
-    let email = registration().email;
+    let email = registration().profile.email;
     let login = identity::storage::logins::find_by_email(&mut conn, &email).await.unwrap().unwrap();
     assert_eq!(login.user, again.user);
 }

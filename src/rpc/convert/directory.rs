@@ -4,8 +4,8 @@ use prost_types::FieldMask;
 
 use super::{optional, page_size, tenant, user};
 use crate::domain::{
-    Email, EmailPrefix, Etag, FieldViolation, Order, Page, Password, PasswordPolicy, PersonName, Role,
-    Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState, Violations,
+    Email, EmailPrefix, Etag, FieldViolation, Order, Page, Password, PasswordPolicy, PersonName, Profile,
+    Role, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState, Violations,
 };
 use crate::proto::v1;
 use crate::service::directory::{Counted, NewUser, PageQuery, TenantChanges, Total, UserChanges, UserQuery};
@@ -38,7 +38,7 @@ pub(in crate::rpc) fn new_user(
             if violations.is_empty() =>
         {
             let role = role.unwrap_or(Role::Member);
-            Ok((tenant, NewUser { email, first_name, last_name, role }, password))
+            Ok((tenant, NewUser { profile: Profile { email, first_name, last_name }, role }, password))
         }
         _ => Err(violations.into_vec()),
     }

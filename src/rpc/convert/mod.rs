@@ -6,8 +6,8 @@ pub(super) mod directory;
 use secrecy::ExposeSecret as _;
 
 use crate::domain::{
-    Email, Etag, FieldViolation, Page, PageSize, Password, PasswordPolicy, PersonName, RequestId, Role,
-    SessionId, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState, Violations,
+    Email, Etag, FieldViolation, Page, PageSize, Password, PasswordPolicy, PersonName, Profile, RequestId,
+    Role, SessionId, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState, Violations,
 };
 use crate::proto::v1;
 use crate::service::accounts::Registration;
@@ -39,7 +39,8 @@ pub(super) fn registration(
             Some(tenant_name),
             Some(request_id),
         ) if violations.is_empty() => {
-            Ok(Registration { email, password, first_name, last_name, tenant_name, request_id })
+            let profile = Profile { email, first_name, last_name };
+            Ok(Registration { profile, password, tenant_name, request_id })
         }
         _ => Err(violations.into_vec()),
     }
@@ -181,9 +182,9 @@ pub(super) fn user(user: User) -> v1::User {
     v1::User {
         id: user.id.to_string(),
         tenant_id: user.tenant.id.to_string(),
-        email: user.email.as_given().to_owned(),
-        first_name: user.first_name.as_str().to_owned(),
-        last_name: user.last_name.as_str().to_owned(),
+        email: user.profile.email.as_given().to_owned(),
+        first_name: user.profile.first_name.as_str().to_owned(),
+        last_name: user.profile.last_name.as_str().to_owned(),
         role: role(user.role).into(),
         state: state(user.state).into(),
         created_at: Some(timestamp(user.created_at)),

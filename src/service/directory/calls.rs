@@ -311,7 +311,7 @@ pub(in crate::service) fn require_unlike_email(
     password: &Password,
     user: &User,
 ) -> Result<(), ServiceError> {
-    policy.check(password, Some(&user.email)).map_err(|problem| {
+    policy.check(password, Some(&user.profile.email)).map_err(|problem| {
         ServiceError::FieldInvalid(FieldViolation { field: "new_password", description: problem.to_string() })
     })
 }

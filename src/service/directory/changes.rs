@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::ServiceError;
 use super::super::authority::Authority;
 use crate::domain::{
-    Action, AuditEvent, Email, Etag, FieldChange, FieldViolation, PasswordHash, PersonName, Role, Target,
-    Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState,
+    Action, AuditEvent, Email, Etag, FieldChange, FieldViolation, PasswordHash, PersonName, Profile, Role,
+    Target, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState,
 };
 use crate::storage;
 use crate::storage::tenants::TenantLock;
@@ -17,12 +17,8 @@ use crate::storage::{Conn, Inserted, Tx};
 /// A user who is to be.
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// The login name.
-    pub email: Email,
-    /// The given name.
-    pub first_name: PersonName,
-    /// The family name.
-    pub last_name: PersonName,
+    /// What is said of the user.
+    pub profile: Profile,
     /// What the user may do.
     pub role: Role,
 }
@@ -45,6 +41,15 @@ impl UserChanges {
     pub(super) fn tenant_lock(&self) -> TenantLock {
         let loses_role = self.role.is_some_and(|role| role != Role::Owner);
         if loses_role { TenantLock::Change } else { TenantLock::Keep }
+    }
+
+    /// The profile that a user has afterwards.
+    fn applied_to(self, old: &Profile) -> Profile {
+        Profile {
+            email: self.email.unwrap_or_else(|| old.email.clone()),
+            first_name: self.first_name.unwrap_or_else(|| old.first_name.clone()),
+            last_name: self.last_name.unwrap_or_else(|| old.last_name.clone()),
+        }
     }
 }
 
@@ -90,9 +95,7 @@ pub async fn create_user(
     let user = User {
         id: UserId::generate(now),
         tenant,
-        email: new.email,
-        first_name: new.first_name,
-        last_name: new.last_name,
+        profile: new.profile,
         role: new.role,
         state: UserState::Active,
         version: 1,
@@ -100,7 +103,7 @@ pub async fn create_user(
         updated_at: now,
     };
     storage::users::insert(tx, &user).await?;
-    if storage::logins::insert_name(tx, &user.email, tenant_id, user.id).await? == Inserted::Taken {
+    if storage::logins::insert_name(tx, &user.profile.email, tenant_id, user.id).await? == Inserted::Taken {
         storage::users::delete(tx, tenant_id, &[user.id]).await?;
         return Ok(None);
     }
@@ -136,10 +139,8 @@ pub async fn update_user(
     }
     require_current(etag, old.version)?;
     let new = User {
-        email: changes.email.unwrap_or_else(|| old.email.clone()),
-        first_name: changes.first_name.unwrap_or_else(|| old.first_name.clone()),
-        last_name: changes.last_name.unwrap_or_else(|| old.last_name.clone()),
         role: changes.role.unwrap_or(old.role),
+        profile: changes.applied_to(&old.profile),
         version: old.version + 1,
         updated_at: now.max(old.created_at),
         ..old.clone()
@@ -152,16 +153,16 @@ pub async fn update_user(
         require_owner_left(tx, &old).await?;
     }
     let (tenant_id, id) = (old.tenant.id, old.id);
-    let is_renamed = new.email.as_normalized() != old.email.as_normalized();
+    let is_renamed = new.profile.email.as_normalized() != old.profile.email.as_normalized();
     if is_renamed {
         // Before anything is deleted: two who want each other's would wait for each other.
-        if storage::users::find_by_email(tx, &new.email).await?.is_some() {
+        if storage::users::find_by_email(tx, &new.profile.email).await?.is_some() {
             return Ok(None);
         }
         storage::logins::delete_name(tx, tenant_id, id).await?;
-        if storage::logins::insert_name(tx, &new.email, tenant_id, id).await? == Inserted::Taken {
+        if storage::logins::insert_name(tx, &new.profile.email, tenant_id, id).await? == Inserted::Taken {
             // Nobody can have taken it meanwhile: it was not free to others before a commit.
-            let restored = storage::logins::insert_name(tx, &old.email, tenant_id, id).await?;
+            let restored = storage::logins::insert_name(tx, &old.profile.email, tenant_id, id).await?;
             return if restored == Inserted::Yes {
                 Ok(None)
             } else {
@@ -277,7 +278,9 @@ pub async fn delete_user(
     require_owner_left(tx, &user).await?;
     storage::users::delete(tx, user.tenant.id, &[user.id]).await?;
     let event = by.event(now, Some(user.tenant.id), Action::UserDeleted);
-    let changes = fields(&user).map(|(field, value)| FieldChange::removed(field, value)).collect();
+    let changes = fields(&user.profile, user.role, user.state)
+        .map(|(field, value)| FieldChange::removed(field, value))
+        .collect();
     let target = Some(Target::User(user.id));
     Ok(storage::audit::insert(tx, &AuditEvent { target, changes, ..event }).await?)
 }
@@ -346,7 +349,7 @@ pub(in crate::service) fn tenant_created(event: AuditEvent, tenant: &Tenant) -> 
 pub(in crate::service) fn user_created(event: AuditEvent, user: &User) -> AuditEvent {
     AuditEvent {
         target: Some(Target::User(user.id)),
-        changes: fields(user).map(|(field, value)| FieldChange::set(field, value)).collect(),
+        changes: all_set(&user.profile, user.role, user.state),
         ..event
     }
 }
@@ -422,17 +425,17 @@ async fn require_owner_left(tx: &mut Tx, user: &User) -> Result<(), ServiceError
 }
 
 /// What the audit log says of a user.
-fn fields(user: &User) -> impl Iterator<Item = (&'static str, &str)> {
-    [
-        ("email", user.email.as_given()),
-        ("first_name", user.first_name.as_str()),
-        ("last_name", user.last_name.as_str()),
-        ("role", user.role.as_str()),
-        ("state", user.state.as_str()),
-    ]
-    .into_iter()
+fn fields(profile: &Profile, role: Role, state: UserState) -> impl Iterator<Item = (&'static str, &str)> {
+    profile.fields().into_iter().chain([("role", role.as_str()), ("state", state.as_str())])
+}
+
+/// What the audit log says of a new user.
+pub(in crate::service) fn all_set(profile: &Profile, role: Role, state: UserState) -> Vec<FieldChange> {
+    fields(profile, role, state).map(|(field, value)| FieldChange::set(field, value)).collect()
 }
 
 fn differences(old: &User, new: &User) -> impl Iterator<Item = FieldChange> {
-    fields(old).zip(fields(new)).filter_map(|((field, old), (_, new))| FieldChange::between(field, old, new))
+    let old = fields(&old.profile, old.role, old.state);
+    let new = fields(&new.profile, new.role, new.state);
+    old.zip(new).filter_map(|((field, old), (_, new))| FieldChange::between(field, old, new))
 }

@@ -159,8 +159,8 @@ impl Listed for User {
     }
 
     fn bytes(&self) -> usize {
-        let names = self.first_name.as_str().len() + self.last_name.as_str().len();
-        FIXED_BYTES + self.email.as_given().len() + names + tenant_bytes(&self.tenant)
+        let texts: usize = self.profile.fields().iter().map(|(_, text)| text.len()).sum();
+        FIXED_BYTES + texts + tenant_bytes(&self.tenant)
     }
 }
 

@@ -4,9 +4,9 @@ use super::{Incoming, IncomingTenant, IncomingUser, Kind, Refusal, Why};
 use crate::crypto::foreign::{cost_of, derived_id, read_hash};
 use crate::crypto::hasher::Cost;
 use crate::domain::{
-    Email, PasswordHash, PersonName, Role, Tenant, TenantId, TenantName, Timestamp, UserId, UserState,
-    rfc3339,
+    Email, PersonName, Profile, Role, Tenant, TenantName, Timestamp, UserId, UserState, rfc3339,
 };
+use crate::storage::bulk::NewUser;
 use uuid::Uuid;
 
 /// The most bytes of an old id, none of which is known to be longer than a few dozen.
@@ -31,17 +31,9 @@ pub(super) enum Row {
 /// A user whose role may be open yet.
 #[derive(Clone, Debug)]
 pub(super) struct CheckedUser {
-    pub(super) id: UserId,
-    pub(super) tenant_id: TenantId,
-    pub(super) email: Email,
-    pub(super) first_name: PersonName,
-    pub(super) last_name: PersonName,
-    pub(super) role: Option<Role>,
-    pub(super) state: UserState,
-    pub(super) created_at: Timestamp,
-    pub(super) updated_at: Timestamp,
-    pub(super) password: PasswordHash,
-    pub(super) password_changed_at: Timestamp,
+    /// With the lowest role where that is open.
+    pub(super) user: NewUser,
+    pub(super) has_role: bool,
 }
 
 impl Candidate {
@@ -55,7 +47,7 @@ impl Candidate {
     pub(super) fn new_id(&self) -> Uuid {
         match &self.row {
             Row::Tenant(tenant) => tenant.id.as_uuid(),
-            Row::User(user) => user.id.as_uuid(),
+            Row::User(checked) => checked.user.id.as_uuid(),
         }
     }
 
@@ -140,20 +132,20 @@ fn check_user(row: IncomingUser, bounds: Bounds) -> Result<Candidate, Fault> {
     }
     let password_changed_at =
         time("password_changed_at", row.password_changed_at.or(Some(updated_at)), latest)?;
-    let user = CheckedUser {
+    let role = role.transpose()?;
+    let user = NewUser {
         id: user_id.into(),
         tenant_id: tenant_id.into(),
-        email,
-        first_name,
-        last_name,
-        role: role.transpose()?,
+        profile: Profile { email, first_name, last_name },
+        role: role.unwrap_or(Role::Member),
         state,
         created_at,
         updated_at,
         password,
         password_changed_at,
     };
-    Ok(Candidate { position: row.position, old_id, is_renamed, row: Row::User(Box::new(user)) })
+    let row_of_user = Row::User(Box::new(CheckedUser { user, has_role: role.is_some() }));
+    Ok(Candidate { position: row.position, old_id, is_renamed, row: row_of_user })
 }
 
 /// The id here, whether it is another one, and the old one.

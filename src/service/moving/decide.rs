@@ -74,9 +74,10 @@ pub(super) fn keys(batch: &[Candidate]) -> Keys {
     for candidate in batch {
         let tenant_id = match &candidate.row {
             Row::Tenant(tenant) => tenant.id,
-            Row::User(user) => {
+            Row::User(checked) => {
+                let user = &checked.user;
                 keys.users.push(user.id);
-                keys.emails.push(user.email.as_normalized().to_owned());
+                keys.emails.push(user.profile.email.as_normalized().to_owned());
                 user.tenant_id
             }
         };
@@ -93,12 +94,12 @@ pub(super) fn decide(batch: &[Candidate], known: &Known, taken: &mut Taken) -> D
     for candidate in batch {
         let verdict = match &candidate.row {
             Row::Tenant(tenant) => decide_tenant(tenant, known, taken),
-            Row::User(user) => decide_user(user, known, taken),
+            Row::User(checked) => decide_user(&checked.user, known, taken),
         };
         if verdict == Verdict::Import {
             match &candidate.row {
                 Row::Tenant(tenant) => decision.tenants.push(tenant.clone()),
-                Row::User(user) => decision.users.push(taken.with_role(user, known)),
+                Row::User(checked) => decision.users.push(taken.with_role(checked, known)),
             }
         }
         decision.verdicts.push(verdict);
@@ -119,7 +120,7 @@ fn decide_tenant(tenant: &Tenant, known: &Known, taken: &mut Taken) -> Verdict {
     }
 }
 
-fn decide_user(user: &CheckedUser, known: &Known, taken: &mut Taken) -> Verdict {
+fn decide_user(user: &NewUser, known: &Known, taken: &mut Taken) -> Verdict {
     const DUPLICATE: Verdict = Verdict::Refuse(Why::DuplicateId, "another user has the id");
 
     if let Some(users) = known.users.get(&user.id) {
@@ -127,11 +128,11 @@ fn decide_user(user: &CheckedUser, known: &Known, taken: &mut Taken) -> Verdict 
         let is_there = users.iter().any(|there| {
             there.tenant_id == user.tenant_id
                 && there.created_at == user.created_at
-                && (there.version > 1 || there.email == user.email.as_given())
+                && (there.version > 1 || there.email == user.profile.email.as_given())
         });
         return if is_there { Verdict::There } else { DUPLICATE };
     }
-    let whole = taken.hashes.hash_one((user.tenant_id, user.created_at, user.email.as_given()));
+    let whole = taken.hashes.hash_one((user.tenant_id, user.created_at, user.profile.email.as_given()));
     match taken.user(user.id) {
         Some(before) if before == whole => return Verdict::There,
         Some(_) => return DUPLICATE,
@@ -140,8 +141,8 @@ fn decide_user(user: &CheckedUser, known: &Known, taken: &mut Taken) -> Verdict 
     if !known.tenants.contains_key(&user.tenant_id) && taken.tenant(user.tenant_id).is_none() {
         return Verdict::Refuse(Why::UnknownTenant, "the tenant is not there");
     }
-    let email = taken.hashes.hash_one(user.email.as_normalized());
-    if known.emails.contains(user.email.as_normalized()) || taken.has_email(email) {
+    let email = taken.hashes.hash_one(user.profile.email.as_normalized());
+    if known.emails.contains(user.profile.email.as_normalized()) || taken.has_email(email) {
         return Verdict::Refuse(Why::EmailTaken, "another user has the e-mail, perhaps in another case");
     }
     taken.now.emails.insert(email);
@@ -152,31 +153,16 @@ fn decide_user(user: &CheckedUser, known: &Known, taken: &mut Taken) -> Verdict 
 impl Taken {
     /// The user as it goes in. Without a role of its own, the first one of a tenant without an owner becomes
     /// that.
-    fn with_role(&mut self, user: &CheckedUser, known: &Known) -> NewUser {
-        let has_owner = |taken: &Self| {
-            known.tenants.get(&user.tenant_id).is_some_and(|tenant| tenant.has_owner)
-                || taken.is_owned(user.tenant_id)
-        };
-        let role = match user.role {
-            Some(role) => role,
-            None if has_owner(self) => Role::Member,
-            None => Role::Owner,
-        };
-        if role == Role::Owner {
+    fn with_role(&mut self, CheckedUser { user, has_role }: &CheckedUser, known: &Known) -> NewUser {
+        let mut user = user.clone();
+        let has_owner = known.tenants.get(&user.tenant_id).is_some_and(|tenant| tenant.has_owner)
+            || self.is_owned(user.tenant_id);
+        if !has_role && !has_owner {
+            user.role = Role::Owner;
+        }
+        if user.role == Role::Owner {
             self.now.owned.insert(user.tenant_id);
         }
-        NewUser {
-            tenant_id: user.tenant_id,
-            id: user.id,
-            email: user.email.clone(),
-            first_name: user.first_name.clone(),
-            last_name: user.last_name.clone(),
-            role,
-            state: user.state,
-            created_at: user.created_at,
-            updated_at: user.updated_at,
-            password: user.password.clone(),
-            password_changed_at: user.password_changed_at,
-        }
+        user
     }
 }

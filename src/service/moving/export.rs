@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::domain::{Action, Actor, AuditEvent, Clock, TenantId, UserId};
-use crate::storage::snapshot::{LogGrowth, Snapshot, StoredTenant, StoredUser, list_tenants, list_users};
+use crate::storage::snapshot::{LogGrowth, Snapshot, StoredUser, TenantRow, list_tenants, list_users};
 use crate::storage::{Storage, StorageError, audit};
 
 /// How many tenants or users are read at once.
@@ -13,7 +13,7 @@ const PAGE: usize = 5_000;
 #[derive(Clone, Debug)]
 pub enum Exported {
     /// A tenant; its users follow.
-    Tenant(StoredTenant),
+    Tenant(TenantRow),
     /// A user of the tenant before.
     User(StoredUser),
 }
@@ -21,7 +21,7 @@ pub enum Exported {
 /// An export under way.
 pub struct Export {
     snapshot: Snapshot,
-    tenants: VecDeque<StoredTenant>,
+    tenants: VecDeque<TenantRow>,
     last_tenant: Option<TenantId>,
     users: VecDeque<StoredUser>,
     last_user: Option<(TenantId, UserId)>,
@@ -65,19 +65,19 @@ impl Export {
         while page.len() < PAGE {
             if self.users.is_empty() && self.has_more_users {
                 self.users = list_users(&mut self.snapshot, self.last_user, PAGE).await?.into();
-                self.last_user = self.users.back().map(|user| (user.tenant_id, user.id));
+                self.last_user = self.users.back().map(StoredUser::key);
                 self.has_more_users = self.last_user.is_some();
             }
-            if let Some(user) = self.users.pop_front_if(|user| Some(user.tenant_id) == self.tenant) {
+            if let Some(user) = self.users.pop_front_if(|user| Some(user.key().0) == self.tenant) {
                 page.push(Exported::User(user));
                 continue;
             }
             if self.tenants.is_empty() {
                 self.tenants = list_tenants(&mut self.snapshot, self.last_tenant, PAGE).await?.into();
-                self.last_tenant = self.tenants.back().map(|tenant| tenant.id).or(self.last_tenant);
+                self.last_tenant = self.tenants.back().map(|tenant| tenant.id.into()).or(self.last_tenant);
             }
             let Some(tenant) = self.tenants.pop_front() else { break };
-            self.tenant = Some(tenant.id);
+            self.tenant = Some(tenant.id.into());
             page.push(Exported::Tenant(tenant));
         }
         Ok(page)

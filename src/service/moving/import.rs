@@ -17,6 +17,7 @@ use crate::crypto::hasher::Cost;
 use crate::domain::{
     Action, Actor, AuditEvent, Clock, FieldChange, Reason, Target, Tenant, TenantId, Timestamp,
 };
+use crate::service::directory::changes;
 use crate::service::removal;
 use crate::storage::bulk::{self, Batch, Keys, Known, NewUser, Written};
 use crate::storage::{Storage, StorageError, Tx, audit, hashes};
@@ -271,13 +272,7 @@ fn tenant_event(terms: &ImportTerms, tenant: &Tenant, now: Timestamp) -> AuditEv
 fn user_event(terms: &ImportTerms, user: &NewUser, now: Timestamp) -> AuditEvent {
     AuditEvent {
         target: Some(Target::User(user.id)),
-        changes: vec![
-            FieldChange::set("email", user.email.as_given()),
-            FieldChange::set("first_name", user.first_name.as_str()),
-            FieldChange::set("last_name", user.last_name.as_str()),
-            FieldChange::set("role", user.role.as_str()),
-            FieldChange::set("state", user.state.as_str()),
-        ],
+        changes: changes::all_set(&user.profile, user.role, user.state),
         reason: Some(Reason::Imported),
         ..AuditEvent::new(now, Some(user.tenant_id), terms.actor.clone(), Action::UserCreated)
     }

@@ -11,9 +11,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::connection::{Conn, query};
 use super::error::StorageError;
+use super::rows::{ProfileRow, UserRow};
 use super::transaction::Tx;
 use crate::domain::{
-    AuditEvent, Email, PasswordHash, PersonName, Role, Tenant, TenantId, Timestamp, UserId, UserState,
+    AuditEvent, PasswordHash, Profile, Role, Tenant, TenantId, Timestamp, UserId, UserState,
 };
 
 /// A user with everything that belongs to it, of version 1.
@@ -23,12 +24,8 @@ pub struct NewUser {
     pub tenant_id: TenantId,
     /// Identifies the user.
     pub id: UserId,
-    /// Becomes the login name as well.
-    pub email: Email,
-    /// Given name.
-    pub first_name: PersonName,
-    /// Family name.
-    pub last_name: PersonName,
+    /// The e-mail becomes the login name as well.
+    pub profile: Profile,
     /// What the user may do.
     pub role: Role,
     /// Whether the user may do anything.
@@ -98,6 +95,21 @@ pub struct Known {
     pub emails: HashSet<String>,
 }
 
+impl NewUser {
+    fn row(&self) -> UserRow {
+        UserRow {
+            tenant_id: self.tenant_id.into(),
+            id: self.id.into(),
+            profile: ProfileRow::of(&self.profile),
+            role: self.role.as_str().to_owned(),
+            state: self.state.as_str().to_owned(),
+            version: 1,
+            created_at: self.created_at.into(),
+            updated_at: self.updated_at.into(),
+        }
+    }
+}
+
 impl Batch {
     /// Brings the users into the order of their ids, which come in no order otherwise: the pages of that
     /// index, which is spread over all tenants, are then met one after the other.
@@ -108,7 +120,7 @@ impl Batch {
     /// The users in the order of their login names, for the same reason.
     fn by_login_name(&self) -> Vec<&NewUser> {
         let mut users: Vec<_> = self.users.iter().collect();
-        users.sort_unstable_by_key(|user| user.email.as_normalized());
+        users.sort_unstable_by_key(|user| user.profile.email.as_normalized());
         users
     }
 }

@@ -1,13 +1,16 @@
 //! One statement a table, whose parameters are the columns of all rows.
 
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::query_builder::{BoxedSqlQuery, SqlQuery};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::serialize::ToSql;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Text};
+use diesel::sql_types::{Array, BigInt, HasSqlType, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::{Batch, Keys, Known, KnownTenant, KnownUser, NewUser, Written};
-use crate::domain::{PasswordScheme, Role, Tenant, TenantId};
+use crate::domain::{Role, Tenant, TenantId};
 use crate::storage::audit;
 use crate::storage::columns::{DbId, DbInstant, Id, Instant};
 use crate::storage::schema::{all_tenants, login_names, tenants, users};
@@ -103,75 +106,85 @@ pub(super) async fn insert(c: &mut &AsyncPgConnection, batch: &Batch) -> QueryRe
     }
 }
 
-/// One column of all rows.
-fn column<'r, R, V>(rows: &'r [R], value: impl Fn(&'r R) -> V) -> Vec<V> {
-    rows.iter().map(value).collect()
+/// An INSERT of many rows.
+struct Insert<'r> {
+    table: &'static str,
+    columns: Vec<&'static str>,
+    statement: BoxedSqlQuery<'r, Pg, SqlQuery>,
+}
+
+impl<'r> Insert<'r> {
+    fn into(table: &'static str) -> Self {
+        Self { table, columns: Vec::new(), statement: sql_query("").into_boxed() }
+    }
+
+    /// Adds a column with its value in each row.
+    fn column<ST, V>(mut self, name: &'static str, values: impl Iterator<Item = V>) -> Self
+    where
+        Pg: HasSqlType<ST>,
+        Vec<V>: ToSql<Array<ST>, Pg> + Send + 'r,
+        ST: Send + 'static,
+    {
+        self.columns.push(name);
+        self.statement = self.statement.bind::<Array<ST>, _>(values.collect::<Vec<_>>());
+        self
+    }
+
+    async fn execute(self, c: &mut &AsyncPgConnection) -> QueryResult<()> {
+        let places: Vec<_> = (1..=self.columns.len()).map(|number| format!("${number}")).collect();
+        let (table, columns, places) = (self.table, self.columns.join(", "), places.join(", "));
+        let text = format!("INSERT INTO {table} ({columns}) SELECT * FROM unnest({places})");
+        self.statement.sql(text).execute(c).await.map(drop)
+    }
 }
 
 async fn insert_tenants(c: &mut &AsyncPgConnection, rows: &[Tenant]) -> QueryResult<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    sql_query(
-        "INSERT INTO tenants (id, name, version, created_at, updated_at)
-         SELECT * FROM unnest($1, $2, $3, $4, $5)",
-    )
-    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.id)))
-    .bind::<Array<Text>, _>(column(rows, |row| row.name.as_str()))
-    .bind::<Array<BigInt>, _>(column(rows, |row| row.version))
-    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.created_at)))
-    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.updated_at)))
-    .execute(c)
-    .await
-    .map(drop)
+    Insert::into("tenants")
+        .column::<Id, _>("id", rows.iter().map(|row| DbId::from(row.id)))
+        .column::<Text, _>("name", rows.iter().map(|row| row.name.as_str()))
+        .column::<BigInt, _>("version", rows.iter().map(|row| row.version))
+        .column::<Instant, _>("created_at", rows.iter().map(|row| DbInstant::from(row.created_at)))
+        .column::<Instant, _>("updated_at", rows.iter().map(|row| DbInstant::from(row.updated_at)))
+        .execute(c)
+        .await
 }
 
-async fn insert_users(c: &mut &AsyncPgConnection, rows: &[NewUser]) -> QueryResult<()> {
-    sql_query(
-        "INSERT INTO users (tenant_id, id, email, first_name, last_name, role, state, version, created_at,
-             updated_at)
-         SELECT r.tenant_id, r.id, r.email, r.first_name, r.last_name, r.role, r.state, 1, r.created_at,
-             r.updated_at
-         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) AS r (tenant_id, id, email, first_name, last_name,
-             role, state, created_at, updated_at)",
-    )
-    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.tenant_id)))
-    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.id)))
-    .bind::<Array<Text>, _>(column(rows, |row| row.email.as_given()))
-    .bind::<Array<Text>, _>(column(rows, |row| row.first_name.as_str()))
-    .bind::<Array<Text>, _>(column(rows, |row| row.last_name.as_str()))
-    .bind::<Array<Text>, _>(column(rows, |row| row.role.as_str()))
-    .bind::<Array<Text>, _>(column(rows, |row| row.state.as_str()))
-    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.created_at)))
-    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.updated_at)))
-    .execute(c)
-    .await
-    .map(drop)
+async fn insert_users(c: &mut &AsyncPgConnection, users: &[NewUser]) -> QueryResult<()> {
+    let rows: Vec<_> = users.iter().map(NewUser::row).collect();
+    Insert::into("users")
+        .column::<Id, _>("tenant_id", rows.iter().map(|row| row.tenant_id))
+        .column::<Id, _>("id", rows.iter().map(|row| row.id))
+        .column::<Text, _>("email", rows.iter().map(|row| row.profile.email.as_str()))
+        .column::<Text, _>("first_name", rows.iter().map(|row| row.profile.first_name.as_str()))
+        .column::<Text, _>("last_name", rows.iter().map(|row| row.profile.last_name.as_str()))
+        .column::<Text, _>("role", rows.iter().map(|row| row.role.as_str()))
+        .column::<Text, _>("state", rows.iter().map(|row| row.state.as_str()))
+        .column::<BigInt, _>("version", rows.iter().map(|row| row.version))
+        .column::<Instant, _>("created_at", rows.iter().map(|row| row.created_at))
+        .column::<Instant, _>("updated_at", rows.iter().map(|row| row.updated_at))
+        .execute(c)
+        .await
 }
 
 async fn insert_login_names(c: &mut &AsyncPgConnection, rows: &[&NewUser]) -> QueryResult<()> {
-    sql_query(
-        "INSERT INTO login_names (email_normalized, tenant_id, user_id) SELECT * FROM unnest($1, $2, $3)",
-    )
-    .bind::<Array<Text>, _>(column(rows, |row| row.email.as_normalized()))
-    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.tenant_id)))
-    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.id)))
-    .execute(c)
-    .await
-    .map(drop)
+    Insert::into("login_names")
+        .column::<Text, _>("email_normalized", rows.iter().map(|row| row.profile.email.as_normalized()))
+        .column::<Id, _>("tenant_id", rows.iter().map(|row| DbId::from(row.tenant_id)))
+        .column::<Id, _>("user_id", rows.iter().map(|row| DbId::from(row.id)))
+        .execute(c)
+        .await
 }
 
 async fn insert_passwords(c: &mut &AsyncPgConnection, rows: &[NewUser]) -> QueryResult<()> {
-    sql_query(
-        "INSERT INTO passwords (tenant_id, user_id, scheme, hash, changed_at)
-         SELECT * FROM unnest($1, $2, $3, $4, $5)",
-    )
-    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.tenant_id)))
-    .bind::<Array<Id>, _>(column(rows, |row| DbId::from(row.id)))
-    .bind::<Array<Text>, _>(column(rows, |row| PasswordScheme::as_str(row.password.scheme)))
-    .bind::<Array<Text>, _>(column(rows, |row| row.password.text.as_str()))
-    .bind::<Array<Instant>, _>(column(rows, |row| DbInstant::from(row.password_changed_at)))
-    .execute(c)
-    .await
-    .map(drop)
+    Insert::into("passwords")
+        .column::<Id, _>("tenant_id", rows.iter().map(|row| DbId::from(row.tenant_id)))
+        .column::<Id, _>("user_id", rows.iter().map(|row| DbId::from(row.id)))
+        .column::<Text, _>("scheme", rows.iter().map(|row| row.password.scheme.as_str()))
+        .column::<Text, _>("hash", rows.iter().map(|row| row.password.text.as_str()))
+        .column::<Instant, _>("changed_at", rows.iter().map(|row| DbInstant::from(row.password_changed_at)))
+        .execute(c)
+        .await
 }

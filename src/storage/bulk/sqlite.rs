@@ -6,6 +6,7 @@ use super::{Batch, Keys, Known, KnownTenant, KnownUser, NewUser, Written};
 use crate::domain::{Role, Tenant, TenantId};
 use crate::storage::audit;
 use crate::storage::columns::{DbId, DbInstant};
+use crate::storage::rows::WrittenTenant;
 use crate::storage::schema::{all_tenants, login_names, passwords, tenants, users};
 
 pub(super) fn find_known(c: &mut SqliteConnection, keys: &Keys) -> QueryResult<Known> {
@@ -78,35 +79,16 @@ pub(super) fn insert(c: &mut SqliteConnection, batch: &Batch) -> QueryResult<Wri
 }
 
 fn insert_tenant(c: &mut SqliteConnection, tenant: &Tenant) -> QueryResult<()> {
-    let row = (
-        all_tenants::id.eq(DbId::from(tenant.id)),
-        all_tenants::name.eq(tenant.name.as_str()),
-        all_tenants::version.eq(tenant.version),
-        all_tenants::created_at.eq(DbInstant::from(tenant.created_at)),
-        all_tenants::updated_at.eq(DbInstant::from(tenant.updated_at)),
-    );
-    diesel::insert_into(all_tenants::table).values(row).execute(c).map(drop)
+    diesel::insert_into(all_tenants::table).values(WrittenTenant::of(tenant)).execute(c).map(drop)
 }
 
 fn insert_user(c: &mut SqliteConnection, user: &NewUser) -> QueryResult<()> {
-    let row = (
-        users::tenant_id.eq(DbId::from(user.tenant_id)),
-        users::id.eq(DbId::from(user.id)),
-        users::email.eq(user.email.as_given()),
-        users::first_name.eq(user.first_name.as_str()),
-        users::last_name.eq(user.last_name.as_str()),
-        users::role.eq(user.role.as_str()),
-        users::state.eq(user.state.as_str()),
-        users::version.eq(1),
-        users::created_at.eq(DbInstant::from(user.created_at)),
-        users::updated_at.eq(DbInstant::from(user.updated_at)),
-    );
-    diesel::insert_into(users::table).values(row).execute(c).map(drop)
+    diesel::insert_into(users::table).values(user.row()).execute(c).map(drop)
 }
 
 fn insert_login_name(c: &mut SqliteConnection, user: &NewUser) -> QueryResult<()> {
     let row = (
-        login_names::email_normalized.eq(user.email.as_normalized()),
+        login_names::email_normalized.eq(user.profile.email.as_normalized()),
         login_names::tenant_id.eq(DbId::from(user.tenant_id)),
         login_names::user_id.eq(DbId::from(user.id)),
     );

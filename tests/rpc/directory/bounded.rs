@@ -2,7 +2,7 @@
 //! the tokens gets all of it.
 
 use identity::domain::{
-    Action, Actor, AuditEvent, Clock as _, Email, FieldChange, PersonName, SystemClock, TenantId,
+    Action, Actor, AuditEvent, Clock as _, Email, FieldChange, PersonName, Profile, SystemClock, TenantId,
 };
 use identity::proto::v1::{
     ListAuditEventsRequest, ListAuditEventsResponse, ListUsersRequest, ListUsersResponse, Role, User,
@@ -65,9 +65,11 @@ async fn a_page_has_a_mebibyte_at_most(engine: Engine) {
     let now = SystemClock.now();
     let users: Vec<_> = (0..1_000)
         .map(|n| identity::domain::User {
-            email: Email::parse(&format!("u{n}-{}@{}.example", "x".repeat(50), "y".repeat(60))).unwrap(),
-            first_name: name.clone(),
-            last_name: name.clone(),
+            profile: Profile {
+                email: Email::parse(&format!("u{n}-{}@{}.example", "x".repeat(50), "y".repeat(60))).unwrap(),
+                first_name: name.clone(),
+                last_name: name.clone(),
+            },
             ..crowd.member("u@example.com", now)
         })
         .collect();

@@ -89,7 +89,7 @@ async fn users_are_found_by_how_their_email_begins(engine: Engine) {
     let elsewhere = founder(&client, "ada@elsewhere.example").await;
     for crowd in [Crowd::beside(&service, &owner).await, Crowd::beside(&service, &elsewhere).await] {
         let now = SystemClock.now();
-        let n = if crowd.like.email.as_given() == "owner@example.com" { "" } else { "x" };
+        let n = if crowd.like.profile.email.as_given() == "owner@example.com" { "" } else { "x" };
         let emails = [
             format!("ada{n}@example.com"),
             format!("Ada.Lovelace{n}@Example.com"),

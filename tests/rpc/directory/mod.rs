@@ -16,7 +16,9 @@ mod states;
 mod tenants;
 mod users;
 
-use identity::domain::{Clock as _, Email, SystemClock, TenantId, Timestamp, User as DomainUser, UserId};
+use identity::domain::{
+    Clock as _, Email, Profile, SystemClock, TenantId, Timestamp, User as DomainUser, UserId,
+};
 use identity::proto::v1::{
     BatchGetUsersRequest, CreateUserRequest, DeleteTenantRequest, DeleteUserRequest, GetTenantRequest,
     GetUserByEmailRequest, ListTenantsRequest, ListTenantsResponse, ListUsersRequest, ListUsersResponse,
@@ -258,7 +260,7 @@ impl Crowd {
     fn member(&self, email: &str, created_at: Timestamp) -> DomainUser {
         DomainUser {
             id: UserId::generate(SystemClock.now()),
-            email: Email::parse(email).unwrap(),
+            profile: Profile { email: Email::parse(email).unwrap(), ..self.like.profile.clone() },
             role: identity::domain::Role::Member,
             created_at,
             updated_at: created_at,
@@ -270,7 +272,8 @@ impl Crowd {
         let mut tx = self.storage.begin("insert a crowd").await.unwrap();
         for user in users {
             storage::users::insert(&mut tx, user).await.unwrap();
-            let name = storage::logins::insert_name(&mut tx, &user.email, user.tenant.id, user.id).await;
+            let name =
+                storage::logins::insert_name(&mut tx, &user.profile.email, user.tenant.id, user.id).await;
             assert_eq!(name.unwrap(), Inserted::Yes);
         }
         tx.commit().await.unwrap();

@@ -5,9 +5,9 @@ use std::io::{self, Write as _};
 use serde::Serialize;
 
 use super::{END, FORMAT, VERSION};
-use crate::domain::rfc3339;
+use crate::domain::{TenantId, rfc3339};
 use crate::service::moving::Exported;
-use crate::storage::snapshot::{StoredTenant, StoredUser};
+use crate::storage::snapshot::{StoredUser, TenantRow};
 
 /// The first line.
 pub(in crate::cli::moving) fn header() -> Vec<u8> {
@@ -60,29 +60,30 @@ pub(in crate::cli::moving) fn write(text: &mut Vec<u8>, row: &Exported) -> io::R
     text.write_all(b"\n")
 }
 
-fn tenant_line(tenant: &StoredTenant) -> TenantLine<'_> {
+fn tenant_line(tenant: &TenantRow) -> TenantLine<'_> {
     TenantLine {
         kind: "tenant",
-        id: tenant.id.to_string(),
+        id: TenantId::from(tenant.id).to_string(),
         name: &tenant.name,
-        created_at: rfc3339::format_nearest(tenant.created_at),
-        updated_at: rfc3339::format_nearest(tenant.updated_at),
+        created_at: rfc3339::format_nearest(tenant.created_at.into()),
+        updated_at: rfc3339::format_nearest(tenant.updated_at.into()),
     }
 }
 
 fn user_line(user: &StoredUser) -> UserLine<'_> {
-    let password = user.password.as_ref();
+    let (row, profile, password) = (&user.row, &user.row.profile, user.password.as_ref());
+    let (tenant_id, id) = user.key();
     UserLine {
         kind: "user",
-        id: user.id.to_string(),
-        tenant_id: user.tenant_id.to_string(),
-        email: &user.email,
-        first_name: &user.first_name,
-        last_name: &user.last_name,
-        role: &user.role,
-        state: &user.state,
-        created_at: rfc3339::format_nearest(user.created_at),
-        updated_at: rfc3339::format_nearest(user.updated_at),
+        id: id.to_string(),
+        tenant_id: tenant_id.to_string(),
+        email: &profile.email,
+        first_name: &profile.first_name,
+        last_name: &profile.last_name,
+        role: &row.role,
+        state: &row.state,
+        created_at: rfc3339::format_nearest(row.created_at.into()),
+        updated_at: rfc3339::format_nearest(row.updated_at.into()),
         password_hash: password.map(|password| password.hash.as_str()),
         password_scheme: password.map(|password| password.scheme.as_str()),
         password_changed_at: password.map(|password| rfc3339::format_nearest(password.changed_at)),
