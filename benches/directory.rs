@@ -146,6 +146,7 @@ async fn fill(storage: &Storage, users: usize) -> (TenantId, Vec<UserId>) {
                     email: email(number),
                     first_name: name("Ada"),
                     last_name: name("Lovelace"),
+                    external_id: None,
                 },
                 role: if number == 0 { Role::Owner } else { Role::Member },
                 state: UserState::Active,

@@ -90,6 +90,7 @@ fn somebody() -> User {
             updated_at: at,
             etag: "\"1\"".to_owned(),
         }),
+        external_id: String::new(),
     }
 }
 

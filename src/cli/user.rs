@@ -12,7 +12,7 @@ use super::streams::notify;
 use super::table::{Form, Row, precise, print_list, print_one};
 use super::tenant::ShownTenant;
 use crate::config::{Environment, Fault, Flags};
-use crate::domain::{Etag, Order, Profile, User, UserState};
+use crate::domain::{Etag, ExternalId, Order, Profile, User, UserState};
 use crate::service::ServiceError;
 use crate::service::directory::changes::{self, NewUser, UserChanges};
 use crate::service::directory::pieces::Pieces;
@@ -44,7 +44,7 @@ pub(super) fn run(
                 email: arguments.email,
                 first_name: arguments.first_name,
                 last_name: arguments.last_name,
-                role: None,
+                ..UserChanges::default()
             };
             update(&operator, &arguments.user, changes).await
         }),
@@ -70,7 +70,8 @@ pub(super) fn run(
 
 async fn create(operator: &Operator, passwords: &NewPasswords, new: NewUserArguments) -> Outcome {
     let tenant_id = new.tenant;
-    let profile = Profile { email: new.email, first_name: new.first_name, last_name: new.last_name };
+    let profile =
+        Profile { email: new.email, first_name: new.first_name, last_name: new.last_name, external_id: None };
     let new = NewUser { profile, role: new.role };
     // Before a password is asked for in vain.
     {
@@ -187,6 +188,7 @@ struct ShownUser {
     created_at: String,
     updated_at: String,
     etag: String,
+    external_id: String,
     tenant: ShownTenant,
 }
 
@@ -203,6 +205,7 @@ impl ShownUser {
             created_at: precise(user.created_at),
             updated_at: precise(user.updated_at),
             etag: Etag::of(user.version).into_string(),
+            external_id: user.profile.external_id.as_ref().map_or("", ExternalId::as_str).to_owned(),
             tenant: ShownTenant::of(&user.tenant),
         }
     }
@@ -220,7 +223,11 @@ impl Row for ShownUser {
 
     fn lines(&self) -> Vec<(&'static str, String)> {
         let tenant = format!("{} {}", self.tenant_id, self.tenant.name);
-        let more = [("changed", self.updated_at.clone()), ("tenant", tenant)];
+        let more = [
+            ("changed", self.updated_at.clone()),
+            ("external id", self.external_id.clone()),
+            ("tenant", tenant),
+        ];
         Self::COLUMNS.iter().copied().zip(self.cells()).chain(more).collect()
     }
 }

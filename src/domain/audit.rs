@@ -269,12 +269,13 @@ impl FieldChange {
     }
 
     /// The field's change, if the two differ.
-    pub fn between(field: &str, before: &str, after: &str) -> Option<Self> {
-        (before != after).then(|| Self {
-            field: field.to_owned(),
-            before: Some(before.to_owned()),
-            after: Some(after.to_owned()),
-        })
+    pub fn between<'v>(
+        field: &str,
+        before: impl Into<Option<&'v str>>,
+        after: impl Into<Option<&'v str>>,
+    ) -> Option<Self> {
+        let (before, after) = (before.into().map(str::to_owned), after.into().map(str::to_owned));
+        (before != after).then(|| Self { field: field.to_owned(), before, after })
     }
 }
 

@@ -40,7 +40,7 @@ pub use session::{DeviceLabel, EndUser, Session};
 pub use source::Source;
 pub use spiffe::SpiffeId;
 pub use tenant::{Tenant, TenantName};
-pub use user::{PersonName, Profile, User, UserState};
+pub use user::{ExternalId, PersonName, Profile, User, UserState};
 pub use violation::{FieldViolation, Violations};
 
 /// The retry delay for callers who found no room, or the database away, where nobody knows a better one.

@@ -16,6 +16,9 @@ pub enum InvalidText {
     /// A control character, line separator, NUL or noncharacter, or one that turns the direction of writing.
     #[error("must not contain control characters")]
     Control,
+    /// White space at its beginning or its end.
+    #[error("must not begin or end with white space")]
+    Surrounded,
     /// Nothing of it can be seen.
     #[error("must have a visible character")]
     Invisible,

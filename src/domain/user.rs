@@ -38,15 +38,18 @@ pub struct Profile {
     pub first_name: PersonName,
     /// Family name.
     pub last_name: PersonName,
+    /// The user's id in another system of the company, unique within the tenant.
+    pub external_id: Option<ExternalId>,
 }
 
 impl Profile {
     /// Each field, by its name in the contract.
-    pub fn fields(&self) -> [(&'static str, &str); 3] {
+    pub fn fields(&self) -> [(&'static str, Option<&str>); 4] {
         [
-            ("email", self.email.as_given()),
-            ("first_name", self.first_name.as_str()),
-            ("last_name", self.last_name.as_str()),
+            ("email", Some(self.email.as_given())),
+            ("first_name", Some(self.first_name.as_str())),
+            ("last_name", Some(self.last_name.as_str())),
+            ("external_id", self.external_id.as_ref().map(ExternalId::as_str)),
         ]
     }
 }
@@ -102,5 +105,48 @@ impl PersonName {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A user's id in another system of the company: 1 to 255 characters, in NFC, one of them visible, without
+/// control characters, and without white space around them. Compared character by character.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ExternalId(String);
+
+impl ExternalId {
+    /// The most characters (Unicode scalar values) an external id has.
+    pub const MAX_CHARS: usize = 255;
+
+    /// Normalises `text`.
+    ///
+    /// # Errors
+    /// [`InvalidText`] names the rule that `text` breaks.
+    pub fn parse(text: &str) -> Result<Self, InvalidText> {
+        let id = name(text, Self::MAX_CHARS)?;
+        if text.trim().len() < text.len() { Err(InvalidText::Surrounded) } else { Ok(Self(id)) }
+    }
+
+    /// The external id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_external_id_is_composed_but_never_trimmed() {
+        let parse = |text: &str| ExternalId::parse(text).map(|id| id.as_str().to_owned());
+        assert_eq!(parse("Zoe\u{308} 7"), Ok("Zo\u{eb} 7".to_owned()));
+        assert_eq!(parse(&"\u{1f980}".repeat(255)), Ok("\u{1f980}".repeat(255)));
+        assert_eq!(parse(&"x".repeat(256)), Err(InvalidText::TooLong(255)));
+        for text in [" 7", "7\t", "\u{3000}7"] {
+            assert_eq!(parse(text), Err(InvalidText::Surrounded), "{text:?}");
+        }
+        assert_eq!(parse("  "), Err(InvalidText::Empty));
+        assert_eq!(parse("7\u{0}7"), Err(InvalidText::Control));
+        assert_eq!(parse("\u{200b}"), Err(InvalidText::Invisible));
     }
 }

@@ -27,6 +27,7 @@ pub fn from_service(error: ServiceError) -> Status {
     match error {
         ServiceError::RequestIdReused => request_id_reused(),
         ServiceError::EmailTaken => email_taken(),
+        ServiceError::ExternalIdTaken => external_id_taken(),
         ServiceError::LoginFailed => login_failed(),
         ServiceError::TokenInvalid => token_invalid(),
         ServiceError::FieldInvalid(violation) => invalid_fields(vec![violation]),
@@ -174,6 +175,15 @@ pub fn etag_stale() -> Status {
 /// ALREADY_EXISTS: the e-mail belongs to a user already.
 pub fn email_taken() -> Status {
     status(Code::AlreadyExists, ErrorReason::EmailTaken, "The e-mail belongs to a user already.")
+}
+
+/// ALREADY_EXISTS: the external id belongs to a user of the tenant already.
+pub fn external_id_taken() -> Status {
+    status(
+        Code::AlreadyExists,
+        ErrorReason::ExternalIdTaken,
+        "The external_id belongs to a user of the tenant already.",
+    )
 }
 
 /// RESOURCE_EXHAUSTED: too many wrong passwords were given; trying again after `retry_after` may help.

@@ -101,7 +101,7 @@ impl Service {
         }
         let registered = self.lock_registered(&mut tx, context).await?;
         storage::tenants::insert(&mut tx, &user.tenant).await?;
-        storage::users::insert(&mut tx, &user).await?;
+        changes::insert_user(&mut tx, &user).await?;
         let claimed =
             storage::logins::insert_name(&mut tx, &user.profile.email, user.tenant.id, user.id).await?;
         if claimed == Inserted::Taken {

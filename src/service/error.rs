@@ -15,6 +15,9 @@ pub enum ServiceError {
     /// The e-mail is another user's login name.
     #[error("the e-mail is taken")]
     EmailTaken,
+    /// The external id is another user's of the tenant.
+    #[error("the external id is taken")]
+    ExternalIdTaken,
     /// The e-mail or the password is wrong, or the user may not log in.
     #[error("the login failed")]
     LoginFailed,

@@ -8,7 +8,8 @@ use super::columns::{DbId, DbInstant};
 use super::error::StorageError;
 use super::schema::{all_tenants, tenants, users};
 use crate::domain::{
-    Email, PasswordHash, PasswordScheme, PersonName, Profile, Role, Tenant, TenantName, User, UserState,
+    Email, ExternalId, PasswordHash, PasswordScheme, PersonName, Profile, Role, Tenant, TenantName, User,
+    UserState,
 };
 
 /// A tenant as it is stored, if it is not deleted.
@@ -57,6 +58,8 @@ pub struct ProfileRow {
     pub email: String,
     pub first_name: String,
     pub last_name: String,
+    #[diesel(treat_none_as_null = true, treat_none_as_default_value = false)]
+    pub external_id: Option<String>,
 }
 
 #[derive(Queryable)]
@@ -150,14 +153,17 @@ impl ProfileRow {
             email: profile.email.as_given().to_owned(),
             first_name: profile.first_name.as_str().to_owned(),
             last_name: profile.last_name.as_str().to_owned(),
+            external_id: profile.external_id.as_ref().map(|id| id.as_str().to_owned()),
         }
     }
 
     fn into_profile(self) -> Result<Profile, StorageError> {
+        let external_id = self.external_id.as_deref().map(ExternalId::parse);
         Ok(Profile {
             email: sense("users.email", Email::parse_existing(&self.email).ok())?,
             first_name: sense("users.first_name", PersonName::parse_stored(&self.first_name).ok())?,
             last_name: sense("users.last_name", PersonName::parse_stored(&self.last_name).ok())?,
+            external_id: sense("users.external_id", external_id.transpose().ok())?,
         })
     }
 }

@@ -51,6 +51,7 @@ table! {
         version -> BigInt,
         created_at -> Instant,
         updated_at -> Instant,
+        external_id -> Nullable<Text>,
     }
 }
 

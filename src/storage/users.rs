@@ -1,9 +1,12 @@
 //! Users.
 
 use diesel::prelude::*;
+use diesel::result::DatabaseErrorKind::UniqueViolation;
+use diesel::result::Error::DatabaseError;
 use diesel_async::RunQueryDsl;
 use futures_util::FutureExt as _;
 
+use super::Inserted;
 use super::columns::{DbId, DbInstant};
 use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
@@ -161,13 +164,28 @@ async fn ask_state_locked(
 }
 
 /// Adds a user to the tenant that it carries. The login name and the password are rows of their
-/// own: see [`super::logins`].
+/// own: see [`super::logins`]. Where the external id is taken, the transaction is of no use any more.
 ///
 /// # Errors
 /// [`StorageError::Refused`] when the tenant does not exist or the id is taken in it.
-pub async fn insert(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
-    let row = UserRow::of(user);
-    later!(tx, |c| diesel::insert_into(users::table).values(row).execute(c))
+pub async fn insert(tx: &mut Tx, user: &User) -> Result<Inserted, StorageError> {
+    let insert = diesel::insert_into(users::table).values(UserRow::of(user));
+    if user.profile.external_id.is_none() {
+        return later!(tx, |c| insert.execute(c)).map(|()| Inserted::Yes);
+    }
+    query!(tx, |c| unless_external_id_taken(insert.execute(c)))
+}
+
+/// Whether a user was written, or another user of the tenant has the external id.
+async fn unless_external_id_taken(write: impl Future<Output = QueryResult<usize>>) -> QueryResult<Inserted> {
+    match write.await {
+        Ok(_) => Ok(Inserted::Yes),
+        // PostgreSQL names the index, SQLite its columns.
+        Err(DatabaseError(UniqueViolation, cause)) if cause.message().contains("external_id") => {
+            Ok(Inserted::Taken)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Changes whether a user may log in and call; true when there was such a user.
@@ -201,14 +219,18 @@ pub async fn find_locked(tx: &mut Tx, tenant_id: TenantId, id: UserId) -> Result
     Ok(state.receive(tx).await?.and(user))
 }
 
-/// Writes everything of a user that may change, its version included.
+/// Writes everything of a user that may change, its version included. Where the external id is taken, the
+/// transaction is of no use any more.
 ///
 /// # Errors
 /// [`StorageError`] when the database fails.
-pub async fn update(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
+pub async fn update(tx: &mut Tx, user: &User) -> Result<Inserted, StorageError> {
     let row = users::table.find((DbId::from(user.tenant.id), DbId::from(user.id)));
-    let changes = UserRow::of(user);
-    later!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c))
+    let update = Prepared(diesel::update(row).set(UserRow::of(user)));
+    if user.profile.external_id.is_none() {
+        return later!(tx, |c| update.execute(c)).map(|()| Inserted::Yes);
+    }
+    query!(tx, |c| unless_external_id_taken(update.execute(c)))
 }
 
 /// Whether a tenant has an active owner besides this user.

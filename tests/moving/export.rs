@@ -39,6 +39,8 @@ async fn an_export_is_the_same_lines_after_it_was_read_into_the_other_database_a
         with(user(7, 1), "id", "an id of another system"),
         tenant(2),
         with(user(8, 2), "role", "admin"),
+        with(user(9, 1), "external_id", "HR/\u{1f511}\u{eb} \"7\""),
+        with(user(10, 2), "external_id", "HR/\u{1f511}\u{eb} \"7\""),
     ];
     place.import_lines(&lines).await.ok();
     let service = TestService::start_with(place.database, &[]).await;
@@ -46,7 +48,8 @@ async fn an_export_is_the_same_lines_after_it_was_read_into_the_other_database_a
     let place = Place { database: service.stop().await.1 };
 
     let export = place.export().await;
-    assert_eq!(rows(&export).len(), 4 + 9);
+    assert_eq!(rows(&export).len(), 4 + 11);
+    assert_eq!(export.matches("\"external_id\":").count(), 2);
     // Each tenant comes before its users.
     let mut seen = "";
     for line in rows(&export) {

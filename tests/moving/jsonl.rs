@@ -22,13 +22,15 @@ fn lines() -> Vec<(Value, Option<&'static str>)> {
     let bad = |line, reason| (line, Some(reason));
     vec![
         ok(tenant(1)),
-        ok(user(1, 1)),
+        ok(with(user(1, 1), "external_id", "zoe\u{308}")),
         bad(with(user(2, 1), "email", "nobody"), "bad_email"),
         bad(with(user(2, 1), "email", "no\u{200b}body@example.com"), "bad_email"),
         bad(with(user(2, 1), "first_name", "\u{200b}"), "bad_first_name"),
         bad(without(user(3, 1), "email"), "bad_email"),
         bad(with(user(4, 1), "first_name", ""), "bad_first_name"),
         bad(with(user(5, 1), "last_name", "x".repeat(101)), "bad_last_name"),
+        bad(with(user(31, 1), "external_id", "x".repeat(256)), "bad_external_id"),
+        bad(with(user(31, 1), "external_id", " 7"), "bad_external_id"),
         bad(with(user(6, 1), "role", "king"), "bad_role"),
         bad(with(user(7, 1), "state", "asleep"), "bad_state"),
         bad(with(user(8, 1), "created_at", "yesterday"), "bad_time"),
@@ -47,6 +49,7 @@ fn lines() -> Vec<(Value, Option<&'static str>)> {
         bad(without(user(14, 1), "password_hash"), "bad_password_hash"),
         bad(user(15, 2), "unknown_tenant"),
         bad(with(user(16, 1), "email", "USER1@example.com"), "email_taken"),
+        bad(with(user(32, 1), "external_id", "zo\u{eb}"), "external_id_taken"),
         bad(with(user(17, 1), "id", user_id(1)), "duplicate_id"),
         bad(with(with(user(18, 3), "id", user_id(1)), "tenant_id", tenant_id(1)), "duplicate_id"),
         bad(without(user(19, 1), "id"), "bad_id"),
@@ -177,7 +180,8 @@ async fn the_first_user_of_a_tenant_without_an_owner_becomes_it(engine: Engine) 
 
 async fn what_is_there_is_not_changed(engine: Engine) {
     let place = Place::new(engine).await;
-    place.import_lines(&[tenant(1), user(1, 1), user(2, 1)]).await.ok();
+    let employee = with(user(2, 1), "external_id", "HR/7");
+    place.import_lines(&[tenant(1), user(1, 1), employee]).await.ok();
     let mut outside = place.outside().await;
     outside.run("UPDATE tenants SET name = 'Renamed', version = 2").await;
     outside
@@ -195,11 +199,16 @@ async fn what_is_there_is_not_changed(engine: Engine) {
         // The e-mails that are there now.
         with(user(3, 1), "email", "New@example.com"),
         with(user(4, 1), "email", "user1@example.com"),
+        // The external id that is there, in its tenant and in another one.
+        with(user(5, 1), "external_id", "HR/7"),
+        tenant(2),
+        with(user(6, 2), "external_id", "HR/7"),
     ];
     let run = place.import_lines(&again).await;
-    assert!(run.out.contains("tenants: 0 imported, 1 there already, 0 refused"), "{run:?}");
-    assert!(run.out.contains("users: 1 imported, 2 there already, 1 refused"), "{run:?}");
-    assert_eq!(place.refused(), [(5, "user".to_owned(), "email_taken".to_owned())]);
+    assert!(run.out.contains("tenants: 1 imported, 1 there already, 0 refused"), "{run:?}");
+    assert!(run.out.contains("users: 2 imported, 2 there already, 2 refused"), "{run:?}");
+    let refused = |position, reason: &str| (position, "user".to_owned(), reason.to_owned());
+    assert_eq!(place.refused(), [refused(5, "email_taken"), refused(7, "external_id_taken")]);
     let after = place.export().await;
     assert!(rows(&before).iter().all(|line| after.contains(line)), "{before}{after}");
 }

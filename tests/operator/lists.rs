@@ -26,6 +26,7 @@ async fn filled(database: &TestDatabase, tenant: TenantId) {
                 email: Email::parse(&format!("user{n:04}@example.com")).unwrap(),
                 first_name: name("Ada"),
                 last_name: name(&n.to_string()),
+                external_id: None,
             },
             role: if n % 100 == 0 { Role::Owner } else { Role::Member },
         };

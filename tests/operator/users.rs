@@ -38,6 +38,7 @@ async fn a_user_who_was_created_logs_in(engine: Engine) {
         ("role", "owner"),
         ("state", "active"),
         ("etag", "\"1\""),
+        ("external_id", ""),
     ] {
         assert_eq!(ada[field], value, "{ada}");
     }

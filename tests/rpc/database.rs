@@ -7,7 +7,7 @@ use diesel::sql_types::Text;
 use diesel::{Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection, sql_query};
 use identity::domain::{Clock as _, Profile, Role, SystemClock, TenantId, User, UserId, UserState};
 use identity::proto::v1;
-use identity::storage::{self, LaneSizes, Storage, StorageSettings};
+use identity::storage::{self, Inserted, LaneSizes, Storage, StorageSettings};
 use tokio::task::block_in_place;
 use tokio_postgres::NoTls;
 
@@ -135,7 +135,7 @@ pub(crate) async fn add_member(database: &TestDatabase, owner: &v1::User) -> Str
     let email = identity::domain::Email::parse("member@example.com").unwrap();
     let member = User { id, profile: Profile { email, ..owner.profile }, role: Role::Member, ..owner };
     let mut tx = storage.begin("add member").await.unwrap();
-    storage::users::insert(&mut tx, &member).await.unwrap();
+    assert_eq!(storage::users::insert(&mut tx, &member).await.unwrap(), Inserted::Yes);
     tx.commit().await.unwrap();
     id.to_string()
 }

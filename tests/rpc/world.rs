@@ -109,6 +109,7 @@ pub(crate) fn newcomer(email: &str, role: Role) -> CreateUserRequest {
         first_name: "Grace".to_owned(),
         last_name: "Hopper".to_owned(),
         role: role.into(),
+        external_id: String::new(),
     }
 }
 

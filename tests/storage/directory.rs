@@ -1,6 +1,8 @@
 //! Users and tenants: found, locked, changed and deleted.
 
-use identity::domain::{Email, PersonName, Profile, Role, Tenant, TenantName, User, UserId, UserState};
+use identity::domain::{
+    Email, ExternalId, PersonName, Profile, Role, Tenant, TenantName, User, UserId, UserState,
+};
 use identity::storage::sessions::SessionStanding;
 use identity::storage::tenants::TenantLock;
 use identity::storage::{self, Inserted};
@@ -18,6 +20,7 @@ on_both_databases!(
     a_login_name_is_taken_away_and_given_anew,
     a_password_is_replaced_whether_or_not_there_was_one,
     a_tenant_is_locked_and_written_as_it_is_to_be,
+    an_external_id_is_of_one_user_of_a_tenant,
 );
 
 /// The `n`th colleague of `owner`, a member who was created at `second`.
@@ -36,7 +39,7 @@ pub(crate) fn colleague(owner: &User, n: u8, second: i64) -> User {
 pub(crate) async fn add(fixture: &Fixture, users: &[&User]) {
     let mut tx = fixture.begin().await;
     for user in users {
-        storage::users::insert(&mut tx, user).await.unwrap();
+        assert_eq!(storage::users::insert(&mut tx, user).await.unwrap(), Inserted::Yes);
         let named = storage::logins::insert_name(&mut tx, &user.profile.email, user.tenant.id, user.id).await;
         assert_eq!(named.unwrap(), Inserted::Yes);
         storage::logins::insert_password(&mut tx, user.tenant.id, user.id, &password(), at(5)).await.unwrap();
@@ -58,6 +61,7 @@ async fn a_user_is_locked_as_he_is_and_written_as_he_is_to_be(engine: Engine) {
             email: Email::parse("New@Example.com").unwrap(),
             first_name: PersonName::parse("Grace").unwrap(),
             last_name: PersonName::parse("Hopper").unwrap(),
+            external_id: Some(ExternalId::parse("HR/7").unwrap()),
         },
         role: Role::Member,
         state: UserState::Disabled,
@@ -67,7 +71,7 @@ async fn a_user_is_locked_as_he_is_and_written_as_he_is_to_be(engine: Engine) {
     };
     // What never changes is not written.
     let written = User { created_at: at(98), ..changed.clone() };
-    storage::users::update(&mut tx, &written).await.unwrap();
+    assert_eq!(storage::users::update(&mut tx, &written).await.unwrap(), Inserted::Yes);
     assert_eq!(
         storage::users::find_locked(&mut tx, ada.tenant.id, ada.id).await.unwrap(),
         Some(changed.clone())
@@ -102,7 +106,10 @@ async fn another_active_owner_is_found_and_nobody_else(engine: Engine) {
         (Role::Owner, UserState::Active, true),
     ] {
         let mut tx = fixture.begin().await;
-        storage::users::update(&mut tx, &User { role, state, ..second.clone() }).await.unwrap();
+        assert_eq!(
+            storage::users::update(&mut tx, &User { role, state, ..second.clone() }).await.unwrap(),
+            Inserted::Yes
+        );
         let found = storage::users::find_other_owner(&mut tx, ada.tenant.id, ada.id).await.unwrap();
         assert_eq!(found, is_found, "{role:?} {state:?}");
         // Besides that one there is the first.
@@ -169,7 +176,7 @@ async fn how_a_session_stands_is_found_for_its_user_only(engine: Engine) {
     drop(conn);
     let mut tx = fixture.begin().await;
     let changed = User { role: Role::Member, state: UserState::Disabled, ..ada.clone() };
-    storage::users::update(&mut tx, &changed).await.unwrap();
+    assert_eq!(storage::users::update(&mut tx, &changed).await.unwrap(), Inserted::Yes);
     storage::sessions::update_revoked(&mut tx, ada.tenant.id, opened.id, at(9)).await.unwrap();
     let found = storage::sessions::find_standing(&mut tx, ada.tenant.id, opened.id, ada.id).await.unwrap();
     let expected = SessionStanding {
@@ -272,4 +279,38 @@ async fn a_tenant_is_locked_and_written_as_it_is_to_be(engine: Engine) {
     assert_eq!(storage::tenants::find(&mut conn, ada.tenant.id).await.unwrap(), Some(changed));
     assert_eq!(storage::tenants::find(&mut conn, eve.tenant.id).await.unwrap(), Some(eve.tenant));
     assert_eq!(storage::tenants::find(&mut conn, user(3).tenant.id).await.unwrap(), None);
+}
+
+async fn an_external_id_is_of_one_user_of_a_tenant(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let with_external_id = |user: User, id: &str| {
+        let external_id = Some(ExternalId::parse(id).unwrap());
+        User { profile: Profile { external_id, ..user.profile }, ..user }
+    };
+    let ada = with_external_id(user(1), "7");
+    fixture.register(&ada).await;
+    fixture.register(&with_external_id(user(2), "7")).await;
+    let other = colleague(&user(1), 9, 3);
+    add(&fixture, &[&other]).await;
+
+    let mut tx = fixture.begin().await;
+    let taken = storage::users::insert(&mut tx, &with_external_id(colleague(&ada, 8, 3), "7")).await.unwrap();
+    assert_eq!(taken, Inserted::Taken);
+    drop(tx);
+    for (id, expected) in [("7", Inserted::Taken), ("8", Inserted::Yes), ("8", Inserted::Yes)] {
+        let changed = with_external_id(other.clone(), id);
+        let mut tx = fixture.begin().await;
+        assert_eq!(storage::users::update(&mut tx, &changed).await.unwrap(), expected, "{id}");
+        if expected == Inserted::Yes {
+            tx.commit().await.unwrap();
+            let mut conn = fixture.storage.read().await.unwrap();
+            let found = storage::users::find(&mut conn, other.tenant.id, other.id).await.unwrap();
+            assert_eq!(found, Some(changed));
+        }
+    }
+    let mut tx = fixture.begin().await;
+    assert_eq!(storage::users::update(&mut tx, &other).await.unwrap(), Inserted::Yes);
+    tx.commit().await.unwrap();
+    let mut conn = fixture.storage.read().await.unwrap();
+    assert_eq!(storage::users::find(&mut conn, other.tenant.id, other.id).await.unwrap(), Some(other));
 }

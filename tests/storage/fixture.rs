@@ -82,7 +82,7 @@ pub(crate) fn open_with_limit(database: &TestDatabase, connections: u32, limit: 
 /// Writes what a registration writes, its outcome included.
 pub(crate) async fn register(tx: &mut Tx, user: &User) -> Result<(), StorageError> {
     storage::tenants::insert(tx, &user.tenant).await?;
-    storage::users::insert(tx, user).await?;
+    assert_eq!(storage::users::insert(tx, user).await?, Inserted::Yes);
     assert_eq!(
         storage::logins::insert_name(tx, &user.profile.email, user.tenant.id, user.id).await?,
         Inserted::Yes
@@ -131,6 +131,7 @@ pub(crate) fn user(n: u8) -> User {
             email: Email::parse(&format!("User{n}@Example.com")).unwrap(),
             first_name: PersonName::parse("Ada").unwrap(),
             last_name: PersonName::parse("Lovelace").unwrap(),
+            external_id: None,
         },
         role: Role::Owner,
         state: UserState::Active,

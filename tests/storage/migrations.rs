@@ -19,7 +19,11 @@ on_both_databases!(
     a_running_storage_survives_that_others_migrate,
     a_database_without_tables_lacks_every_migration,
     a_record_of_migrations_that_cannot_be_read_is_not_taken_for_none,
+    users_from_before_external_ids_have_none,
 );
+
+/// The migration that gives users external ids.
+const EXTERNAL_IDS: &str = "2026-11-28-070000_external_ids";
 
 /// The folders' names, oldest first.
 fn names() -> Vec<String> {
@@ -168,11 +172,12 @@ fn both_databases_have_migrations_of_the_same_names() {
     }
 }
 
-/// Every row of the tables, in a notation that tells all values apart.
+/// Every row of the tables, in a notation that tells all values apart, but for the columns of `EXTERNAL_IDS`.
 async fn rows(outside: &mut Outside) -> Vec<String> {
     let mut rows = Vec::new();
     for table in tables() {
-        let columns: Vec<_> = table.columns.iter().map(|column| format!("quote({})", column.name)).collect();
+        let columns = table.columns.iter().filter(|column| column.name != "external_id");
+        let columns: Vec<_> = columns.map(|column| format!("quote({})", column.name)).collect();
         let sql = format!("SELECT {} AS cell FROM {}", columns.join(" || ', ' || "), table.name);
         rows.extend(outside.texts(&sql).await.into_iter().map(|row| format!("{}: {row}", table.name)));
     }
@@ -189,19 +194,21 @@ async fn tables_that_sqlite_rebuilds_keep_their_rows() {
     let record = "CREATE TABLE __diesel_schema_migrations
         (version VARCHAR(50) PRIMARY KEY NOT NULL, run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)";
     outside.run(record).await;
-    for name in names().iter().filter(|name| *name != rebuilds) {
+    // What comes later and alters a rebuilt table cannot have been there before.
+    for name in names().iter().filter(|name| ![rebuilds, EXTERNAL_IDS].contains(&name.as_str())) {
         let up = format!("{}/migrations/sqlite/{name}/up.sql", env!("CARGO_MANIFEST_DIR"));
         outside.run(&std::fs::read_to_string(up).unwrap()).await;
         let version = name.split('_').next().unwrap().replace('-', "");
         outside.run(&format!("INSERT INTO __diesel_schema_migrations (version) VALUES ('{version}')")).await;
     }
     for n in [1, 2] {
-        for (table, row) in good(n) {
+        for (table, mut row) in good(n) {
+            row.retain(|(column, _)| *column != "external_id");
             outside.run(&insert(Engine::Sqlite, table, &row)).await;
         }
     }
     let before = rows(&mut outside).await;
-    assert_eq!(migrate::run(&url, LONG).await.unwrap(), [rebuilds]);
+    assert_eq!(migrate::run(&url, LONG).await.unwrap(), [rebuilds, EXTERNAL_IDS]);
     assert_eq!(rows(&mut outside).await, before);
     assert_eq!(before.len(), 2 * tables().len());
     for pragma in ["integrity_check", "foreign_key_check"] {
@@ -294,4 +301,35 @@ fn a_migration_that_has_shipped_is_never_edited() {
         let found: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(found, *expected, "{path} has shipped: write another migration instead");
     }
+}
+
+async fn users_from_before_external_ids_have_none(engine: Engine) {
+    let database = TestDatabase::migrated(engine).await;
+    let later = names().into_iter().skip_while(|name| name != EXTERNAL_IDS).count();
+    migrate::revert(&database.parsed(), LONG, later).await.unwrap();
+    let mut outside = Outside::connect(&database).await;
+    // As the release before writes them.
+    let write = async |outside: &mut Outside, n| {
+        for (table, mut row) in good(n).into_iter().filter(|(table, _)| matches!(*table, "tenants" | "users"))
+        {
+            row.retain(|(column, _)| *column != "external_id");
+            outside.run(&insert(engine, table, &row)).await;
+        }
+    };
+    write(&mut outside, 1).await;
+    if engine == Engine::Postgres {
+        // As somebody does who has very many users.
+        outside.run("ALTER TABLE users ADD COLUMN external_id text").await;
+        let index = "CREATE UNIQUE INDEX CONCURRENTLY users_by_external_id ON users (tenant_id, external_id) \
+            WHERE external_id IS NOT NULL";
+        outside.run(index).await;
+    }
+    migrate::run(&database.parsed(), LONG).await.unwrap();
+    // It may still run.
+    write(&mut outside, 2).await;
+    let storage = open(&database, 2);
+    let mut conn = storage.read().await.unwrap();
+    let users = identity::storage::snapshot::list_users(&mut conn, None, 9).await.unwrap();
+    assert_eq!(users.len(), 2);
+    assert!(users.iter().all(|user| user.row.profile.external_id.is_none()));
 }

@@ -48,6 +48,7 @@ async fn no_query_sees_anything_of_a_deleted_tenant(engine: Engine) {
     let (goes, stays) = (user(1), user(2));
     fixture.register(&goes).await;
     fixture.register(&stays).await;
+    fixture.outside().await.run("UPDATE users SET external_id = 'x'").await;
     delete(&fixture, goes.tenant.id, 9).await;
     assert_eq!(counts(&fixture).await, [2; 6]);
 
@@ -82,12 +83,14 @@ async fn no_query_sees_anything_of_a_deleted_tenant(engine: Engine) {
     let keys = Keys {
         tenants: vec![tenant_id, stays.tenant.id],
         users: vec![id, stays.id],
+        external_ids: [&goes, &stays].map(|user| (user.tenant.id, "x".to_owned())).into(),
         emails: [&goes, &stays].map(|user| user.profile.email.as_normalized().to_owned()).into(),
     };
     let known = bulk::find_known(tx, keys).await.unwrap();
     assert_eq!(known.tenants.into_keys().collect::<Vec<_>>(), [stays.tenant.id]);
     assert_eq!(known.users.into_keys().collect::<Vec<_>>(), [stays.id]);
     assert_eq!(known.emails.into_iter().collect::<Vec<_>>(), [stays.profile.email.as_normalized()]);
+    assert_eq!(known.external_ids.into_iter().collect::<Vec<_>>(), [(stays.tenant.id, "x".to_owned())]);
     let tenants = snapshot::list_tenants(tx, None, 9).await.unwrap();
     assert_eq!(tenants.iter().map(|tenant| TenantId::from(tenant.id)).collect::<Vec<_>>(), [stays.tenant.id]);
     let users = snapshot::list_users(tx, None, 9).await.unwrap();
@@ -109,7 +112,7 @@ async fn what_a_deleted_tenant_had_is_free_at_once(engine: Engine) {
     let mut tx = fixture.begin().await;
     storage::tenants::insert(&mut tx, &heir.tenant).await.unwrap();
     for user in [&heir, &namesake] {
-        storage::users::insert(&mut tx, user).await.unwrap();
+        assert_eq!(storage::users::insert(&mut tx, user).await.unwrap(), Inserted::Yes);
         let (tenant_id, id) = (user.tenant.id, user.id);
         let named = storage::logins::insert_name(&mut tx, &user.profile.email, tenant_id, id).await.unwrap();
         assert_eq!(named, Inserted::Yes);
@@ -153,6 +156,7 @@ async fn a_tenant_that_is_there_keeps_what_it_has(engine: Engine) {
     let keys = Keys {
         tenants: vec![stays.tenant.id],
         users: vec![stays.id],
+        external_ids: Vec::new(),
         emails: vec![stays.profile.email.as_normalized().to_owned()],
     };
     assert_eq!(bulk::make_room(&mut tx, keys).await.unwrap(), []);
@@ -266,6 +270,7 @@ async fn the_id_of_a_deleted_tenant_is_in_the_way_until_its_rows_are_removed(eng
     let keys = Keys {
         tenants: vec![goes.tenant.id],
         users: vec![goes.id],
+        external_ids: Vec::new(),
         emails: vec![goes.profile.email.as_normalized().to_owned()],
     };
     let mut tx = fixture.begin().await;

@@ -1,8 +1,8 @@
 //! Rows: what is written reads back equal, once, and goes when it should.
 
 use identity::domain::{
-    Email, PasswordHash, PasswordScheme, PersonName, RequestId, Role, SessionId, TenantName, Timestamp, User,
-    UserId, UserState,
+    Email, ExternalId, PasswordHash, PasswordScheme, PersonName, RequestId, Role, SessionId, TenantName,
+    Timestamp, User, UserId, UserState,
 };
 use identity::storage::{self, Inserted, StorageError};
 
@@ -51,6 +51,7 @@ async fn the_longest_values_and_every_script_read_back(engine: Engine) {
     written.profile.last_name =
         PersonName::parse("'; DROP TABLE users; -- \\ \" % _ العربية 漢字 🦀").unwrap();
     written.profile.email = longest;
+    written.profile.external_id = Some(ExternalId::parse(&wide(ExternalId::MAX_CHARS)).unwrap());
     let mut other = user(2);
     other.profile.email = Email::parse("Ünï.ço∂e@BÜCHER.example").unwrap();
     let hash = PasswordHash { scheme: PasswordScheme::BcryptSha256, text: "h".repeat(256) };
@@ -58,7 +59,7 @@ async fn the_longest_values_and_every_script_read_back(engine: Engine) {
     let mut tx = fixture.begin().await;
     for user in [&written, &other] {
         storage::tenants::insert(&mut tx, &user.tenant).await.unwrap();
-        storage::users::insert(&mut tx, user).await.unwrap();
+        assert_eq!(storage::users::insert(&mut tx, user).await.unwrap(), Inserted::Yes);
         let named = storage::logins::insert_name(&mut tx, &user.profile.email, user.tenant.id, user.id).await;
         assert_eq!(named.unwrap(), Inserted::Yes);
         storage::logins::insert_password(&mut tx, user.tenant.id, user.id, &hash, at(5)).await.unwrap();
@@ -121,7 +122,7 @@ async fn every_role_state_and_scheme_reads_back(engine: Engine) {
         let hash = PasswordHash { scheme, text: "hash".to_owned() };
         let mut tx = fixture.begin().await;
         storage::tenants::insert(&mut tx, &written.tenant).await.unwrap();
-        storage::users::insert(&mut tx, &written).await.unwrap();
+        assert_eq!(storage::users::insert(&mut tx, &written).await.unwrap(), Inserted::Yes);
         storage::logins::insert_password(&mut tx, written.tenant.id, written.id, &hash, at(5)).await.unwrap();
         tx.commit().await.unwrap();
         let mut conn = fixture.storage.read().await.unwrap();
@@ -139,7 +140,7 @@ async fn a_session_and_its_user_are_found_together(engine: Engine) {
     fixture.register(&caller).await;
     fixture.register(&stranger).await;
     let mut tx = fixture.begin().await;
-    storage::users::insert(&mut tx, &colleague).await.unwrap();
+    assert_eq!(storage::users::insert(&mut tx, &colleague).await.unwrap(), Inserted::Yes);
     tx.commit().await.unwrap();
 
     let mut conn = fixture.storage.read().await.unwrap();
@@ -271,7 +272,7 @@ async fn an_outcome_reads_back_and_gives_way_once_expired(engine: Engine) {
     let known = outcome(&first);
     assert_eq!(storage::outcomes::find(&mut tx, known.request_id).await.unwrap(), Some(known.clone()));
     storage::tenants::insert(&mut tx, &second.tenant).await.unwrap();
-    storage::users::insert(&mut tx, &second).await.unwrap();
+    assert_eq!(storage::users::insert(&mut tx, &second).await.unwrap(), Inserted::Yes);
     let end = known.expires_at;
     let later = storage::outcomes::Outcome {
         fingerprint: [1; 32],
@@ -317,7 +318,7 @@ async fn a_taken_login_name_leaves_the_transaction_usable(engine: Engine) {
     fixture.register(&first).await;
     let mut tx = fixture.begin().await;
     storage::tenants::insert(&mut tx, &second.tenant).await.unwrap();
-    storage::users::insert(&mut tx, &second).await.unwrap();
+    assert_eq!(storage::users::insert(&mut tx, &second).await.unwrap(), Inserted::Yes);
     let (tenant_id, id) = (second.tenant.id, second.id);
     let other_spelling = Email::parse("uSER1@example.COM").unwrap();
     let named = storage::logins::insert_name(&mut tx, &other_spelling, tenant_id, id).await;
@@ -347,7 +348,7 @@ async fn ids_are_taken_once(engine: Engine) {
         let mut tx = fixture.begin().await;
         let refused = match what {
             "tenant" => storage::tenants::insert(&mut tx, &taken.tenant).await,
-            "user" => storage::users::insert(&mut tx, &taken).await,
+            "user" => storage::users::insert(&mut tx, &taken).await.map(drop),
             "second name" => storage::logins::insert_name(&mut tx, &email, tenant_id, id).await.map(drop),
             "password" => storage::logins::insert_password(&mut tx, tenant_id, id, &password(), at(0)).await,
             "session" => storage::sessions::insert(&mut tx, &session(&taken)).await,
@@ -369,7 +370,7 @@ async fn one_id_in_two_tenants_is_two_users(engine: Engine) {
     let mut tx = fixture.begin().await;
     for user in [&one, &other] {
         storage::tenants::insert(&mut tx, &user.tenant).await.unwrap();
-        storage::users::insert(&mut tx, user).await.unwrap();
+        assert_eq!(storage::users::insert(&mut tx, user).await.unwrap(), Inserted::Yes);
     }
     tx.commit().await.unwrap();
     let mut conn = fixture.storage.read().await.unwrap();
@@ -384,10 +385,12 @@ async fn rows_that_make_no_sense_name_their_column_and_not_their_value(engine: E
     let user = user(1);
     fixture.register(&user).await;
     let mut outside = fixture.outside().await;
+    outside.run("UPDATE users SET external_id = '7'").await;
     for (table, column) in [
         ("users", "email"),
         ("users", "first_name"),
         ("users", "last_name"),
+        ("users", "external_id"),
         ("users", "role"),
         ("users", "state"),
         ("tenants", "name"),

@@ -103,7 +103,10 @@ async fn statements_that_are_sent_together_run_in_their_order(engine: Engine) {
         storage::sessions::delete(&mut tx, user.tenant.id, &[session(&user).id]).await.unwrap();
         storage::sessions::insert(&mut tx, &session(&user)).await.unwrap();
         storage::logins::delete_name(&mut tx, user.tenant.id, user.id).await.unwrap();
-        storage::users::update(&mut tx, &User { version: 7, ..user.clone() }).await.unwrap();
+        assert_eq!(
+            storage::users::update(&mut tx, &User { version: 7, ..user.clone() }).await.unwrap(),
+            Inserted::Yes
+        );
         tx.commit().await.unwrap();
         let mut conn = fixture.storage.read().await.unwrap();
         let found = storage::users::find(&mut conn, user.tenant.id, user.id).await.unwrap();
@@ -122,7 +125,10 @@ async fn an_answer_is_as_old_as_its_question(engine: Engine) {
     fixture.register(&user).await;
     let mut tx = fixture.begin().await;
     let before = storage::logins::ask_locked(&mut tx, &user.tenant, user.id).await.unwrap();
-    storage::users::update(&mut tx, &User { version: 9, ..user.clone() }).await.unwrap();
+    assert_eq!(
+        storage::users::update(&mut tx, &User { version: 9, ..user.clone() }).await.unwrap(),
+        Inserted::Yes
+    );
     let after = storage::logins::ask_locked(&mut tx, &user.tenant, user.id).await.unwrap();
     let version = |found: Option<(User, _)>| found.map(|(user, _)| user.version);
     assert_eq!(version(before.receive(&mut tx).await.unwrap()), Some(user.version));
@@ -231,7 +237,7 @@ async fn of_many_who_want_one_login_name_one_gets_it(engine: Engine) {
             user.profile.email = crate::fixture::user(1).profile.email;
             let mut tx = storage.begin("test").await.unwrap();
             storage::tenants::insert(&mut tx, &user.tenant).await.unwrap();
-            storage::users::insert(&mut tx, &user).await.unwrap();
+            assert_eq!(storage::users::insert(&mut tx, &user).await.unwrap(), Inserted::Yes);
             let named =
                 storage::logins::insert_name(&mut tx, &user.profile.email, user.tenant.id, user.id).await;
             let named = named.unwrap();
@@ -261,7 +267,7 @@ async fn of_many_with_one_request_id_one_writes_and_the_others_find_it(engine: E
                 return (storage::outcomes::find(&mut tx, request_id).await.unwrap().unwrap(), 0);
             }
             storage::tenants::insert(&mut tx, &user.tenant).await.unwrap();
-            storage::users::insert(&mut tx, &user).await.unwrap();
+            assert_eq!(storage::users::insert(&mut tx, &user).await.unwrap(), Inserted::Yes);
             tx.commit().await.unwrap();
             (outcome, 1)
         });
@@ -367,7 +373,7 @@ async fn whoever_waited_for_a_user_reads_the_password_that_was_set_meanwhile() {
     eventually("the login waits", async || outside.texts(waiting).await.len() == 1).await;
     storage::logins::replace_password(&mut setting, tenant_id, id, &password(), at(9)).await.unwrap();
     let renamed = with_email(user.clone(), Email::parse("new@example.com").unwrap());
-    storage::users::update(&mut setting, &renamed).await.unwrap();
+    assert_eq!(storage::users::update(&mut setting, &renamed).await.unwrap(), Inserted::Yes);
     setting.commit().await.unwrap();
     assert_eq!(opening.await.unwrap(), Some((renamed, at(9))));
 }

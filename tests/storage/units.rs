@@ -86,6 +86,7 @@ fn registration() -> Registration {
             email: Email::parse("ada@example.com").unwrap(),
             first_name: PersonName::parse("Ada").unwrap(),
             last_name: PersonName::parse("Lovelace").unwrap(),
+            external_id: None,
         },
         password: Password::new("correct horse battery".to_owned()).unwrap(),
         tenant_name: TenantName::parse("Analytical Engines").unwrap(),

@@ -49,6 +49,8 @@ pub enum ErrorKind {
     SessionNotFound,
     /// The e-mail belongs to a user already.
     EmailTaken,
+    /// The external id belongs to a user of the tenant already.
+    ExternalIdTaken,
     /// Fields that break a rule, all of them.
     InvalidFields(Vec<InvalidField>),
     /// The request id was used before with other content.
@@ -164,6 +166,7 @@ fn kind_of_reason(reason: ErrorReason, status: &Status) -> ErrorKind {
         ErrorReason::UserNotFound => ErrorKind::UserNotFound,
         ErrorReason::SessionNotFound => ErrorKind::SessionNotFound,
         ErrorReason::EmailTaken => ErrorKind::EmailTaken,
+        ErrorReason::ExternalIdTaken => ErrorKind::ExternalIdTaken,
         ErrorReason::PermissionDenied => ErrorKind::PermissionDenied,
         ErrorReason::RoleTooLow => ErrorKind::RoleTooLow,
         ErrorReason::TenantNotFound => ErrorKind::TenantNotFound,

@@ -22,6 +22,8 @@ pub struct User {
     pub first_name: String,
     /// The family name.
     pub last_name: String,
+    /// The user's id in another system of the company, as a service gave it. Unique within the tenant.
+    pub external_id: Option<String>,
     /// What the user may do within the tenant.
     pub role: Role,
     /// Whether the user may log in and call.
@@ -197,6 +199,7 @@ pub(crate) fn user(user: Option<proto::User>) -> Result<User, Error> {
         email: user.email,
         first_name: user.first_name,
         last_name: user.last_name,
+        external_id: text(user.external_id),
         created_at: time(user.created_at)?,
         updated_at: time(user.updated_at)?,
         etag: user.etag,

@@ -4,8 +4,8 @@ use prost_types::FieldMask;
 
 use super::{optional, page_size, tenant, user};
 use crate::domain::{
-    Email, EmailPrefix, Etag, FieldViolation, Order, Page, Password, PasswordPolicy, PersonName, Profile,
-    Role, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState, Violations,
+    Email, EmailPrefix, Etag, ExternalId, FieldViolation, Order, Page, Password, PasswordPolicy, PersonName,
+    Profile, Role, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState, Violations,
 };
 use crate::proto::v1;
 use crate::service::directory::{Counted, NewUser, PageQuery, TenantChanges, Total, UserChanges, UserQuery};
@@ -33,12 +33,19 @@ pub(in crate::rpc) fn new_user(
     let first_name = violations.check("first_name", PersonName::parse(&message.first_name));
     let last_name = violations.check("last_name", PersonName::parse(&message.last_name));
     let role = violations.check("role", role(message.role));
-    match (tenant, email, password, first_name, last_name, role) {
-        (Some(tenant), Some(email), Some(password), Some(first_name), Some(last_name), Some(role))
-            if violations.is_empty() =>
-        {
-            let role = role.unwrap_or(Role::Member);
-            Ok((tenant, NewUser { profile: Profile { email, first_name, last_name }, role }, password))
+    let external_id = violations.check("external_id", optional(&message.external_id, ExternalId::parse));
+    match (tenant, email, password, first_name, last_name, role, external_id) {
+        (
+            Some(tenant),
+            Some(email),
+            Some(password),
+            Some(first_name),
+            Some(last_name),
+            Some(role),
+            Some(external_id),
+        ) if violations.is_empty() => {
+            let profile = Profile { email, first_name, last_name, external_id };
+            Ok((tenant, NewUser { profile, role: role.unwrap_or(Role::Member) }, password))
         }
         _ => Err(violations.into_vec()),
     }
@@ -46,6 +53,9 @@ pub(in crate::rpc) fn new_user(
 
 /// Who is to change under which etag, how, and the caller's password.
 type UserUpdate = (Whose, Option<Etag>, UserChanges, Option<Password>);
+
+/// The fields of a user that a mask may name.
+const USER_FIELDS: &str = "email, first_name, last_name, role and external_id";
 
 /// Whose fields are to change under which etag, and how.
 ///
@@ -60,7 +70,7 @@ pub(in crate::rpc) fn user_update(message: v1::UpdateUserRequest) -> Result<User
     let tenant = violations.check("user.tenant_id", optional(&user.tenant_id, TenantId::parse));
     let mut changes = UserChanges::default();
     let mut is_known = true;
-    for path in mask(&mut violations, message.update_mask, "email, first_name, last_name and role") {
+    for path in mask(&mut violations, message.update_mask, USER_FIELDS) {
         match path.as_str() {
             "email" => changes.email = violations.check("user.email", Email::parse(&user.email)),
             "first_name" => {
@@ -68,6 +78,10 @@ pub(in crate::rpc) fn user_update(message: v1::UpdateUserRequest) -> Result<User
             }
             "last_name" => {
                 changes.last_name = violations.check("user.last_name", PersonName::parse(&user.last_name));
+            }
+            "external_id" => {
+                let id = optional(&user.external_id, ExternalId::parse);
+                changes.external_id = violations.check("user.external_id", id);
             }
             "role" => {
                 let role = role(user.role).and_then(|role| role.ok_or(NO_ROLE));
@@ -77,7 +91,7 @@ pub(in crate::rpc) fn user_update(message: v1::UpdateUserRequest) -> Result<User
         }
     }
     if !is_known {
-        violations.push("update_mask", "must name nothing but email, first_name, last_name and role");
+        violations.push("update_mask", format!("must name nothing but {USER_FIELDS}"));
     }
     match (id, tenant, current_password) {
         (Some(id), Some(tenant), Some(current_password)) if violations.is_empty() => {

@@ -39,7 +39,7 @@ pub(super) fn registration(
             Some(tenant_name),
             Some(request_id),
         ) if violations.is_empty() => {
-            let profile = Profile { email, first_name, last_name };
+            let profile = Profile { email, first_name, last_name, external_id: None };
             Ok(Registration { profile, password, tenant_name, request_id })
         }
         _ => Err(violations.into_vec()),
@@ -191,6 +191,7 @@ pub(super) fn user(user: User) -> v1::User {
         updated_at: Some(timestamp(user.updated_at)),
         etag: Etag::of(user.version).into_string(),
         tenant: Some(tenant(&user.tenant)),
+        external_id: user.profile.external_id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
     }
 }
 

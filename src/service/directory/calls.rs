@@ -46,7 +46,7 @@ impl Service {
             let by = self.authorize(&mut conn, &call).await?;
             let tenant_id = by.tenant("tenant_id", tenant_id)?;
             storage::tenants::find(&mut conn, tenant_id).await?.ok_or(ServiceError::TenantNotFound)?;
-            by.require_role(new.role)?;
+            changes::require_may_create(&by, &new)?;
         }
         let hash = slot.hash(password).await?;
         let stake = Stake { tenant: TenantLock::Keep, user: None };

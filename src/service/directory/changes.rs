@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::ServiceError;
 use super::super::authority::Authority;
 use crate::domain::{
-    Action, AuditEvent, Email, Etag, FieldChange, FieldViolation, PasswordHash, PersonName, Profile, Role,
-    Target, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState,
+    Action, AuditEvent, Email, Etag, ExternalId, FieldChange, FieldViolation, PasswordHash, PersonName,
+    Profile, Role, Target, Tenant, TenantId, TenantName, Timestamp, User, UserId, UserState,
 };
 use crate::storage;
 use crate::storage::tenants::TenantLock;
@@ -32,6 +32,8 @@ pub struct UserChanges {
     pub first_name: Option<PersonName>,
     /// The family name.
     pub last_name: Option<PersonName>,
+    /// The id in another system; `Some(None)` takes it away.
+    pub external_id: Option<Option<ExternalId>>,
     /// What the user may do.
     pub role: Option<Role>,
 }
@@ -49,6 +51,7 @@ impl UserChanges {
             email: self.email.unwrap_or_else(|| old.email.clone()),
             first_name: self.first_name.unwrap_or_else(|| old.first_name.clone()),
             last_name: self.last_name.unwrap_or_else(|| old.last_name.clone()),
+            external_id: self.external_id.unwrap_or_else(|| old.external_id.clone()),
         }
     }
 }
@@ -80,7 +83,8 @@ pub async fn create_tenant(
 /// Creates a user of a tenant, active at once; `None` when the e-mail is taken, and nothing is written.
 ///
 /// # Errors
-/// [`ServiceError::TenantNotFound`]; [`ServiceError::RoleTooLow`] when the role is above the caller's.
+/// [`ServiceError::TenantNotFound`]; [`ServiceError::RoleTooLow`] when the role is above the caller's;
+/// [`ServiceError::FieldInvalid`] when a user gives an external id; [`ServiceError::ExternalIdTaken`].
 pub async fn create_user(
     tx: &mut Tx,
     by: &Authority,
@@ -91,7 +95,7 @@ pub async fn create_user(
 ) -> Result<Option<User>, ServiceError> {
     let found = storage::tenants::find_locked(tx, tenant_id, TenantLock::Keep).await?;
     let tenant = found.ok_or(ServiceError::TenantNotFound)?;
-    by.require_role(new.role)?;
+    require_may_create(by, &new)?;
     let user = User {
         id: UserId::generate(now),
         tenant,
@@ -102,7 +106,7 @@ pub async fn create_user(
         created_at: now,
         updated_at: now,
     };
-    storage::users::insert(tx, &user).await?;
+    insert_user(tx, &user).await?;
     if storage::logins::insert_name(tx, &user.profile.email, tenant_id, user.id).await? == Inserted::Taken {
         storage::users::delete(tx, tenant_id, &[user.id]).await?;
         return Ok(None);
@@ -119,7 +123,8 @@ pub async fn create_user(
 /// from the next call on.
 ///
 /// # Errors
-/// [`ServiceError::UserNotFound`]; [`ServiceError::EtagStale`]; [`ServiceError::RoleTooLow`]; [`ServiceError::LastOwner`].
+/// [`ServiceError::UserNotFound`]; [`ServiceError::EtagStale`]; [`ServiceError::RoleTooLow`]; [`ServiceError::LastOwner`];
+/// [`ServiceError::FieldInvalid`] when a user changes the external id; [`ServiceError::ExternalIdTaken`].
 pub async fn update_user(
     tx: &mut Tx,
     by: &Authority,
@@ -136,6 +141,9 @@ pub async fn update_user(
     }
     if changes.email.is_some() {
         by.require_more_than_own()?;
+    }
+    if changes.external_id.is_some() {
+        require_no_user(by, "user.external_id")?;
     }
     require_current(etag, old.version)?;
     let new = User {
@@ -172,7 +180,7 @@ pub async fn update_user(
         let kept = by.own_session(id);
         storage::sessions::update_others_revoked(tx, tenant_id, id, kept, now).await?;
     }
-    storage::users::update(tx, &new).await?;
+    write_user(tx, &new).await?;
     let event = by.event(now, Some(tenant_id), Action::UserUpdated);
     let event = AuditEvent { target: Some(Target::User(id)), changes: differences, ..event };
     storage::audit::insert(tx, &event).await?;
@@ -211,7 +219,7 @@ pub async fn set_user_state(
     let event =
         AuditEvent { target: Some(Target::User(id)), changes: changes.into_iter().collect(), ..event };
     let user = User { state, version: user.version + 1, updated_at: now.max(user.created_at), ..user };
-    storage::users::update(tx, &user).await?;
+    write_user(tx, &user).await?;
     storage::audit::insert(tx, &event).await?;
     Ok(user)
 }
@@ -279,7 +287,7 @@ pub async fn delete_user(
     storage::users::delete(tx, user.tenant.id, &[user.id]).await?;
     let event = by.event(now, Some(user.tenant.id), Action::UserDeleted);
     let changes = fields(&user.profile, user.role, user.state)
-        .map(|(field, value)| FieldChange::removed(field, value))
+        .filter_map(|(field, value)| Some(FieldChange::removed(field, value?)))
         .collect();
     let target = Some(Target::User(user.id));
     Ok(storage::audit::insert(tx, &AuditEvent { target, changes, ..event }).await?)
@@ -411,6 +419,46 @@ pub(in crate::service) async fn find_anywhere(conn: &mut Conn, id: UserId) -> Re
     }
 }
 
+/// Refuses a new user whom the caller may not create.
+///
+/// # Errors
+/// [`ServiceError::RoleTooLow`]; [`ServiceError::FieldInvalid`] when a user gives an external id.
+pub(super) fn require_may_create(by: &Authority, new: &NewUser) -> Result<(), ServiceError> {
+    by.require_role(new.role)?;
+    if new.profile.external_id.is_some() { require_no_user(by, "external_id") } else { Ok(()) }
+}
+
+/// Refuses a field that only services set, when a user does.
+fn require_no_user(by: &Authority, field: &'static str) -> Result<(), ServiceError> {
+    if !by.is_user() {
+        return Ok(());
+    }
+    let description = "can be set by services only".to_owned();
+    Err(ServiceError::FieldInvalid(FieldViolation { field, description }))
+}
+
+/// Adds a user, without a login name and a password.
+///
+/// # Errors
+/// [`ServiceError::ExternalIdTaken`], after which the transaction is of no use any more.
+pub(in crate::service) async fn insert_user(tx: &mut Tx, user: &User) -> Result<(), ServiceError> {
+    match storage::users::insert(tx, user).await? {
+        Inserted::Yes => Ok(()),
+        Inserted::Taken => Err(ServiceError::ExternalIdTaken),
+    }
+}
+
+/// Writes what has changed about a user.
+///
+/// # Errors
+/// As [`insert_user`].
+async fn write_user(tx: &mut Tx, user: &User) -> Result<(), ServiceError> {
+    match storage::users::update(tx, user).await? {
+        Inserted::Yes => Ok(()),
+        Inserted::Taken => Err(ServiceError::ExternalIdTaken),
+    }
+}
+
 fn require_current(etag: Option<&Etag>, version: i64) -> Result<(), ServiceError> {
     if etag.is_none_or(|etag| etag.is_of(version)) { Ok(()) } else { Err(ServiceError::EtagStale) }
 }
@@ -425,13 +473,18 @@ async fn require_owner_left(tx: &mut Tx, user: &User) -> Result<(), ServiceError
 }
 
 /// What the audit log says of a user.
-fn fields(profile: &Profile, role: Role, state: UserState) -> impl Iterator<Item = (&'static str, &str)> {
-    profile.fields().into_iter().chain([("role", role.as_str()), ("state", state.as_str())])
+fn fields(
+    profile: &Profile,
+    role: Role,
+    state: UserState,
+) -> impl Iterator<Item = (&'static str, Option<&str>)> {
+    profile.fields().into_iter().chain([("role", Some(role.as_str())), ("state", Some(state.as_str()))])
 }
 
 /// What the audit log says of a new user.
 pub(in crate::service) fn all_set(profile: &Profile, role: Role, state: UserState) -> Vec<FieldChange> {
-    fields(profile, role, state).map(|(field, value)| FieldChange::set(field, value)).collect()
+    let set = |(field, value): (_, Option<_>)| Some(FieldChange::set(field, value?));
+    fields(profile, role, state).filter_map(set).collect()
 }
 
 fn differences(old: &User, new: &User) -> impl Iterator<Item = FieldChange> {

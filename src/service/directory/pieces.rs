@@ -159,7 +159,7 @@ impl Listed for User {
     }
 
     fn bytes(&self) -> usize {
-        let texts: usize = self.profile.fields().iter().map(|(_, text)| text.len()).sum();
+        let texts: usize = self.profile.fields().iter().map(|(_, text)| text.map_or(0, str::len)).sum();
         FIXED_BYTES + texts + tenant_bytes(&self.tenant)
     }
 }

@@ -24,7 +24,8 @@ pub(super) fn of(by: &Authority, before: &Schedule, after: &Schedule, now: Times
                 events.push(event(Action::SigningKeyCreated, key, changes));
             }
             Some(old) if old.signs_from != key.signs_from => {
-                let change = FieldChange::between("signs_from", &old.signs_from.to_string(), &from);
+                let change =
+                    FieldChange::between("signs_from", old.signs_from.to_string().as_str(), from.as_str());
                 events.push(event(Action::SigningKeyAdvanced, key, change.into_iter().collect()));
             }
             Some(_) => {}

@@ -4,7 +4,7 @@ use super::{Incoming, IncomingTenant, IncomingUser, Kind, Refusal, Why};
 use crate::crypto::foreign::{cost_of, derived_id, read_hash};
 use crate::crypto::hasher::Cost;
 use crate::domain::{
-    Email, PersonName, Profile, Role, Tenant, TenantName, Timestamp, UserId, UserState, rfc3339,
+    Email, ExternalId, PersonName, Profile, Role, Tenant, TenantName, Timestamp, UserId, UserState, rfc3339,
 };
 use crate::storage::bulk::NewUser;
 use uuid::Uuid;
@@ -113,6 +113,9 @@ fn check_user(row: IncomingUser, bounds: Bounds) -> Result<Candidate, Fault> {
     let first_name = first_name.map_err(|problem| Fault::new(Why::BadFirstName, "first_name", problem))?;
     let last_name = PersonName::parse(&row.last_name.unwrap_or_default());
     let last_name = last_name.map_err(|problem| Fault::new(Why::BadLastName, "last_name", problem))?;
+    let external_id = row.external_id.filter(|id| !id.is_empty()).map(|id| ExternalId::parse(&id));
+    let external_id =
+        external_id.transpose().map_err(|problem| Fault::new(Why::BadExternalId, "external_id", problem))?;
     let role = row.role.map(|role| {
         Role::from_name(&role)
             .ok_or_else(|| Fault::new(Why::BadRole, "role", "must be owner, admin or member"))
@@ -136,7 +139,7 @@ fn check_user(row: IncomingUser, bounds: Bounds) -> Result<Candidate, Fault> {
     let user = NewUser {
         id: user_id.into(),
         tenant_id: tenant_id.into(),
-        profile: Profile { email, first_name, last_name },
+        profile: Profile { email, first_name, last_name, external_id },
         role: role.unwrap_or(Role::Member),
         state,
         created_at,

@@ -42,6 +42,7 @@ struct Generation {
     owned: HashSet<TenantId>,
     users: HashMap<UserId, u64>,
     emails: HashSet<u64>,
+    external_ids: HashSet<u64>,
 }
 
 impl Taken {
@@ -62,6 +63,10 @@ impl Taken {
         self.now.emails.contains(&email) || self.before.emails.contains(&email)
     }
 
+    fn has_external_id(&self, id: u64) -> bool {
+        self.now.external_ids.contains(&id) || self.before.external_ids.contains(&id)
+    }
+
     fn is_owned(&self, id: TenantId) -> bool {
         self.now.owned.contains(&id) || self.before.owned.contains(&id)
     }
@@ -78,6 +83,7 @@ pub(super) fn keys(batch: &[Candidate]) -> Keys {
                 let user = &checked.user;
                 keys.users.push(user.id);
                 keys.emails.push(user.profile.email.as_normalized().to_owned());
+                keys.external_ids.extend(external_key(user));
                 user.tenant_id
             }
         };
@@ -88,7 +94,12 @@ pub(super) fn keys(batch: &[Candidate]) -> Keys {
     keys
 }
 
-/// Decides in the order of the rows: whoever comes first has the id or the e-mail.
+/// What an external id is told apart by.
+fn external_key(user: &NewUser) -> Option<(TenantId, String)> {
+    user.profile.external_id.as_ref().map(|id| (user.tenant_id, id.as_str().to_owned()))
+}
+
+/// Decides in the order of the rows: whoever comes first has the id, the e-mail or the external id.
 pub(super) fn decide(batch: &[Candidate], known: &Known, taken: &mut Taken) -> Decision {
     let mut decision = Decision::default();
     for candidate in batch {
@@ -144,6 +155,13 @@ fn decide_user(user: &NewUser, known: &Known, taken: &mut Taken) -> Verdict {
     let email = taken.hashes.hash_one(user.profile.email.as_normalized());
     if known.emails.contains(user.profile.email.as_normalized()) || taken.has_email(email) {
         return Verdict::Refuse(Why::EmailTaken, "another user has the e-mail, perhaps in another case");
+    }
+    if let Some(key) = external_key(user) {
+        let id = taken.hashes.hash_one(&key);
+        if known.external_ids.contains(&key) || taken.has_external_id(id) {
+            return Verdict::Refuse(Why::ExternalIdTaken, "another user of the tenant has the external_id");
+        }
+        taken.now.external_ids.insert(id);
     }
     taken.now.emails.insert(email);
     taken.now.users.insert(user.id, whole);

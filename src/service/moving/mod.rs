@@ -62,6 +62,8 @@ pub enum Why {
     BadFirstName,
     /// The family name.
     BadLastName,
+    /// The external id.
+    BadExternalId,
     /// The role.
     BadRole,
     /// The state.
@@ -74,6 +76,8 @@ pub enum Why {
     UnknownTenant,
     /// Somebody else has the e-mail.
     EmailTaken,
+    /// Another user of the tenant has the external id.
+    ExternalIdTaken,
     /// Something else has the id.
     DuplicateId,
 }
@@ -88,12 +92,14 @@ impl Why {
             Self::BadEmail => "bad_email",
             Self::BadFirstName => "bad_first_name",
             Self::BadLastName => "bad_last_name",
+            Self::BadExternalId => "bad_external_id",
             Self::BadRole => "bad_role",
             Self::BadState => "bad_state",
             Self::BadTime => "bad_time",
             Self::BadPasswordHash => "bad_password_hash",
             Self::UnknownTenant => "unknown_tenant",
             Self::EmailTaken => "email_taken",
+            Self::ExternalIdTaken => "external_id_taken",
             Self::DuplicateId => "duplicate_id",
         }
     }
@@ -144,6 +150,8 @@ pub struct IncomingUser {
     pub first_name: Option<String>,
     /// Family name.
     pub last_name: Option<String>,
+    /// The user's id in another system of the company, which has it beside `id`.
+    pub external_id: Option<String>,
     /// `owner`, `admin` or `member`; where there were no roles, the first user of a tenant that has no
     /// owner becomes it.
     pub role: Option<String>,

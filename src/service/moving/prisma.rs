@@ -89,6 +89,7 @@ fn user(row: OldUser, position: u64) -> Incoming {
             email: key.text(Why::BadEmail, "email", row.email)?,
             first_name: key.text(Why::BadFirstName, "first_name", row.first_name)?,
             last_name: key.text(Why::BadLastName, "last_name", row.last_name)?,
+            external_id: None,
             role: None,
             state: None,
             created_at,

@@ -60,6 +60,8 @@ pub struct Keys {
     pub users: Vec<UserId>,
     /// E-mails in normalised form.
     pub emails: Vec<String>,
+    /// External ids, with the tenant of each.
+    pub external_ids: Vec<(TenantId, String)>,
 }
 
 /// A tenant that is there.
@@ -93,6 +95,8 @@ pub struct Known {
     pub users: HashMap<UserId, Vec<KnownUser>>,
     /// E-mails that belong to somebody.
     pub emails: HashSet<String>,
+    /// External ids that belong to somebody of the tenant.
+    pub external_ids: HashSet<(TenantId, String)>,
 }
 
 impl NewUser {
@@ -131,6 +135,7 @@ impl Keys {
         self.tenants.sort_unstable();
         self.users.sort_unstable();
         self.emails.sort_unstable();
+        self.external_ids.sort_unstable();
     }
 }
 
@@ -140,7 +145,7 @@ impl Keys {
 pub enum Written {
     /// All of it, once the transaction is committed.
     All,
-    /// Another transaction was first with an id or an e-mail, or has deleted a tenant. This one is of no
+    /// Another transaction was first with an id, an e-mail or an external id, or has deleted a tenant. This one is of no
     /// use any more: drop it, and look again in another.
     Conflict,
 }

@@ -6,7 +6,7 @@ use diesel::query_builder::{BoxedSqlQuery, SqlQuery};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::serialize::ToSql;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, HasSqlType, Text};
+use diesel::sql_types::{Array, BigInt, HasSqlType, Nullable, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::{Batch, Keys, Known, KnownTenant, KnownUser, NewUser, Written};
@@ -61,7 +61,28 @@ pub(super) async fn find_known(c: &mut &AsyncPgConnection, keys: Keys) -> QueryR
         .await?
         .into_iter()
         .collect();
+    if !keys.external_ids.is_empty() {
+        let (of_tenants, ids): (Vec<_>, Vec<_>) =
+            keys.external_ids.into_iter().map(|(tenant_id, id)| (DbId::from(tenant_id), id)).unzip();
+        // Each key is looked up in the index: two conditions would look up each tenant with each id.
+        let found = sql_query(
+            "SELECT u.tenant_id, u.external_id FROM unnest($1, $2) AS k (tenant_id, external_id)
+             JOIN users u ON u.tenant_id = k.tenant_id AND u.external_id = k.external_id
+             JOIN live_tenants t ON t.id = u.tenant_id",
+        );
+        let found = found.bind::<Array<Id>, _>(of_tenants).bind::<Array<Text>, _>(ids);
+        let found = found.load::<ExternalIdRow>(c).await?.into_iter();
+        known.external_ids = found.map(|row| (row.tenant_id.into(), row.external_id)).collect();
+    }
     Ok(known)
+}
+
+#[derive(QueryableByName)]
+struct ExternalIdRow {
+    #[diesel(sql_type = Id)]
+    tenant_id: DbId,
+    #[diesel(sql_type = Text)]
+    external_id: String,
 }
 
 pub(super) async fn make_room(c: &mut &AsyncPgConnection, keys: Keys) -> QueryResult<Vec<TenantId>> {
@@ -165,6 +186,7 @@ async fn insert_users(c: &mut &AsyncPgConnection, users: &[NewUser]) -> QueryRes
         .column::<BigInt, _>("version", rows.iter().map(|row| row.version))
         .column::<Instant, _>("created_at", rows.iter().map(|row| row.created_at))
         .column::<Instant, _>("updated_at", rows.iter().map(|row| row.updated_at))
+        .column::<Nullable<Text>, _>("external_id", rows.iter().map(|row| row.profile.external_id.as_deref()))
         .execute(c)
         .await
 }

@@ -42,6 +42,15 @@ pub(super) fn find_known(c: &mut SqliteConnection, keys: &Keys) -> QueryResult<K
             known.emails.insert(email);
         }
     }
+    for (tenant_id, id) in &keys.external_ids {
+        let users = users::table
+            .inner_join(tenants::table)
+            .filter(users::tenant_id.eq(DbId::from(*tenant_id)))
+            .filter(users::external_id.eq(id));
+        if diesel::select(diesel::dsl::exists(users)).get_result(c)? {
+            known.external_ids.insert((*tenant_id, id.clone()));
+        }
+    }
     Ok(known)
 }
 

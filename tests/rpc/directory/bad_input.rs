@@ -57,7 +57,8 @@ fn creations() -> Cases {
         (&["email", "password", "first_name", "last_name"], |request| {
             *request = CreateUserRequest::default()
         }),
-        (&["tenant_id", "email", "password", "first_name", "last_name", "role"], |request| {
+        (&["external_id"], |request| request.external_id = "x\u{7}".into()),
+        (&["tenant_id", "email", "password", "first_name", "last_name", "role", "external_id"], |request| {
             *request = CreateUserRequest {
                 tenant_id: "\0".into(),
                 email: "\0".into(),
@@ -65,6 +66,7 @@ fn creations() -> Cases {
                 first_name: "\0".into(),
                 last_name: "\0".into(),
                 role: i32::MIN,
+                external_id: "\0".into(),
             };
         }),
     ];

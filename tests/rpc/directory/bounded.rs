@@ -2,7 +2,8 @@
 //! the tokens gets all of it.
 
 use identity::domain::{
-    Action, Actor, AuditEvent, Clock as _, Email, FieldChange, PersonName, Profile, SystemClock, TenantId,
+    Action, Actor, AuditEvent, Clock as _, Email, ExternalId, FieldChange, PersonName, Profile, SystemClock,
+    TenantId,
 };
 use identity::proto::v1::{
     ListAuditEventsRequest, ListAuditEventsResponse, ListUsersRequest, ListUsersResponse, Role, User,
@@ -69,6 +70,7 @@ async fn a_page_has_a_mebibyte_at_most(engine: Engine) {
                 email: Email::parse(&format!("u{n}-{}@{}.example", "x".repeat(50), "y".repeat(60))).unwrap(),
                 first_name: name.clone(),
                 last_name: name.clone(),
+                external_id: Some(ExternalId::parse(&format!("{n}{}", "\u{1f980}".repeat(250))).unwrap()),
             },
             ..crowd.member("u@example.com", now)
         })

@@ -4,6 +4,7 @@ mod bad_input;
 mod bounded;
 mod deleted;
 mod etags;
+mod external_ids;
 mod lists;
 mod masks;
 mod owners;
@@ -271,7 +272,7 @@ impl Crowd {
     async fn insert(&self, users: &[DomainUser]) {
         let mut tx = self.storage.begin("insert a crowd").await.unwrap();
         for user in users {
-            storage::users::insert(&mut tx, user).await.unwrap();
+            assert_eq!(storage::users::insert(&mut tx, user).await.unwrap(), Inserted::Yes);
             let name =
                 storage::logins::insert_name(&mut tx, &user.profile.email, user.tenant.id, user.id).await;
             assert_eq!(name.unwrap(), Inserted::Yes);

@@ -93,6 +93,7 @@ impl Mix<'_> {
                 first_name: self.made_up_name(),
                 last_name: self.made_up_name(),
                 role: self.number(),
+                external_id: self.optional(Self::external_id),
             }
             .encode_to_vec(),
             "UpdateUser" => self.user_update().encode_to_vec(),
@@ -177,12 +178,14 @@ impl Mix<'_> {
             User { id: self.user_id(), tenant_id: self.tenant_id(), etag: self.etag(), ..User::default() };
         let mut paths = Vec::new();
         for _ in 0..=self.random.below(2) {
-            let path = self.random.one_of(&["email", "first_name", "last_name", "role", "tenant_id"]);
+            let path =
+                self.random.one_of(&["email", "first_name", "last_name", "role", "external_id", "tenant_id"]);
             match path {
                 "email" => user.email = self.email(),
                 "first_name" => user.first_name = self.made_up_name(),
                 "last_name" => user.last_name = self.made_up_name(),
                 "role" => user.role = self.number(),
+                "external_id" => user.external_id = self.external_id(),
                 _ => {}
             }
             paths.push(path.to_owned());
@@ -251,6 +254,10 @@ impl Mix<'_> {
             75..95 => format!("{}@example.com", new_id()),
             _ => "x".to_owned(),
         }
+    }
+
+    fn external_id(&mut self) -> String {
+        format!("x-{}", self.email())
     }
 
     /// Of A's own sessions only: B's are B's credentials.

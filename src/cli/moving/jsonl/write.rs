@@ -38,6 +38,8 @@ struct UserLine<'a> {
     email: &'a str,
     first_name: &'a str,
     last_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<&'a str>,
     role: &'a str,
     state: &'a str,
     created_at: String,
@@ -80,6 +82,7 @@ fn user_line(user: &StoredUser) -> UserLine<'_> {
         email: &profile.email,
         first_name: &profile.first_name,
         last_name: &profile.last_name,
+        external_id: profile.external_id.as_deref(),
         role: &row.role,
         state: &row.state,
         created_at: rfc3339::format_nearest(row.created_at.into()),
