@@ -6,10 +6,10 @@ use crate::proto::v1::directory_service_server::{DirectoryService, DirectoryServ
 use crate::proto::v1::{
     BatchGetUsersRequest, BatchGetUsersResponse, CreateUserRequest, CreateUserResponse, DeleteTenantRequest,
     DeleteTenantResponse, DeleteUserRequest, DeleteUserResponse, GetTenantRequest, GetTenantResponse,
-    GetUserByEmailRequest, GetUserByEmailResponse, ListTenantsRequest, ListTenantsResponse, ListUsersRequest,
-    ListUsersResponse, RevokeUserSessionsRequest, RevokeUserSessionsResponse, SetPasswordRequest,
-    SetPasswordResponse, SetUserStateRequest, SetUserStateResponse, UpdateTenantRequest,
-    UpdateTenantResponse, UpdateUserRequest, UpdateUserResponse,
+    GetUserByEmailRequest, GetUserByEmailResponse, GetUserByExternalIdRequest, GetUserByExternalIdResponse,
+    ListTenantsRequest, ListTenantsResponse, ListUsersRequest, ListUsersResponse, RevokeUserSessionsRequest,
+    RevokeUserSessionsResponse, SetPasswordRequest, SetPasswordResponse, SetUserStateRequest,
+    SetUserStateResponse, UpdateTenantRequest, UpdateTenantResponse, UpdateUserRequest, UpdateUserResponse,
 };
 use crate::service::access::Rpc;
 
@@ -151,6 +151,23 @@ impl DirectoryService for DirectoryRpc {
             convert::directory::email,
             async |service, call, email| service.get_user_by_email(&call, &email).await,
             |user| GetUserByEmailResponse { user: Some(convert::user(user)) },
+        )
+        .await
+    }
+
+    async fn get_user_by_external_id(
+        &self,
+        request: Request<GetUserByExternalIdRequest>,
+    ) -> Result<Response<GetUserByExternalIdResponse>, Status> {
+        answer(
+            &self.0,
+            Rpc::GetUserByExternalId,
+            request,
+            convert::directory::external_id,
+            async |service, call, (tenant_id, id)| {
+                service.get_user_by_external_id(&call, tenant_id, &id).await
+            },
+            |user| GetUserByExternalIdResponse { user: Some(convert::user(user)) },
         )
         .await
     }

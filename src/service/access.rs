@@ -121,6 +121,7 @@ table! {
     DeleteUser         "DirectoryService/DeleteUser"         limited(Denied, OwnTenant, OwnTenant, Everything)     => [Change, Writes];
     BatchGetUsers      "DirectoryService/BatchGetUsers"      limited(OwnTenant, OwnTenant, OwnTenant, Everything)  => [Pages, Lists];
     GetUserByEmail     "DirectoryService/GetUserByEmail"     limited(Denied, OwnTenant, OwnTenant, Everything)     => [Reads];
+    GetUserByExternalId "DirectoryService/GetUserByExternalId" limited(Denied, OwnTenant, OwnTenant, Everything)  => [Reads];
     ListUsers          "DirectoryService/ListUsers"          limited(OwnTenant, OwnTenant, OwnTenant, Everything)  => [Pages, Lists];
     GetTenant          "DirectoryService/GetTenant"          limited(OwnTenant, OwnTenant, OwnTenant, Everything)  => [Reads];
     UpdateTenant       "DirectoryService/UpdateTenant"       limited(Denied, Denied, OwnTenant, Everything)        => [Change, Writes];

@@ -16,7 +16,7 @@ use super::rows::{self, TenantRow, UserRow, tenant_columns, user_columns};
 use super::schema::{login_names, passwords, request_outcomes, sessions, tenants, users, wanted};
 use super::sessions::{STANDING, SessionStanding, StandingRow};
 use super::transaction::Tx;
-use crate::domain::{Email, Role, SessionId, TenantId, Timestamp, User, UserId, UserState};
+use crate::domain::{Email, ExternalId, Role, SessionId, TenantId, Timestamp, User, UserId, UserState};
 
 /// What a user is locked for, until the transaction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,24 @@ pub async fn find_by_email(conn: &mut Conn, email: &Email) -> Result<Option<User
         .inner_join(users::table.on(its_user))
         .inner_join(tenants::table.on(tenants::id.eq(login_names::tenant_id)))
         .filter(login_names::email_normalized.eq(email.as_normalized()))
+        .select((user_columns(), tenant_columns()));
+    let row = query!(conn, |c| optional(found.get_result::<(UserRow, TenantRow)>(c)))?;
+    row.map(|(user, tenant)| user.into_user(tenant)).transpose()
+}
+
+/// Finds the user of a tenant who has an external id.
+///
+/// # Errors
+/// [`StorageError`] when the database fails or the row makes no sense.
+pub async fn find_by_external_id(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    external_id: &ExternalId,
+) -> Result<Option<User>, StorageError> {
+    let found = users::table
+        .inner_join(tenants::table)
+        .filter(users::tenant_id.eq(DbId::from(tenant_id)))
+        .filter(users::external_id.eq(external_id.as_str()))
         .select((user_columns(), tenant_columns()));
     let row = query!(conn, |c| optional(found.get_result::<(UserRow, TenantRow)>(c)))?;
     row.map(|(user, tenant)| user.into_user(tenant)).transpose()

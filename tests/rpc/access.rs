@@ -2,15 +2,17 @@
 
 use identity::proto::v1::{
     BatchGetUsersRequest, ChangePasswordRequest, CreateUserRequest, DeleteTenantRequest, DeleteUserRequest,
-    GetTenantRequest, GetUserByEmailRequest, GetUserRequest, ListAuditEventsRequest, ListSessionsRequest,
-    ListTenantsRequest, ListUsersRequest, LoginRequest, LogoutRequest, RefreshSessionRequest,
-    RevokeSessionRequest, RevokeUserSessionsRequest, Role, SetPasswordRequest, SetUserStateRequest, Tenant,
-    UpdateTenantRequest, UpdateUserRequest, User, UserState, VerifyTokenRequest,
+    GetTenantRequest, GetUserByEmailRequest, GetUserByExternalIdRequest, GetUserRequest,
+    ListAuditEventsRequest, ListSessionsRequest, ListTenantsRequest, ListUsersRequest, LoginRequest,
+    LogoutRequest, RefreshSessionRequest, RevokeSessionRequest, RevokeUserSessionsRequest, Role,
+    SetPasswordRequest, SetUserStateRequest, Tenant, UpdateTenantRequest, UpdateUserRequest, User, UserState,
+    VerifyTokenRequest,
 };
 use identity::service::access::{Access, AccessTable, Reach, Rpc};
 use prost_types::FieldMask;
 use tonic::{Code, Request, Status};
 
+use crate::database::execute;
 use crate::fixture::{claim, new_id, row, rpcs};
 use crate::services::{SERVICE_TOKEN, token};
 use crate::support::service::{Client, Engine, TestDatabase, TestService, on_both_databases, registration};
@@ -214,6 +216,13 @@ impl Caller<'_> {
                 let found = directory.get_user_by_email(self.request(message)).await?.into_inner();
                 Ok(found.user.unwrap().id == user_id)
             }
+            "GetUserByExternalId" => {
+                execute(&self.service.database, "UPDATE users SET external_id = email");
+                let message =
+                    GetUserByExternalIdRequest { tenant_id, external_id: target.user.email.clone() };
+                let found = directory.get_user_by_external_id(self.request(message)).await?.into_inner();
+                Ok(found.user.unwrap().id == user_id)
+            }
             "ListUsers" => {
                 let message = ListUsersRequest { tenant_id, ..ListUsersRequest::default() };
                 let listed = directory.list_users(self.request(message)).await?.into_inner().users;
@@ -300,6 +309,7 @@ async fn every_caller_reaches_what_the_table_says(engine: Engine) {
                         | "SetPassword"
                         | "DeleteUser"
                         | "GetUserByEmail"
+                        | "GetUserByExternalId"
                         | "ListUsers"
                         | "GetTenant"
                         | "UpdateTenant"

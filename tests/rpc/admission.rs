@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use identity::proto::v1::{
     BatchGetUsersRequest, ChangePasswordRequest, CreateUserRequest, DeleteTenantRequest, DeleteUserRequest,
-    GetTenantRequest, GetUserByEmailRequest, GetUserRequest, ListAuditEventsRequest, ListSessionsRequest,
-    ListTenantsRequest, ListUsersRequest, LoginRequest, LogoutRequest, RefreshSessionRequest,
-    RevokeSessionRequest, RevokeUserSessionsRequest, Role, SetPasswordRequest, SetUserStateRequest, Tenant,
-    UpdateTenantRequest, UpdateUserRequest, User, UserState, VerifyTokenRequest,
+    GetTenantRequest, GetUserByEmailRequest, GetUserByExternalIdRequest, GetUserRequest,
+    ListAuditEventsRequest, ListSessionsRequest, ListTenantsRequest, ListUsersRequest, LoginRequest,
+    LogoutRequest, RefreshSessionRequest, RevokeSessionRequest, RevokeUserSessionsRequest, Role,
+    SetPasswordRequest, SetUserStateRequest, Tenant, UpdateTenantRequest, UpdateUserRequest, User, UserState,
+    VerifyTokenRequest,
 };
 use identity::service::access::Rpc;
 use identity::service::admission::Budget;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use crate::database::values;
+use crate::database::{execute, values};
 use crate::fixture::{call_raw, claim, new_id, refusal, refused, rpcs};
 use crate::services::{SERVICE_TOKEN, token};
 use crate::support::service::{
@@ -85,6 +86,10 @@ fn message(rpc: &str, owner: &Person, member: &Person) -> Vec<u8> {
             BatchGetUsersRequest { user_ids: vec![user_id], tenant_id: String::new() }.encode_to_vec()
         }
         "GetUserByEmail" => GetUserByEmailRequest { email: member.user.email.clone() }.encode_to_vec(),
+        "GetUserByExternalId" => {
+            let external_id = member.user.email.clone();
+            GetUserByExternalIdRequest { tenant_id, external_id }.encode_to_vec()
+        }
         "ListUsers" => ListUsersRequest { tenant_id, ..ListUsersRequest::default() }.encode_to_vec(),
         "GetTenant" => GetTenantRequest { tenant_id }.encode_to_vec(),
         "UpdateTenant" => {
@@ -130,6 +135,7 @@ async fn every_call_takes_the_budgets_that_the_table_names(engine: Engine) {
     let (_, service_token) = token(&service.database, &[]).await;
     for rpc in rpcs() {
         let house = House::build(&client).await;
+        execute(&service.database, "UPDATE users SET external_id = email");
         let is_for_services = rpc.ends_with("/ListTenants");
         let metadata = match is_for_services {
             true => metadata(SERVICE_TOKEN, &service_token),

@@ -258,6 +258,19 @@ pub(in crate::rpc) fn email(message: v1::GetUserByEmailRequest) -> Result<Email,
     email.ok_or_else(|| violations.into_vec())
 }
 
+/// The external id that is asked for, and the tenant where that is named.
+///
+/// # Errors
+/// Every violation of either field.
+pub(in crate::rpc) fn external_id(
+    message: v1::GetUserByExternalIdRequest,
+) -> Result<(Option<TenantId>, ExternalId), Vec<FieldViolation>> {
+    let mut violations = Violations::new();
+    let tenant = violations.check("tenant_id", optional(&message.tenant_id, TenantId::parse));
+    let id = violations.check("external_id", ExternalId::parse(&message.external_id));
+    tenant.zip(id).ok_or_else(|| violations.into_vec())
+}
+
 /// Which users are to be listed, and which page of them.
 ///
 /// # Errors

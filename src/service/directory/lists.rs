@@ -10,7 +10,7 @@ use super::pages::{PageQuery, Total};
 use super::pieces::{Cursor, Found, Piece, Pieced, Pieces};
 use super::user_search::{self, Counted, MOST_COUNTED};
 use crate::domain::{
-    Email, EmailPrefix, Order, Page, PageSize, Role, Tenant, TenantId, Timestamp, User, UserId,
+    Email, EmailPrefix, ExternalId, Order, Page, PageSize, Role, Tenant, TenantId, Timestamp, User, UserId,
 };
 use crate::storage::user_lists::UserFilter;
 use crate::storage::{self, Conn, StorageError};
@@ -70,6 +70,28 @@ impl Service {
         let found = storage::users::find_by_email(&mut conn, email).await?;
         let visible = found.filter(|user| by.bound_to().is_none_or(|own| own == user.tenant.id));
         visible.ok_or(ServiceError::UserNotFound)
+    }
+
+    /// Finds the user of a tenant who has an external id.
+    ///
+    /// # Errors
+    /// Those of an unauthorised caller; [`ServiceError::UserNotFound`] when the caller may see no such user;
+    /// [`ServiceError::FieldInvalid`] when a service names no tenant.
+    pub async fn get_user_by_external_id(
+        &self,
+        call: &Call,
+        tenant_id: Option<TenantId>,
+        external_id: &ExternalId,
+    ) -> Result<User, ServiceError> {
+        let mut conn = self.reader(call).await?;
+        let by = self.authorize(&mut conn, call).await?;
+        let tenant_id = match by.tenant("tenant_id", tenant_id) {
+            // Nobody of another tenant is there.
+            Err(ServiceError::TenantNotFound) => return Err(ServiceError::UserNotFound),
+            tenant_id => tenant_id?,
+        };
+        let found = storage::users::find_by_external_id(&mut conn, tenant_id, external_id).await?;
+        found.ok_or(ServiceError::UserNotFound)
     }
 
     /// A page of a tenant's users, and how many there are in all when that was asked for.

@@ -2,9 +2,9 @@
 
 use identity::proto::v1::{
     BatchGetUsersRequest, CreateUserRequest, DeleteTenantRequest, DeleteUserRequest, GetTenantRequest,
-    GetUserByEmailRequest, ListAuditEventsRequest, ListTenantsRequest, ListUsersRequest,
-    RevokeUserSessionsRequest, Role, SetPasswordRequest, SetUserStateRequest, Tenant, UpdateTenantRequest,
-    UpdateUserRequest, User,
+    GetUserByEmailRequest, GetUserByExternalIdRequest, ListAuditEventsRequest, ListTenantsRequest,
+    ListUsersRequest, RevokeUserSessionsRequest, Role, SetPasswordRequest, SetUserStateRequest, Tenant,
+    UpdateTenantRequest, UpdateUserRequest, User,
 };
 use prost::Message;
 use prost_types::Timestamp;
@@ -167,6 +167,10 @@ fn others(id: &str) -> Cases {
         user_id: user_id.into(),
         tenant_id: tenant_id.into(),
     };
+    let external = |tenant_id: &str, external_id: &str| GetUserByExternalIdRequest {
+        tenant_id: tenant_id.to_owned(),
+        external_id: external_id.to_owned(),
+    };
     let deletion = |user_id: &str, tenant_id: &str| DeleteUserRequest {
         user_id: user_id.into(),
         tenant_id: tenant_id.into(),
@@ -191,6 +195,9 @@ fn others(id: &str) -> Cases {
         case("BatchGetUsers", &ids(&[&bad, &bad], "x"), &["user_ids", "tenant_id"]),
         case("GetUserByEmail", &GetUserByEmailRequest { email: String::new() }, &["email"]),
         case("GetUserByEmail", &GetUserByEmailRequest { email: "a b@example.com".into() }, &["email"]),
+        case("GetUserByExternalId", &external("", ""), &["external_id"]),
+        case("GetUserByExternalId", &external("x", " 7"), &["tenant_id", "external_id"]),
+        case("GetUserByExternalId", &external("", &"x".repeat(256)), &["external_id"]),
         case("GetTenant", &GetTenantRequest { tenant_id: bad.clone() }, &["tenant_id"]),
         case("UpdateTenant", &UpdateTenantRequest::default(), &["update_mask"]),
         case("UpdateTenant", &tenant("", ""), &["tenant.name"]),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use identity::proto::v1::{
     BatchGetUsersRequest, CreateUserRequest, DeleteTenantRequest, DeleteUserRequest, GetTenantRequest,
-    GetUserByEmailRequest, GetUserRequest, ListTenantsRequest, ListUsersRequest, LoginRequest,
-    RegisterRequest, RevokeSessionRequest, RevokeUserSessionsRequest, Role, SetPasswordRequest,
+    GetUserByEmailRequest, GetUserByExternalIdRequest, GetUserRequest, ListTenantsRequest, ListUsersRequest,
+    LoginRequest, RegisterRequest, RevokeSessionRequest, RevokeUserSessionsRequest, Role, SetPasswordRequest,
     SetUserStateRequest, Tenant, UpdateTenantRequest, UpdateUserRequest, User, UserState, VerifyTokenRequest,
 };
 use prost::Message as _;
@@ -14,7 +14,7 @@ use tonic::Code;
 use tonic::metadata::MetadataMap;
 
 use super::{Caller, assert_refused_by_every_rpc};
-use crate::database::{census, census_becomes, count};
+use crate::database::{census, census_becomes, count, execute};
 use crate::fixture::{TestClock, call_raw, claim, new_id, refusal, refused, rpcs, visible};
 use crate::support::service::{
     Client, Engine, PASSWORD, TestDatabase, TestService, on_both_databases, registration,
@@ -114,6 +114,11 @@ impl Names {
                 })
                 .into(),
             "GetUserByEmail" => vec![GetUserByEmailRequest { email: email.clone() }.encode_to_vec()],
+            "GetUserByExternalId" => tenants
+                .map(|tenant_id| {
+                    GetUserByExternalIdRequest { tenant_id, external_id: email.clone() }.encode_to_vec()
+                })
+                .into(),
             "ListUsers" => ["", "x"]
                 .map(|email_prefix| {
                     let email_prefix = email_prefix.to_owned();
@@ -146,6 +151,7 @@ async fn every_rpc_answers_as_if_a_deleted_tenant_had_never_been(engine: Engine)
     let client = service.client();
     let (house, elsewhere) = (House::build(&client).await, House::build(&client).await);
     let billing = Caller::service(&service).await;
+    execute(&service.database, "UPDATE users SET external_id = email");
     Caller::user(&client, &house.owner).delete_tenant(&house.tenant.id, "").await.unwrap();
 
     // Its own people have no session any more.

@@ -6,9 +6,9 @@ use identity::proto::v1::{
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use super::{Caller, invalid, named, start};
+use super::{Caller, invalid, named, role_too_low, start, user_not_found};
 use crate::database::census;
-use crate::fixture::{new_id, refusal, refused};
+use crate::fixture::{new_id, refusal, refused, visible};
 use crate::support::service::{Engine, on_both_databases};
 use crate::world::{House, newcomer};
 
@@ -20,6 +20,8 @@ on_both_databases!(
     users_may_not_set_an_external_id,
     an_external_id_that_breaks_a_rule_is_refused,
     the_audit_log_tells_of_external_ids,
+    a_user_is_found_by_the_external_id,
+    external_ids_of_other_tenants_belong_to_nobody,
 );
 
 /// A new user of the house, with that external id.
@@ -202,4 +204,55 @@ async fn the_audit_log_tells_of_external_ids(engine: Engine) {
         change("user.deleted", Some("9"), None),
     ];
     assert_eq!(told, expected);
+}
+
+async fn a_user_is_found_by_the_external_id(engine: Engine) {
+    let service = start(engine).await;
+    let client = service.client();
+    let house = House::build(&client).await;
+    let billing = Caller::service(&service).await;
+    let user = billing.create(from_elsewhere(&house, "Zo\u{eb} 7")).await.unwrap();
+    let tenant_id = house.tenant.id.as_str();
+    for external_id in ["Zo\u{eb} 7", "Zoe\u{308} 7"] {
+        assert_eq!(billing.find_external(tenant_id, external_id).await.unwrap(), user);
+        for person in [&house.owner, &house.admin] {
+            let caller = Caller::user(&client, person);
+            for tenant_id in [tenant_id, ""] {
+                assert_eq!(caller.find_external(tenant_id, external_id).await.unwrap(), user);
+            }
+        }
+    }
+    for absent in ["zo\u{eb} 7", "Zo\u{eb}", "7", &user.id] {
+        assert_eq!(refusal(billing.find_external(tenant_id, absent).await), user_not_found(), "{absent}");
+    }
+    // A service has to say whose it is.
+    assert_eq!(invalid(billing.find_external("", "Zo\u{eb} 7").await), named(&["tenant_id"]));
+    let member = Caller::user(&client, &house.member);
+    assert_eq!(refusal(member.find_external(tenant_id, "Zo\u{eb} 7").await), role_too_low());
+
+    set_external_id(&billing, &user.id, "").await.unwrap();
+    assert_eq!(refusal(billing.find_external(tenant_id, "Zo\u{eb} 7").await), user_not_found());
+}
+
+async fn external_ids_of_other_tenants_belong_to_nobody(engine: Engine) {
+    let service = start(engine).await;
+    let client = service.client();
+    let (house, elsewhere) = (House::build(&client).await, House::build(&client).await);
+    let billing = Caller::service(&service).await;
+    let ours = billing.create(from_elsewhere(&house, "7")).await.unwrap();
+    let theirs = billing.create(from_elsewhere(&elsewhere, "7")).await.unwrap();
+    billing.create(from_elsewhere(&elsewhere, "8")).await.unwrap();
+    for person in [&house.owner, &house.admin] {
+        let caller = Caller::user(&client, person);
+        assert_eq!(caller.find_external("", "7").await.unwrap(), ours);
+        let absent = caller.find_external("", "9").await.unwrap_err();
+        for (tenant_id, external_id) in [("", "8"), (&*elsewhere.tenant.id, "7"), (&*new_id(), "7")] {
+            let foreign = caller.find_external(tenant_id, external_id).await.unwrap_err();
+            assert_eq!(visible(&foreign), visible(&absent), "{external_id}");
+        }
+        assert_eq!(refusal::<()>(Err(absent)), user_not_found());
+    }
+    assert_eq!(billing.find_external(&house.tenant.id, "7").await.unwrap(), ours);
+    assert_eq!(billing.find_external(&elsewhere.tenant.id, "7").await.unwrap(), theirs);
+    assert_eq!(refusal(billing.find_external(&new_id(), "7").await), user_not_found());
 }

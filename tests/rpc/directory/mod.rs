@@ -22,9 +22,9 @@ use identity::domain::{
 };
 use identity::proto::v1::{
     BatchGetUsersRequest, CreateUserRequest, DeleteTenantRequest, DeleteUserRequest, GetTenantRequest,
-    GetUserByEmailRequest, ListTenantsRequest, ListTenantsResponse, ListUsersRequest, ListUsersResponse,
-    RevokeUserSessionsRequest, Role, SetPasswordRequest, SetUserStateRequest, Tenant, UpdateTenantRequest,
-    UpdateUserRequest, User, UserState,
+    GetUserByEmailRequest, GetUserByExternalIdRequest, ListTenantsRequest, ListTenantsResponse,
+    ListUsersRequest, ListUsersResponse, RevokeUserSessionsRequest, Role, SetPasswordRequest,
+    SetUserStateRequest, Tenant, UpdateTenantRequest, UpdateUserRequest, User, UserState,
 };
 use identity::service::access::{Access, Rpc};
 use identity::storage::{self, Inserted, Storage};
@@ -147,6 +147,13 @@ impl Caller {
     async fn find(&self, email: &str) -> Result<User, Status> {
         let message = GetUserByEmailRequest { email: email.into() };
         let found = self.client.directory.clone().get_user_by_email(self.request(message)).await?;
+        Ok(found.into_inner().user.unwrap())
+    }
+
+    async fn find_external(&self, tenant_id: &str, external_id: &str) -> Result<User, Status> {
+        let (tenant_id, external_id) = (tenant_id.into(), external_id.into());
+        let message = GetUserByExternalIdRequest { tenant_id, external_id };
+        let found = self.client.directory.clone().get_user_by_external_id(self.request(message)).await?;
         Ok(found.into_inner().user.unwrap())
     }
 

@@ -2,10 +2,11 @@
 
 use identity::proto::v1::{
     BatchGetUsersRequest, ChangePasswordRequest, CreateUserRequest, DeleteTenantRequest, DeleteUserRequest,
-    GetTenantRequest, GetUserByEmailRequest, GetUserRequest, ListAuditEventsRequest, ListSessionsRequest,
-    ListTenantsRequest, ListUsersRequest, LoginRequest, LogoutRequest, RefreshSessionRequest,
-    RegisterRequest, RevokeSessionRequest, RevokeUserSessionsRequest, SetPasswordRequest,
-    SetUserStateRequest, Tenant, UpdateTenantRequest, UpdateUserRequest, User, VerifyTokenRequest,
+    GetTenantRequest, GetUserByEmailRequest, GetUserByExternalIdRequest, GetUserRequest,
+    ListAuditEventsRequest, ListSessionsRequest, ListTenantsRequest, ListUsersRequest, LoginRequest,
+    LogoutRequest, RefreshSessionRequest, RegisterRequest, RevokeSessionRequest, RevokeUserSessionsRequest,
+    SetPasswordRequest, SetUserStateRequest, Tenant, UpdateTenantRequest, UpdateUserRequest, User,
+    VerifyTokenRequest,
 };
 use prost::Message as _;
 use prost_types::FieldMask;
@@ -125,6 +126,10 @@ impl Mix<'_> {
                 BatchGetUsersRequest { user_ids, tenant_id: self.tenant_id() }.encode_to_vec()
             }
             "GetUserByEmail" => GetUserByEmailRequest { email: self.email() }.encode_to_vec(),
+            "GetUserByExternalId" => {
+                GetUserByExternalIdRequest { tenant_id: self.tenant_id(), external_id: self.external_id() }
+                    .encode_to_vec()
+            }
             "ListUsers" => {
                 let prefix = match self.random.percent(50) {
                     true => self.email(),
