@@ -37,7 +37,7 @@ const UNKNOWN: i32 = 77;
 fn creations() -> Cases {
     let valid = newcomer("new@example.com", Role::Member);
     type Change = fn(&mut CreateUserRequest);
-    let changes: [(&[&str], Change); 18] = [
+    let changes: [(&[&str], Change); 19] = [
         (&["tenant_id"], |request| request.tenant_id = "1".into()),
         (&["email"], |request| request.email = String::new()),
         (&["email"], |request| request.email = "eve@".into()),
