@@ -16,7 +16,7 @@ use super::rows::{self, TenantRow, UserRow, tenant_columns, user_columns};
 use super::schema::{login_names, passwords, request_outcomes, sessions, tenants, users, wanted};
 use super::sessions::{STANDING, SessionStanding, StandingRow};
 use super::transaction::Tx;
-use crate::domain::{Email, ExternalId, Role, SessionId, TenantId, Timestamp, User, UserId, UserState};
+use crate::domain::{Email, ExternalId, Role, SessionId, TenantId, User, UserId, UserState};
 
 /// What a user is locked for, until the transaction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,22 +148,7 @@ pub async fn list_by_id(conn: &mut Conn, id: UserId) -> Result<Vec<User>, Storag
     rows.into_iter().map(|(user, tenant)| user.into_user(tenant)).collect()
 }
 
-/// Finds a user's state, and keeps the user from being changed until the transaction ends.
-///
-/// Whoever opens a session reads the state through this, and whoever ends sessions changes the user
-/// first, or locks it in the same way: so no session is opened with what was just taken away, and of two
-/// that are opened at once the second knows of the first.
-///
-/// # Errors
-/// [`StorageError`] when the database fails or the row makes no sense.
-pub async fn find_state_locked(
-    tx: &mut Tx,
-    tenant_id: TenantId,
-    id: UserId,
-) -> Result<Option<UserState>, StorageError> {
-    ask_state_locked(tx, tenant_id, id).await?.receive(tx).await
-}
-
+/// Asks for a user's state, and keeps the user from being changed until the transaction ends.
 async fn ask_state_locked(
     tx: &mut Tx,
     tenant_id: TenantId,
@@ -204,26 +189,6 @@ async fn unless_external_id_taken(write: impl Future<Output = QueryResult<usize>
         }
         Err(error) => Err(error),
     }
-}
-
-/// Changes whether a user may log in and call; true when there was such a user.
-///
-/// # Errors
-/// [`StorageError`] when the database fails.
-pub async fn update_state(
-    tx: &mut Tx,
-    tenant_id: TenantId,
-    id: UserId,
-    state: UserState,
-    now: Timestamp,
-) -> Result<bool, StorageError> {
-    let row = users::table.find((DbId::from(tenant_id), DbId::from(id)));
-    let changes = (
-        users::state.eq(state.as_str()),
-        users::version.eq(users::version + 1),
-        users::updated_at.eq(DbInstant::from(now)),
-    );
-    query!(tx, |c| Prepared(diesel::update(row).set(changes)).execute(c)).map(|rows| rows > 0)
 }
 
 /// Finds a user of a tenant, and keeps it from being changed until the transaction ends.

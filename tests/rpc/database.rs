@@ -144,8 +144,9 @@ pub(crate) async fn add_member(database: &TestDatabase, owner: &v1::User) -> Str
 pub(crate) async fn set_state(database: &TestDatabase, user: &v1::User, state: UserState) {
     let (tenant_id, user_id) = ids(user);
     let mut tx = storage(database).begin("set state").await.unwrap();
-    let now = SystemClock.now();
-    assert!(storage::users::update_state(&mut tx, tenant_id, user_id, state, now).await.unwrap());
+    let found = storage::users::find_locked(&mut tx, tenant_id, user_id).await.unwrap().unwrap();
+    let changed = User { state, version: found.version + 1, updated_at: SystemClock.now(), ..found };
+    storage::users::update(&mut tx, &changed).await.unwrap();
     tx.commit().await.unwrap();
 }
 

@@ -68,7 +68,6 @@ async fn no_query_sees_anything_of_a_deleted_tenant(engine: Engine) {
     assert_eq!(storage::tenants::count(tx, 9).await.unwrap(), 1);
     assert_eq!(storage::users::find(tx, tenant_id, id).await.unwrap(), None);
     assert_eq!(storage::users::find_locked(tx, tenant_id, id).await.unwrap(), None);
-    assert_eq!(storage::users::find_state_locked(tx, tenant_id, id).await.unwrap(), None);
     assert_eq!(storage::users::find_by_email(tx, &goes.profile.email).await.unwrap(), None);
     assert_eq!(storage::users::list_by_id(tx, id).await.unwrap(), []);
     assert_eq!(storage::sessions::find_standing(tx, tenant_id, session_id, id).await.unwrap(), None);

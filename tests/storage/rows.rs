@@ -18,7 +18,7 @@ on_both_databases!(
     every_role_state_and_scheme_reads_back,
     a_session_and_its_user_are_found_together,
     an_ended_session_says_when_it_ended,
-    a_state_changes_with_the_version,
+    an_update_changes_the_user_of_its_tenant_alone,
     a_hash_is_replaced_only_while_it_is_the_old_one,
     keys_are_listed_newest_first_changed_and_deleted,
     an_outcome_reads_back_and_gives_way_once_expired,
@@ -189,24 +189,22 @@ async fn an_ended_session_says_when_it_ended(engine: Engine) {
     assert_eq!(found.unwrap().unwrap().0.revoked_at, Some(at(10)));
 }
 
-async fn a_state_changes_with_the_version(engine: Engine) {
+async fn an_update_changes_the_user_of_its_tenant_alone(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     let (user, other) = (user(1), user(2));
     fixture.register(&user).await;
     fixture.register(&other).await;
     let mut tx = fixture.begin().await;
-    let changed =
-        storage::users::update_state(&mut tx, user.tenant.id, user.id, UserState::Disabled, at(9)).await;
-    assert!(changed.unwrap());
-    let changed =
-        storage::users::update_state(&mut tx, other.tenant.id, user.id, UserState::Disabled, at(9)).await;
-    assert!(!changed.unwrap(), "not a user of that tenant");
-    let state = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await.unwrap();
-    assert_eq!(state, Some(UserState::Disabled));
+    let disabled = User { state: UserState::Disabled, version: 2, updated_at: at(9), ..user.clone() };
+    storage::users::update(&mut tx, &disabled).await.unwrap();
+    let elsewhere = User { tenant: other.tenant.clone(), ..disabled.clone() };
+    storage::users::update(&mut tx, &elsewhere).await.unwrap();
+    let found = storage::users::find_locked(&mut tx, user.tenant.id, user.id).await.unwrap();
+    assert_eq!(found, Some(disabled.clone()));
     tx.commit().await.unwrap();
     let mut conn = fixture.storage.read().await.unwrap();
     let found = storage::users::find(&mut conn, user.tenant.id, user.id).await.unwrap();
-    assert_eq!(found, Some(User { state: UserState::Disabled, version: 2, updated_at: at(9), ..user }));
+    assert_eq!(found, Some(disabled));
     let found = storage::users::find(&mut conn, other.tenant.id, other.id).await.unwrap();
     assert_eq!(found, Some(other));
 }
@@ -299,7 +297,7 @@ async fn what_is_absent_is_none(engine: Engine) {
     assert!(storage::logins::find_by_user(&mut conn, tenant_id, user_id).await.unwrap().is_none());
     assert_eq!(storage::signing_keys::list(&mut conn).await.unwrap(), []);
     let mut tx = fixture.begin().await;
-    assert_eq!(storage::users::find_state_locked(&mut tx, tenant_id, user_id).await.unwrap(), None);
+    assert_eq!(storage::users::find_locked(&mut tx, tenant_id, user_id).await.unwrap(), None);
     assert_eq!(storage::logins::find_locked(&mut tx, &absent.tenant, user_id).await.unwrap(), None);
     let changed_at = storage::logins::find_password_changed_at(&mut tx, tenant_id, user_id).await;
     assert_eq!(changed_at.unwrap(), None);
@@ -417,7 +415,7 @@ async fn rows_that_make_no_sense_name_their_column_and_not_their_value(engine: E
         }
         if column == "state" {
             let mut tx = fixture.begin().await;
-            let found = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await;
+            let found = storage::users::find_locked(&mut tx, user.tenant.id, user.id).await;
             assert_corrupt(found, table, column);
         }
         update_unchecked(&mut outside, table, column, &format!("'{sound}'")).await;

@@ -291,9 +291,10 @@ async fn whoever_opens_a_session_keeps_the_state_from_changing(engine: Engine) {
         let (storage, user, order) = (fixture.storage.clone(), user.clone(), Arc::clone(&order));
         async move {
             let mut tx = storage.begin("disable").await.unwrap();
-            let (tenant_id, id) = (user.tenant.id, user.id);
-            storage::users::update_state(&mut tx, tenant_id, id, UserState::Disabled, at(9)).await.unwrap();
+            let disabled = User { state: UserState::Disabled, ..user };
+            storage::users::find_locked(&mut tx, disabled.tenant.id, disabled.id).await.unwrap();
             order.lock().unwrap().push("disabled");
+            storage::users::update(&mut tx, &disabled).await.unwrap();
             tx.commit().await.unwrap();
         }
     });
@@ -320,8 +321,8 @@ async fn whoever_opens_a_session_keeps_the_state_from_changing(engine: Engine) {
     assert_eq!(*order.lock().unwrap(), ["opened", "disabled"]);
 
     let mut tx = fixture.begin().await;
-    let state = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await.unwrap();
-    assert_eq!(state, Some(UserState::Disabled));
+    let found = storage::users::find_locked(&mut tx, user.tenant.id, user.id).await.unwrap().unwrap();
+    assert_eq!(found.state, UserState::Disabled);
 }
 
 /// A phone and a laptop: the second has to see the session of the first, or a user would have too many.
@@ -359,7 +360,7 @@ async fn whoever_waited_for_a_user_reads_the_password_that_was_set_meanwhile() {
     fixture.register(&user).await;
     let (tenant_id, id) = (user.tenant.id, user.id);
     let mut setting = fixture.begin().await;
-    storage::users::find_state_locked(&mut setting, tenant_id, id).await.unwrap();
+    storage::users::find_locked(&mut setting, tenant_id, id).await.unwrap();
     let opening = tokio::spawn({
         let (storage, user) = (fixture.storage.clone(), user.clone());
         async move {
@@ -385,15 +386,14 @@ async fn a_task_aborted_while_it_waits_for_a_lock_writes_nothing_and_frees_its_c
     fixture.register(&user).await;
     for _ in 0..5 {
         let mut holding = fixture.begin().await;
-        storage::users::find_state_locked(&mut holding, user.tenant.id, user.id).await.unwrap();
+        storage::users::find_locked(&mut holding, user.tenant.id, user.id).await.unwrap();
         let task = tokio::spawn({
             let (storage, user) = (fixture.storage.clone(), user.clone());
             async move {
                 let mut tx = storage.begin("aborted").await.unwrap();
-                let (tenant_id, id) = (user.tenant.id, user.id);
-                storage::users::update_state(&mut tx, tenant_id, id, UserState::Disabled, at(9))
-                    .await
-                    .unwrap();
+                let disabled = User { state: UserState::Disabled, ..user };
+                storage::users::find_locked(&mut tx, disabled.tenant.id, disabled.id).await.unwrap();
+                storage::users::update(&mut tx, &disabled).await.unwrap();
                 tx.commit().await.unwrap();
             }
         });
@@ -408,6 +408,6 @@ async fn a_task_aborted_while_it_waits_for_a_lock_writes_nothing_and_frees_its_c
         drop(pair);
     }
     let mut tx = fixture.begin().await;
-    let state = storage::users::find_state_locked(&mut tx, user.tenant.id, user.id).await.unwrap();
-    assert_eq!(state, Some(UserState::Active));
+    let found = storage::users::find_locked(&mut tx, user.tenant.id, user.id).await.unwrap().unwrap();
+    assert_eq!(found.state, UserState::Active);
 }
