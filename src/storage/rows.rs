@@ -41,25 +41,17 @@ pub(super) struct WrittenTenant {
 pub struct UserRow {
     pub tenant_id: DbId,
     pub id: DbId,
-    #[diesel(embed)]
-    pub profile: ProfileRow,
+    pub email: String,
+    pub first_name: String,
+    pub last_name: String,
+    #[diesel(treat_none_as_null = true, treat_none_as_default_value = false)]
+    pub external_id: Option<String>,
     pub role: String,
     pub state: String,
     pub version: i64,
     #[diesel(skip_update)]
     pub created_at: DbInstant,
     pub updated_at: DbInstant,
-}
-
-/// The columns of a user's [`Profile`].
-#[derive(AsChangeset, Clone, Insertable, Queryable, Selectable)]
-#[diesel(table_name = users)]
-pub struct ProfileRow {
-    pub email: String,
-    pub first_name: String,
-    pub last_name: String,
-    #[diesel(treat_none_as_null = true, treat_none_as_default_value = false)]
-    pub external_id: Option<String>,
 }
 
 #[derive(Queryable)]
@@ -120,7 +112,10 @@ impl UserRow {
         Self {
             tenant_id: user.tenant.id.into(),
             id: user.id.into(),
-            profile: ProfileRow::of(&user.profile),
+            email: user.profile.email.as_given().to_owned(),
+            first_name: user.profile.first_name.as_str().to_owned(),
+            last_name: user.profile.last_name.as_str().to_owned(),
+            external_id: user.profile.external_id.as_ref().map(|id| id.as_str().to_owned()),
             role: user.role.as_str().to_owned(),
             state: user.state.as_str().to_owned(),
             version: user.version,
@@ -134,36 +129,21 @@ impl UserRow {
     }
 
     pub(super) fn into_user_of(self, tenant: Tenant) -> Result<User, StorageError> {
+        let external_id = self.external_id.as_deref().map(ExternalId::parse);
         Ok(User {
             id: self.id.into(),
             tenant,
-            profile: self.profile.into_profile()?,
+            profile: Profile {
+                email: sense("users.email", Email::parse_existing(&self.email).ok())?,
+                first_name: sense("users.first_name", PersonName::parse_stored(&self.first_name).ok())?,
+                last_name: sense("users.last_name", PersonName::parse_stored(&self.last_name).ok())?,
+                external_id: sense("users.external_id", external_id.transpose().ok())?,
+            },
             role: role(&self.role)?,
             state: state(&self.state)?,
             version: self.version,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
-        })
-    }
-}
-
-impl ProfileRow {
-    pub(super) fn of(profile: &Profile) -> Self {
-        Self {
-            email: profile.email.as_given().to_owned(),
-            first_name: profile.first_name.as_str().to_owned(),
-            last_name: profile.last_name.as_str().to_owned(),
-            external_id: profile.external_id.as_ref().map(|id| id.as_str().to_owned()),
-        }
-    }
-
-    fn into_profile(self) -> Result<Profile, StorageError> {
-        let external_id = self.external_id.as_deref().map(ExternalId::parse);
-        Ok(Profile {
-            email: sense("users.email", Email::parse_existing(&self.email).ok())?,
-            first_name: sense("users.first_name", PersonName::parse_stored(&self.first_name).ok())?,
-            last_name: sense("users.last_name", PersonName::parse_stored(&self.last_name).ok())?,
-            external_id: sense("users.external_id", external_id.transpose().ok())?,
         })
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::columns::{DbId, DbInstant, Id};
 use super::connection::{Conn, query};
 use super::error::StorageError;
-pub use super::rows::{ProfileRow, TenantRow, UserRow};
+pub use super::rows::{TenantRow, UserRow};
 use super::rows::{tenant_columns, user_columns};
 use super::schema::{passwords, tenants, users};
 use super::sqlite_file::SqliteFile;

@@ -7,7 +7,7 @@ use diesel_async::RunQueryDsl;
 use futures_util::FutureExt as _;
 
 use super::Inserted;
-use super::columns::{DbId, DbInstant};
+use super::columns::DbId;
 use super::connection::{Conn, ask, later, optional, query};
 use super::error::StorageError;
 use super::pipeline::Answer;

@@ -149,7 +149,7 @@ impl Changes {
             first_name: "Grace".into(),
             last_name: "Hopper".into(),
             role: Role::Member.into(),
-            tenant_id: String::new(),
+            ..CreateUserRequest::default()
         });
         let user_id = directory.create_user(request).await?.into_inner().user.unwrap().id;
         self.acknowledge(call);

@@ -72,12 +72,12 @@ async fn start_server(database: &TestDatabase) -> (Process, Client) {
 
 async fn create(client: &Client, by: &str, email: &str, role: Role) -> Result<(), Status> {
     let message = CreateUserRequest {
-        tenant_id: String::new(),
         email: email.into(),
         password: PASSWORD.into(),
         first_name: "Grace".into(),
         last_name: "Hopper".into(),
         role: role.into(),
+        ..CreateUserRequest::default()
     };
     client.directory.clone().create_user(client.request_by(by, message)).await.map(drop)
 }

@@ -331,5 +331,5 @@ async fn users_from_before_external_ids_have_none(engine: Engine) {
     let mut conn = storage.read().await.unwrap();
     let users = identity::storage::snapshot::list_users(&mut conn, None, 9).await.unwrap();
     assert_eq!(users.len(), 2);
-    assert!(users.iter().all(|user| user.row.profile.external_id.is_none()));
+    assert!(users.iter().all(|user| user.row.external_id.is_none()));
 }

@@ -196,9 +196,9 @@ async fn an_update_changes_the_user_of_its_tenant_alone(engine: Engine) {
     fixture.register(&other).await;
     let mut tx = fixture.begin().await;
     let disabled = User { state: UserState::Disabled, version: 2, updated_at: at(9), ..user.clone() };
-    storage::users::update(&mut tx, &disabled).await.unwrap();
+    assert_eq!(storage::users::update(&mut tx, &disabled).await.unwrap(), Inserted::Yes);
     let elsewhere = User { tenant: other.tenant.clone(), ..disabled.clone() };
-    storage::users::update(&mut tx, &elsewhere).await.unwrap();
+    assert_eq!(storage::users::update(&mut tx, &elsewhere).await.unwrap(), Inserted::Yes);
     let found = storage::users::find_locked(&mut tx, user.tenant.id, user.id).await.unwrap();
     assert_eq!(found, Some(disabled.clone()));
     tx.commit().await.unwrap();

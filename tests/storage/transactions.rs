@@ -294,7 +294,7 @@ async fn whoever_opens_a_session_keeps_the_state_from_changing(engine: Engine) {
             let disabled = User { state: UserState::Disabled, ..user };
             storage::users::find_locked(&mut tx, disabled.tenant.id, disabled.id).await.unwrap();
             order.lock().unwrap().push("disabled");
-            storage::users::update(&mut tx, &disabled).await.unwrap();
+            assert_eq!(storage::users::update(&mut tx, &disabled).await.unwrap(), Inserted::Yes);
             tx.commit().await.unwrap();
         }
     });
@@ -393,7 +393,7 @@ async fn a_task_aborted_while_it_waits_for_a_lock_writes_nothing_and_frees_its_c
                 let mut tx = storage.begin("aborted").await.unwrap();
                 let disabled = User { state: UserState::Disabled, ..user };
                 storage::users::find_locked(&mut tx, disabled.tenant.id, disabled.id).await.unwrap();
-                storage::users::update(&mut tx, &disabled).await.unwrap();
+                assert_eq!(storage::users::update(&mut tx, &disabled).await.unwrap(), Inserted::Yes);
                 tx.commit().await.unwrap();
             }
         });

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::connection::{Conn, query};
 use super::error::StorageError;
-use super::rows::{ProfileRow, UserRow};
+use super::rows::UserRow;
 use super::transaction::Tx;
 use crate::domain::{
     AuditEvent, PasswordHash, Profile, Role, Tenant, TenantId, Timestamp, UserId, UserState,
@@ -104,7 +104,10 @@ impl NewUser {
         UserRow {
             tenant_id: self.tenant_id.into(),
             id: self.id.into(),
-            profile: ProfileRow::of(&self.profile),
+            email: self.profile.email.as_given().to_owned(),
+            first_name: self.profile.first_name.as_str().to_owned(),
+            last_name: self.profile.last_name.as_str().to_owned(),
+            external_id: self.profile.external_id.as_ref().map(|id| id.as_str().to_owned()),
             role: self.role.as_str().to_owned(),
             state: self.state.as_str().to_owned(),
             version: 1,

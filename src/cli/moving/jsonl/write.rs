@@ -73,16 +73,16 @@ fn tenant_line(tenant: &TenantRow) -> TenantLine<'_> {
 }
 
 fn user_line(user: &StoredUser) -> UserLine<'_> {
-    let (row, profile, password) = (&user.row, &user.row.profile, user.password.as_ref());
+    let (row, password) = (&user.row, user.password.as_ref());
     let (tenant_id, id) = user.key();
     UserLine {
         kind: "user",
         id: id.to_string(),
         tenant_id: tenant_id.to_string(),
-        email: &profile.email,
-        first_name: &profile.first_name,
-        last_name: &profile.last_name,
-        external_id: profile.external_id.as_deref(),
+        email: &row.email,
+        first_name: &row.first_name,
+        last_name: &row.last_name,
+        external_id: row.external_id.as_deref(),
         role: &row.role,
         state: &row.state,
         created_at: rfc3339::format_nearest(row.created_at.into()),
