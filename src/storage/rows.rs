@@ -23,9 +23,10 @@ pub struct TenantRow {
     pub updated_at: DbInstant,
 }
 
-/// A tenant as it is written: to the table behind the view.
+/// A tenant as it is written: to the table behind the view. A row in which nothing is left to the database's
+/// default has one text, which stays prepared.
 #[derive(AsChangeset, Insertable)]
-#[diesel(table_name = all_tenants)]
+#[diesel(table_name = all_tenants, treat_none_as_default_value = false)]
 pub(super) struct WrittenTenant {
     id: DbId,
     name: String,
@@ -35,16 +36,16 @@ pub(super) struct WrittenTenant {
     updated_at: DbInstant,
 }
 
-/// A user as it is stored.
+/// A user as it is stored. As with [`WrittenTenant`], nothing is left to a default.
 #[derive(AsChangeset, Clone, Insertable, Queryable, Selectable)]
-#[diesel(table_name = users, primary_key(tenant_id, id))]
+#[diesel(table_name = users, primary_key(tenant_id, id), treat_none_as_default_value = false)]
 pub struct UserRow {
     pub tenant_id: DbId,
     pub id: DbId,
     pub email: String,
     pub first_name: String,
     pub last_name: String,
-    #[diesel(treat_none_as_null = true, treat_none_as_default_value = false)]
+    #[diesel(treat_none_as_null = true)]
     pub external_id: Option<String>,
     pub role: String,
     pub state: String,
