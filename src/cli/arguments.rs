@@ -277,8 +277,7 @@ mod tests {
         let settings: Vec<_> = command.get_arguments().filter(|argument| argument.is_global_set()).collect();
         assert!(settings.len() >= 18, "{}", settings.len());
         for argument in settings {
-            let id = argument.get_id().as_str().to_uppercase();
-            let variable = if id == "DATABASE_URL" { id } else { format!("IDENTITY_{id}") };
+            let variable = argument.get_id();
             let help = argument.get_help().unwrap().to_string();
             assert!(help.contains(&format!("[{variable}; default: ")), "{help}");
         }

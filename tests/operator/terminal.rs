@@ -133,7 +133,7 @@ async fn a_list_is_a_table_whose_columns_are_aligned() {
     let (_, shown) = Session::start(&shell, &["user", "list", "--tenant", &tenant, "--json"]).ended();
     assert!(shown.trim_start().starts_with('['), "{shown}");
     let (_, shown) = Session::start(&shell, &["user", "show", "b@example.com"]).ended();
-    assert!(shown.contains(&format!("tenant      {tenant} Analytical Engines")), "{shown}");
+    assert!(shown.contains(&format!("tenant       {tenant} Analytical Engines")), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -146,7 +146,7 @@ pub(crate) async fn set_state(database: &TestDatabase, user: &v1::User, state: U
     let mut tx = storage(database).begin("set state").await.unwrap();
     let found = storage::users::find_locked(&mut tx, tenant_id, user_id).await.unwrap().unwrap();
     let changed = User { state, version: found.version + 1, updated_at: SystemClock.now(), ..found };
-    storage::users::update(&mut tx, &changed).await.unwrap();
+    assert_eq!(storage::users::update(&mut tx, &changed).await.unwrap(), Inserted::Yes);
     tx.commit().await.unwrap();
 }
 
