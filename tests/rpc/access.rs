@@ -90,6 +90,7 @@ impl Kind {
 /// Somebody who calls.
 struct Caller<'c> {
     service: &'c TestService,
+    database: &'c TestDatabase,
     client: &'c Client,
     metadata: Option<(&'static str, String)>,
 }
@@ -217,7 +218,7 @@ impl Caller<'_> {
                 Ok(found.user.unwrap().id == user_id)
             }
             "GetUserByExternalId" => {
-                execute(&self.service.database, "UPDATE users SET external_id = email");
+                execute(self.database, "UPDATE users SET external_id = email");
                 let message =
                     GetUserByExternalIdRequest { tenant_id, external_id: target.user.email.clone() };
                 let found = directory.get_user_by_external_id(self.request(message)).await?.into_inner();
@@ -295,7 +296,8 @@ async fn every_caller_reaches_what_the_table_says(engine: Engine) {
                 // One's own password is changed by another RPC.
                 let own = person.filter(|_| !rpc.ends_with("/SetPassword")).unwrap_or(&house.member);
                 let target = [own, &house.other_member, &elsewhere.other_member][n];
-                let caller = Caller { service: &service, client: &client, metadata };
+                let caller =
+                    Caller { service: &service, database: &service.database, client: &client, metadata };
                 let outcome = caller.reaches(&rpc, target).await;
                 let about = format!("{rpc} by {kind:?} for {target:?}: {outcome:?}");
                 *reached = outcome.as_ref().is_ok_and(|reached| *reached);
@@ -353,7 +355,7 @@ async fn every_cell_of_the_table_that_says_denied_refuses_its_callers(engine: En
                 continue;
             }
             let metadata = denied.metadata(&house, &service_token);
-            let caller = Caller { service: &denying, client: &client, metadata };
+            let caller = Caller { service: &denying, database: &service.database, client: &client, metadata };
             let target = denied.person(&house).unwrap_or(&house.member);
             let refused = caller.reaches(&rpc, target).await.expect_err(&rpc);
             let is_unknown = denied == Kind::Anonymous;

@@ -216,8 +216,11 @@ impl Home {
     }
 }
 
-/// As calls look for them.
-const GIVE_EXTERNAL_IDS: &str = "UPDATE users SET external_id = 'x-' || email WHERE external_id IS NULL";
+/// As calls look for them; a call may have given somebody else one of them before.
+const GIVE_EXTERNAL_IDS: &str =
+    "UPDATE users SET external_id = 'x-' || email WHERE external_id IS NULL AND NOT EXISTS
+    (SELECT 1 FROM users AS others
+     WHERE others.tenant_id = users.tenant_id AND others.external_id = 'x-' || users.email)";
 
 fn only_reads(method: &str) -> bool {
     ["Get", "List", "BatchGet", "Verify"].iter().any(|verb| method.starts_with(verb))
