@@ -227,7 +227,9 @@ fn only_reads(method: &str) -> bool {
 }
 
 async fn no_call_of_one_tenant_reaches_another(engine: Engine) {
-    let seed = match std::env::var(SEED) {
+    #[expect(clippy::disallowed_methods, reason = "a test has no settings")]
+    let given = std::env::var(SEED);
+    let seed = match given {
         Ok(given) => given.parse().unwrap_or_else(|_| panic!("{SEED} must be a whole number: {given}")),
         Err(_) => u64::try_from(SystemClock.now().as_unix_micros()).unwrap(),
     };
