@@ -36,7 +36,7 @@ pub(super) struct WrittenTenant {
     updated_at: DbInstant,
 }
 
-/// A user as it is stored. As with [`WrittenTenant`], nothing is left to a default.
+/// A user as it is stored. Nothing is left to a default, as in a tenant that is written.
 #[derive(AsChangeset, Clone, Insertable, Queryable, Selectable)]
 #[diesel(table_name = users, primary_key(tenant_id, id), treat_none_as_default_value = false)]
 pub struct UserRow {
