@@ -1,10 +1,10 @@
 //! Which budgets a call takes, and in which order.
 //!
 //! The server has taken a connection, a stream and the bytes of both before a use case begins. What a use case
-//! takes after that is in the table of [`access`](super::access), from left to right. Each budget has a limit in total and is shared
-//! out fairly among [parties](Party); it is taken before the work that it is for is queued or spawned, held by
-//! the call itself, and given back when that ends, however it ends. A call that finds no room is refused at
-//! once, or after two seconds in a queue: [`ServiceError::Overloaded`], or
+//! takes after that is in the table of [`access`](super::access), from left to right. Each budget has a limit in
+//! total and is shared out fairly among [parties](Party); it is taken before the work that it is for is queued or
+//! spawned, held by the call itself, and given back when that ends, however it ends. A call that finds no room is
+//! refused at once, or after two seconds in a queue: [`ServiceError::Overloaded`], or
 //! [`ServiceError::TooManyChanges`].
 
 use std::time::{Duration, Instant};

@@ -52,16 +52,15 @@ impl Service {
         let stake = Stake { tenant: TenantLock::Keep, user: None };
         let service = self.clone();
         let work = async move |Authorized { mut tx, by, now }| {
-            let _slot = slot;
             let tenant_id = by.tenant("tenant_id", tenant_id)?;
             let limited = service.lock_taken(&mut tx, &by).await?;
             let created = changes::create_user(&mut tx, &by, tenant_id, new, &hash, now).await?;
             if created.is_none() {
                 service.tell_taken(&mut tx, &by, limited, now).await?;
             }
-            Ok((tx, created))
+            Ok((tx, (created, slot)))
         };
-        let created = self.run_change(call, changing, "create user", stake, work).await?;
+        let (created, _slot) = self.run_change(call, changing, "create user", stake, work).await?;
         created.ok_or(ServiceError::EmailTaken)
     }
 
@@ -159,11 +158,10 @@ impl Service {
         let whose = (user.id, Some(user.tenant.id));
         let stake = Stake { tenant: TenantLock::Keep, user: Some((user.id, UserLock::Change)) };
         let work = async move |Authorized { mut tx, by, now }| {
-            let _slot = slot;
             changes::set_password(&mut tx, &by, whose, &hash, now).await?;
-            Ok((tx, ()))
+            Ok((tx, slot))
         };
-        self.run_change(call, changing, "set password", stake, work).await
+        self.run_change(call, changing, "set password", stake, work).await.map(drop)
     }
 
     /// Ends all sessions of a user.
